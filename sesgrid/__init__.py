@@ -1,0 +1,61 @@
+"""Explained maps of socioeconomic status from aerial orthophotos, the census grid and land cover.
+
+Data flow one way, and the stages read in that order::
+
+    sources → cells → mosaic → landcover → train → predict → explain → analyse → report
+
+Every stage is a function from xarray / GeoDataFrame to xarray / GeoDataFrame. Names are imported when they are first
+used, so that reading a census file does not load TensorFlow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Extent": "sesgrid.grid",
+    "Grid": "sesgrid.grid",
+    "format_cell_id": "sesgrid.grid",
+    "parse_cell_id": "sesgrid.grid",
+    "SesgridError": "sesgrid.errors",
+    "SesgridWarning": "sesgrid.errors",
+    "RasterReader": "sesgrid.sources",
+    "class_groups": "sesgrid.sources",
+    "class_names": "sesgrid.sources",
+    "landcover_classes": "sesgrid.sources",
+    "read_boundary": "sesgrid.sources",
+    "read_filosofi": "sesgrid.sources",
+    "read_ortho": "sesgrid.sources",
+    "read_urban_atlas": "sesgrid.sources",
+    "select_cells": "sesgrid.sources",
+    "cells": "sesgrid.stages.cells",
+    "mosaic": "sesgrid.stages.mosaic",
+    "landcover": "sesgrid.stages.landcover",
+    "train": "sesgrid.stages.train",
+    "predict": "sesgrid.stages.predict",
+    "explain": "sesgrid.stages.explain",
+    "explain_maps": "sesgrid.stages.explain",
+    "analyse": "sesgrid.stages.analyse",
+    "write_report": "sesgrid.report",
+    "ModelRef": "sesgrid.store.models",
+    "open_cube": "sesgrid.store.cube",
+    "write_cube": "sesgrid.store.cube",
+    "write_city": "sesgrid.synth",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sesgrid' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -21,8 +21,9 @@ INSPIRE Specification on Geographical Grid Systems (D2.8.I.2), the grid
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -256,6 +257,36 @@ class Extent:
             int(r.max() - r.min()) + 1,
             int(c.max() - c.min()) + 1,
         )
+
+    def attributes(self) -> dict[str, int]:
+        """The integers that describe the extent, as a cube keeps them."""
+        return {
+            "pixels_per_cell": self.grid.pixels_per_cell,
+            "cells_per_block": self.grid.cells_per_block,
+            "block_row": self.block_row,
+            "block_col": self.block_col,
+            "n_block_rows": self.n_block_rows,
+            "n_block_cols": self.n_block_cols,
+        }
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[Any, Any]) -> Extent:
+        """The extent that `attributes` described.
+
+        Raises
+        ------
+        GridMismatchError
+            One is missing: the data were not made on this grid.
+        """
+        names = ("block_row", "block_col", "n_block_rows", "n_block_cols")
+        try:
+            grid = Grid(int(attributes["pixels_per_cell"]), int(attributes["cells_per_block"]))
+            return cls(grid, *(int(attributes[n]) for n in names))
+        except KeyError as error:
+            raise GridMismatchError(
+                f"the attribute {error.args[0]!r}, which places pixels on the 200 m grid, is missing: "
+                "expected a dataset made by sesgrid.mosaic or opened by sesgrid.open_cube"
+            ) from error
 
     @property
     def row(self) -> int:

@@ -1,0 +1,34 @@
+"""Readers of what users really have: Filosofi cells, orthophotos, Urban Atlas land cover."""
+
+from __future__ import annotations
+
+from sesgrid.sources.archive import unpacked
+from sesgrid.sources.boundary import RULES, read_boundary, select_cells
+from sesgrid.sources.filosofi import VINTAGES, read_filosofi
+from sesgrid.sources.landcover import (
+    N_CLASSES,
+    UNCLASSIFIED,
+    class_groups,
+    class_names,
+    landcover_classes,
+)
+from sesgrid.sources.ortho import read_ortho
+from sesgrid.sources.raster import RasterReader
+from sesgrid.sources.urban_atlas import read_urban_atlas
+
+__all__ = [
+    "N_CLASSES",
+    "RULES",
+    "UNCLASSIFIED",
+    "VINTAGES",
+    "RasterReader",
+    "class_groups",
+    "class_names",
+    "landcover_classes",
+    "read_boundary",
+    "read_filosofi",
+    "read_ortho",
+    "read_urban_atlas",
+    "select_cells",
+    "unpacked",
+]

@@ -1,0 +1,1 @@
+"""Timings against peers, printed as ratios: ``python -m benchmarks.<name> [--json] [--quick]``."""

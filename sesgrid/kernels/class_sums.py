@@ -1,0 +1,273 @@
+"""Sum a map over the pixels of each class, cell by cell, reading the map once.
+
+Land cover is piecewise constant, so a row of a cell falls into **runs** of one class, found
+eight pixels at a time. A cell keeps one row of column sums per class; a run is added to the
+columns of its class in one vector operation, and the columns are added up when the cell ends.
+Several maps share the runs.
+
+**The order of summation is fixed and belongs to the cell alone**: for each class every column
+is summed downward, then the columns from left to right, in float64. Runs are only a way to
+walk; a whole block and each of its cells alone give equal bits, whatever the processor.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from sesgrid.errors import FormatError, GridMismatchError
+
+__all__ = ["class_areas", "class_sums"]
+
+
+def class_sums(
+    activation: np.ndarray, classes: np.ndarray, pixels_per_cell: int, n_classes: int
+) -> np.ndarray:
+    """Sum of the activation over the pixels of each class in each cell.
+
+    Parameters
+    ----------
+    activation : np.ndarray
+        float32 or float64 ``(y, x)``, or ``(map, y, x)`` for several maps of the same pixels.
+    classes : np.ndarray
+        uint8 ``(y, x)``, values 0 to ``n_classes - 1``; 0 = unclassified, a column like others.
+    pixels_per_cell : int
+        Side of a cell; both sides of the array are multiples of it.
+    n_classes : int
+        Number of columns, the unclassified one included: 1 to 256.
+
+    Returns
+    -------
+    np.ndarray
+        float64 ``(cell_y, cell_x, n_classes)``, or ``(map, cell_y, cell_x, n_classes)``. The sum
+        over classes is the sum over the cell.
+
+    Raises
+    ------
+    FormatError
+        A class is ≥ `n_classes`, or an activation is NaN or infinite (the pixel is named); a
+        wrong dtype or number of dimensions.
+    GridMismatchError
+        The arrays' shapes differ, or are not whole cells.
+
+    Examples
+    --------
+    >>> activation = np.arange(8, dtype=np.float32).reshape(2, 4)
+    >>> classes = np.array([[0, 1, 1, 1], [0, 1, 1, 2]], np.uint8)
+    >>> class_sums(activation, classes, 2, 3).tolist()
+    [[[4.0, 6.0, 0.0], [0.0, 11.0, 7.0]]]
+    """
+    maps = _checked_activation(activation)
+    classes = _checked_classes(classes, pixels_per_cell, n_classes)
+    if maps.shape[1:] != classes.shape:
+        raise GridMismatchError(
+            f"activation has (y, x) = {maps.shape[1:]} pixels, classes {classes.shape}: expected "
+            "two arrays of the same pixels"
+        )
+    out = np.zeros((len(maps), *_cells(classes, pixels_per_cell), n_classes))
+    if not _sum_cells(maps, classes, _words(classes), pixels_per_cell, out):
+        raise _unknown_class(classes, n_classes)
+    if not np.isfinite(out).all():
+        raise _not_finite(maps, activation.ndim)
+    return out if activation.ndim == 3 else out[0]
+
+
+def class_areas(classes: np.ndarray, pixels_per_cell: int, n_classes: int) -> np.ndarray:
+    """Number of pixels of each class in each cell.
+
+    Parameters and errors as in :func:`class_sums`.
+
+    Returns
+    -------
+    np.ndarray
+        int64 ``(cell_y, cell_x, n_classes)``; the classes of a cell add up to its pixels.
+
+    Examples
+    --------
+    >>> class_areas(np.array([[0, 1, 1, 1], [0, 1, 1, 2]], np.uint8), 2, 3).tolist()
+    [[[2, 2, 0], [0, 3, 1]]]
+    """
+    classes = _checked_classes(classes, pixels_per_cell, n_classes)
+    out = np.zeros((*_cells(classes, pixels_per_cell), n_classes), np.int64)
+    if not _count_cells(classes, _words(classes), pixels_per_cell, out):
+        raise _unknown_class(classes, n_classes)
+    return out
+
+
+def _checked_activation(activation: np.ndarray) -> np.ndarray:
+    """C-contiguous ``(map, y, x)``."""
+    dtype = getattr(activation, "dtype", type(activation).__name__)
+    if dtype not in (np.float32, np.float64):
+        raise FormatError(f"activation: expected a float32 or float64 array, received {dtype}")
+    if activation.ndim not in (2, 3):
+        raise FormatError(
+            f"activation: expected (y, x) or (map, y, x), received shape {activation.shape}"
+        )
+    maps = activation if activation.ndim == 3 else activation[np.newaxis]
+    return np.ascontiguousarray(maps)
+
+
+def _checked_classes(classes: np.ndarray, pixels_per_cell: int, n_classes: int) -> np.ndarray:
+    """C-contiguous ``(y, x)``."""
+    dtype = getattr(classes, "dtype", type(classes).__name__)
+    if dtype != np.uint8:
+        raise FormatError(f"classes: expected a uint8 array, received {dtype}")
+    if not 1 <= n_classes <= 256:
+        raise FormatError(f"n_classes: expected 1 to 256, received {n_classes}")
+    p = pixels_per_cell
+    if classes.ndim != 2 or p < 1 or classes.shape[0] % p or classes.shape[1] % p:
+        raise GridMismatchError(
+            f"classes: expected (y, x) in whole cells of {p} × {p} pixels, received shape "
+            f"{classes.shape}"
+        )
+    return np.ascontiguousarray(classes)
+
+
+def _cells(classes: np.ndarray, pixels_per_cell: int) -> tuple[int, int]:
+    return classes.shape[0] // pixels_per_cell, classes.shape[1] // pixels_per_cell
+
+
+def _unknown_class(classes: np.ndarray, n_classes: int) -> FormatError:
+    y, x = np.argwhere(classes >= n_classes)[0].tolist()
+    return FormatError(
+        f"classes: expected values below n_classes = {n_classes}, received {classes[y, x]} at "
+        f"pixel (y, x) = ({y}, {x}); burn with the class table that n_classes was taken from"
+    )
+
+
+def _not_finite(maps: np.ndarray, ndim: int) -> FormatError:
+    where = np.argwhere(~np.isfinite(maps))
+    if not where.size:
+        return FormatError("activation: the values are finite but a sum of them exceeds float64")
+    m, y, x = where[0].tolist()
+    return FormatError(
+        f"activation: expected finite values, received {maps[m, y, x]} at pixel (y, x) = ({y}, {x})"
+        + (f" of map {m}" if ndim == 3 else "")
+        + f" ({len(where)} in all); the map was not computed there, or its computation overflowed"
+    )
+
+
+def _words(classes: np.ndarray) -> np.ndarray:
+    """Eight classes a word: uint64 ``(y, ceil(x / 8))``, rows padded with zeros."""
+    padding = -classes.shape[1] % 8
+    if padding:
+        classes = np.pad(classes, ((0, 0), (0, padding)))
+    return classes.view("<u8").astype(np.uint64, copy=False)
+
+
+@numba.njit(nogil=True, inline="always")
+def _leading_equal(difference):
+    """Number of zero bytes below the first non-zero byte of a word, without a branch."""
+    lowest_bit = difference & (~difference + np.uint64(1))
+    n = 0
+    for k in range(1, 8):
+        n += lowest_bit >= (np.uint64(1) << np.uint64(8 * k))
+    return n
+
+
+@numba.njit(nogil=True)
+def _run_stop(words, x, stop, value):
+    """End of the run of `value` that starts at pixel x; at most `stop`."""
+    pattern = np.uint64(value) * np.uint64(0x0101010101010101)
+    i = x >> 3
+    difference = (words[i] ^ pattern) >> np.uint64(8 * (x & 7))
+    if difference:
+        return min(stop, x + _leading_equal(difference))
+    i += 1
+    while 8 * i < stop:
+        difference = words[i] ^ pattern
+        if difference:
+            return min(stop, 8 * i + _leading_equal(difference))
+        i += 1
+    return stop
+
+
+@numba.njit(nogil=True)
+def _find_runs(words, row, start, stop, runs):
+    """Write the starts of the runs in ``[start, stop)`` and the end of the last one, counted
+    from `start`; the number of runs, or 0 when they are more than `runs` can hold."""
+    n, x = 0, start
+    while x < stop:
+        if n == runs.size - 1:
+            return 0
+        runs[n] = x - start
+        n += 1
+        x = _run_stop(words, x, stop, row[x])
+    runs[n] = stop - start
+    return n
+
+
+@numba.njit(nogil=True)
+def _sum_cells(maps, classes, words, p, out):
+    """Sum into `out` ``(map, cell_y, cell_x, class)``; False when a class has no column."""
+    columns = np.zeros((maps.shape[0], out.shape[3], p))
+    seen = np.zeros(out.shape[3], np.bool_)
+    runs = np.empty(p // 4 + 2, np.int64)
+    for cell_y in range(out.shape[1]):
+        for cell_x in range(out.shape[2]):
+            x, stop = cell_x * p, (cell_x + 1) * p
+            for y in range(cell_y * p, (cell_y + 1) * p):
+                row = classes[y, x:stop]
+                n = _find_runs(words[y], classes[y], x, stop, runs)
+                if not _mark_seen(row, runs, n, seen):
+                    return False
+                for m in range(maps.shape[0]):
+                    _add_row(maps[m, y, x:stop], row, runs, n, columns[m])
+            _add_columns(columns, seen, out[:, cell_y, cell_x])
+    return True
+
+
+@numba.njit(nogil=True)
+def _mark_seen(row, runs, n, seen):
+    """Mark the classes of a row; False when one is beyond the last column."""
+    for i in range(n if n else row.size):
+        value = row[runs[i] if n else i]
+        if value >= seen.size:
+            return False
+        seen[value] = True
+    return True
+
+
+@numba.njit(nogil=True)
+def _add_row(values, row, runs, n, columns):
+    """Add a row of a map to the column sums: run by run, or pixel by pixel (n = 0) where
+    runs are too short to pay. The additions are the same."""
+    if n == 0:
+        for x in range(values.size):
+            columns[row[x], x] += values[x]
+    for r in range(n):
+        run = values[runs[r] : runs[r + 1]]
+        column = columns[row[runs[r]], runs[r] : runs[r + 1]]
+        for k in range(run.size):
+            column[k] += run[k]
+
+
+@numba.njit(nogil=True)
+def _add_columns(columns, seen, out):
+    """Add up the columns of the classes seen into `out` ``(map, class)``, and clear them."""
+    for c in range(seen.size):
+        if not seen[c]:
+            continue
+        seen[c] = False
+        for m in range(columns.shape[0]):
+            total = 0.0
+            for value in columns[m, c]:
+                total += value
+            out[m, c] = total
+            columns[m, c] = 0.0
+
+
+@numba.njit(nogil=True)
+def _count_cells(classes, words, p, out):
+    """Count into `out` ``(cell_y, cell_x, class)``; False when a class has no column."""
+    for y in range(classes.shape[0]):
+        for cell_x in range(out.shape[1]):
+            x, stop = cell_x * p, (cell_x + 1) * p
+            while x < stop:
+                value = classes[y, x]
+                if value >= out.shape[2]:
+                    return False
+                run_stop = _run_stop(words[y], x, stop, value)
+                out[y // p, cell_x, value] += run_stop - x
+                x = run_stop
+    return True

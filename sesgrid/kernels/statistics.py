@@ -1,0 +1,260 @@
+"""The numbers of the findings: ratios, bootstrap intervals, scores of ordered classes, a ridge.
+
+Arrays in, arrays out. NaN marks what is missing: a class that is absent from a
+cell, a mean over no cells, a score that is not defined. What a table or a
+report makes of a NaN is decided there.
+
+References
+----------
+Levy Abitbol & Karsai (2020), Nature Machine Intelligence 2, 684–692: activation
+ratio and coactivation. Suel et al. (2019), Scientific Reports 9, 6229: the scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+__all__ = [
+    "activation_ratios",
+    "bootstrap_interval",
+    "column_means",
+    "confusion_matrix",
+    "ordinal_scores",
+    "pearson_r",
+    "ridge_predict",
+]
+
+_BATCH_COUNTS = 4_000_000
+"""Resampling counts held at once (resample × cell), 32 MB."""
+
+
+def activation_ratios(activation: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """Activation ratio r_u = A_u / (F_u Σ_k A_k) of every cell and class.
+
+    Parameters
+    ----------
+    activation : np.ndarray
+        float ``(cell, landcover_class)``, not negative: sum of the activation map over the
+        pixels of the class. Only classified pixels: leave out the column "unclassified".
+    area : np.ndarray
+        int ``(cell, landcover_class)``: pixels of the class.
+
+    Returns
+    -------
+    np.ndarray
+        float64 ``(cell, landcover_class)``; 1 where a class draws its share of the area. NaN where
+        the class is absent from the cell, and in cells whose total is zero or not finite.
+
+    Examples
+    --------
+    >>> activation_ratios(np.array([[3.0, 1.0, 0.0]]), np.array([[50, 50, 0]])).tolist()
+    [[1.5, 0.5, nan]]
+    """
+    present = np.asarray(area) > 0
+    activation = np.where(present, np.asarray(activation, dtype=np.float64), 0.0)
+    total = activation.sum(axis=1, keepdims=True)
+    classified = np.where(present, area, 0).sum(axis=1, keepdims=True)
+    defined = present & np.isfinite(total) & (total > 0)
+    share_of_activation = np.divide(
+        activation, total, out=np.full(activation.shape, np.nan), where=defined
+    )
+    share_of_area = np.divide(area, classified, out=np.ones(activation.shape), where=defined)
+    return share_of_activation / share_of_area
+
+
+def column_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Means from sums and counts of the same shape; NaN where nothing was counted.
+
+    >>> column_means(np.array([3.0, 0.0]), np.array([2, 0])).tolist()
+    [1.5, nan]
+    """
+    return np.divide(sums, counts, out=np.full(np.shape(sums), np.nan), where=counts > 0)
+
+
+def bootstrap_interval(
+    values: np.ndarray,
+    *,
+    n_bootstrap: int,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile bootstrap of the means of columns, resampling cells.
+
+    All columns are resampled together (a cell is drawn with all that it holds), so the intervals
+    of ratios of means are right as well. A resample is a vector of counts: one matrix product
+    gives the means of every column.
+
+    Parameters
+    ----------
+    values : np.ndarray
+        float ``(cell, column)``, NaN = missing: a column's mean runs over the cells that have it.
+        Cells that have nothing are not drawn.
+    n_bootstrap : int
+        Number of resamples.
+    rng : np.random.Generator
+        Source of chance.
+    level : float
+        Share of the resamples inside the interval.
+    statistic : callable, optional
+        From means ``(resample, column)`` to statistics ``(resample, statistic)``; the means
+        themselves by default.
+
+    Returns
+    -------
+    low, high : np.ndarray
+        float64 ``(statistic,)``; NaN where no resample holds the statistic.
+
+    Examples
+    --------
+    >>> low, high = bootstrap_interval(
+    ...     np.ones((5, 1)), n_bootstrap=50, rng=np.random.default_rng(0)
+    ... )
+    >>> low.tolist(), high.tolist()
+    ([1.0], [1.0])
+    """
+    values = values[np.isfinite(values).any(axis=1)]
+    present = np.isfinite(values)
+    stacked = np.concatenate([np.where(present, values, 0.0), present], axis=1)
+    n_cells, n_columns = values.shape
+    if n_cells == 0 or n_bootstrap < 1:
+        shape = (1, n_columns)
+        means = np.full(shape, np.nan)
+    else:
+        sums = np.concatenate(
+            [counts @ stacked for counts in _resample_counts(n_cells, n_bootstrap, rng)]
+        )
+        means = column_means(sums[:, :n_columns], sums[:, n_columns:])
+    return _percentiles(means if statistic is None else statistic(means), level)
+
+
+def _resample_counts(
+    n_cells: int, n_bootstrap: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Yield float64 ``(resample, cell)``: how often each cell is drawn, in batches."""
+    batch = max(1, _BATCH_COUNTS // n_cells)
+    for start in range(0, n_bootstrap, batch):
+        size = min(batch, n_bootstrap - start)
+        drawn = rng.integers(0, n_cells, (size, n_cells))
+        drawn += np.arange(size)[:, None] * n_cells
+        counts = np.bincount(drawn.ravel(), minlength=size * n_cells)
+        yield counts.reshape(size, n_cells).astype(np.float64)
+
+
+def _percentiles(statistics: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of the middle ``level`` of each column, skipping NaN; NaN for an empty column."""
+    bounds = np.full((2, statistics.shape[1]), np.nan)
+    full = np.isfinite(statistics).any(axis=0)
+    if full.any():
+        tail = 50 * (1 - level)
+        bounds[:, full] = np.nanpercentile(statistics[:, full], [tail, 100 - tail], axis=0)
+    return bounds[0], bounds[1]
+
+
+def pearson_r(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson correlation of two samples; NaN where either is constant or has fewer than 2 values.
+
+    >>> round(pearson_r(np.array([1, 2, 3]), np.array([2, 4, 6])), 12)
+    1.0
+    >>> pearson_r(np.array([1, 2, 3]), np.array([2, 2, 2]))
+    nan
+    """
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if x.size < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    x, y = x - x.mean(), y - y.mean()
+    norm = np.linalg.norm(x) * np.linalg.norm(y)
+    return float(np.clip(x @ y / norm, -1.0, 1.0)) if norm > 0 else float("nan")
+
+
+def confusion_matrix(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
+    """Counts of (true, predicted) pairs.
+
+    Parameters
+    ----------
+    true, predicted : np.ndarray
+        int ``(cell,)``, classes 1…K.
+    n_classes : int
+        K.
+
+    Returns
+    -------
+    np.ndarray
+        int64 ``(true, predicted)``, K × K; row 0 is class 1.
+
+    Examples
+    --------
+    >>> confusion_matrix(np.array([1, 1, 2]), np.array([1, 2, 2]), 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    pairs = (np.asarray(true, np.int64) - 1) * n_classes + np.asarray(predicted, np.int64) - 1
+    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def ordinal_scores(confusion: np.ndarray) -> dict[str, float]:
+    """Scores of ordered classes from their confusion matrix.
+
+    Parameters
+    ----------
+    confusion : np.ndarray
+        int ``(true, predicted)``.
+
+    Returns
+    -------
+    dict of str to float
+        ``accuracy``, ``accuracy_within_one`` (at most one class off) and ``mae`` (mean distance in
+        classes); NaN without cells.
+
+    Examples
+    --------
+    >>> ordinal_scores(np.array([[1, 0, 1], [0, 1, 0], [0, 1, 0]]))
+    {'accuracy': 0.5, 'accuracy_within_one': 0.75, 'mae': 0.75}
+    """
+    n = int(confusion.sum())
+    k = np.arange(confusion.shape[0])
+    distance = np.abs(k[:, None] - k[None, :])
+    if n == 0:
+        return dict.fromkeys(("accuracy", "accuracy_within_one", "mae"), float("nan"))
+    return {
+        "accuracy": float(confusion[distance == 0].sum() / n),
+        "accuracy_within_one": float(confusion[distance <= 1].sum() / n),
+        "mae": float((confusion * distance).sum() / n),
+    }
+
+
+def ridge_predict(
+    features: np.ndarray, target: np.ndarray, new_features: np.ndarray, *, alpha: float = 1.0
+) -> np.ndarray:
+    """Ridge regression in closed form, on features standardised by the training samples.
+
+    Minimises ‖y − b − Zw‖² + α‖w‖²; the intercept b is not penalised.
+
+    Parameters
+    ----------
+    features, new_features : np.ndarray
+        float ``(sample, feature)``: to learn from, and to predict.
+    target : np.ndarray
+        float ``(sample,)``.
+    alpha : float
+        Weight of the penalty.
+
+    Returns
+    -------
+    np.ndarray
+        float64 ``(sample,)`` for ``new_features``.
+
+    Examples
+    --------
+    >>> x = np.array([[0.0], [1.0], [2.0]])
+    >>> ridge_predict(x, np.array([0.0, 1.0, 2.0]), np.array([[1.0], [3.0]]), alpha=0.0).tolist()
+    [1.0, 3.0]
+    """
+    mean, scale = features.mean(axis=0), features.std(axis=0)
+    scale = np.where(scale > 0, scale, 1.0)
+    z = (features - mean) / scale
+    gram = z.T @ z + alpha * np.eye(z.shape[1])
+    # lstsq, not solve: with alpha = 0 a constant or repeated feature leaves the matrix singular
+    weights = np.linalg.lstsq(gram, z.T @ (target - target.mean()), rcond=None)[0]
+    return target.mean() + ((new_features - mean) / scale) @ weights

@@ -1,0 +1,88 @@
+"""Where the work runs: a running Dask cluster, or a local one sized to the machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dask
+from distributed import Client, LocalCluster, WorkerPlugin
+
+from sesgrid.errors import ConfigError
+from sesgrid.run.config import ClusterSettings
+
+__all__ = ["connected", "local_size"]
+
+
+def local_size(settings: ClusterSettings, cpus: int | None = None) -> tuple[int, int]:
+    """(workers, threads per worker) of a local cluster.
+
+    One process holds one copy of the network and of its libraries (half a gigabyte), so a laptop gets
+    one process with all threads; a larger machine one per eight cores.
+
+    >>> local_size(ClusterSettings(), cpus=2), local_size(ClusterSettings(), cpus=32)
+    ((1, 2), (4, 8))
+    """
+    cpus = cpus or len(os.sched_getaffinity(0))
+    workers = settings.workers or max(1, cpus // 8)
+    return workers, settings.threads or max(1, cpus // workers)
+
+
+class GdalPlugin(WorkerPlugin):
+    """GDAL's block cache is per process and takes 5 % of the memory unless told otherwise."""
+
+    name = "sesgrid-gdal"
+
+    def __init__(self, cache_mb: int) -> None:
+        self.cache_mb = cache_mb
+
+    def setup(self, worker: object) -> None:
+        """Set the environment before the first raster is opened."""
+        os.environ["GDAL_CACHEMAX"] = str(self.cache_mb)
+        os.environ.setdefault("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR")
+
+
+@contextmanager
+def connected(settings: ClusterSettings, scheduler: str | None) -> Iterator[Client]:
+    """A client of a running scheduler, or of a local cluster that ends with the block.
+
+    Raises
+    ------
+    ConfigError
+        The scheduler cannot be reached.
+    """
+    if scheduler is not None:
+        try:
+            client = Client(scheduler, timeout="10s")
+        except (OSError, ValueError, TimeoutError) as error:
+            raise ConfigError(
+                f"no Dask scheduler answers at {scheduler!r} ({error}): start one with "
+                "`dask scheduler`, or leave --scheduler out for a local cluster"
+            ) from error
+        with client:
+            client.register_plugin(GdalPlugin(settings.gdal_cache_mb))
+            yield client
+        return
+    workers, threads = local_size(settings)
+    # a training holds the interpreter for seconds at a time: that is no sign of trouble
+    quiet = {
+        "distributed.worker.memory.pause": False,
+        "distributed.admin.tick.limit": "1h",
+        "distributed.scheduler.worker-saturation": 1.0,
+    }
+    with (
+        dask.config.set(quiet),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            memory_limit=settings.memory,
+            dashboard_address="127.0.0.1:0",
+            host="127.0.0.1",
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        client.register_plugin(GdalPlugin(settings.gdal_cache_mb))
+        yield client

@@ -1,0 +1,210 @@
+"""The TOML of a run: strict, every key documented, every path relative to the file."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from sesgrid.errors import ConfigError, MissingInputError
+
+__all__ = ["Config", "load_config"]
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sources(_Section):
+    """Where the data lie."""
+
+    census: Path
+    """Filosofi 200 m cells: CSV, GeoPackage, shapefile or parquet, plain or in .zip/.7z."""
+    census_layer: str | None = None
+    """Layer of the census file, where it holds several."""
+    vintage: str | None = None
+    """Census year, where neither columns nor file name tell."""
+    ortho: Annotated[list[Path], BeforeValidator(_listed), Field(min_length=1)]
+    """BD ORTHO deliveries, folders of rasters or single rasters."""
+    ortho_crs: str | None = None
+    """CRS of tiles that carry none."""
+    landcover: Path | None = None
+    """Urban Atlas; without it nothing is explained per class."""
+    boundary: Path | None = None
+    """Polygon of the city; default: the Urban Atlas boundary, else wherever there is imagery."""
+
+
+class GridSettings(_Section):
+    """How finely the cells are drawn."""
+
+    pixels_per_cell: Annotated[int, Field(ge=32)] = 800
+    cells_per_block: Annotated[int, Field(ge=1)] = 8
+
+
+class CellSettings(_Section):
+    """Which cells, and how they are labelled."""
+
+    rule: Literal["within", "centre", "touching"] = "centre"
+    """Which cells make the city, with respect to its boundary."""
+    classes: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2)] = 5
+    labels: Literal["observed", "all"] | None = None
+    """Default: the protocol's."""
+    min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.99
+    """Cells with a smaller observed share are neither trained on nor predicted."""
+    seed: int = 0
+
+
+class MosaicSettings(_Section):
+    """How tiles become pixels."""
+
+    resampling: Literal["bilinear"] = "bilinear"
+
+
+class TrainSettings(_Section):
+    """How the networks are trained; what is not given comes from the protocol."""
+
+    protocol: Literal["paper", "scratch"] = "paper"
+    weights: str | None = None
+    """"imagenet", "random", or a weight file of EfficientNetB0 without top."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    patience: Annotated[int, Field(ge=1)] | None = None
+    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    seed: int = 0
+
+
+class ExplainSettings(_Section):
+    """How activations are computed."""
+
+    preset: Literal["paper"] = "paper"
+
+
+class AnalyseSettings(_Section):
+    """How findings are tested."""
+
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    seed: int = 0
+
+
+class ClusterSettings(_Section):
+    """The local cluster that is started when no scheduler is given."""
+
+    workers: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1)] | None = None
+    memory: str = "auto"
+    """Per worker, as Dask writes it: "4GB"."""
+    gdal_cache_mb: Annotated[int, Field(ge=16)] = 128
+
+
+class Config(_Section):
+    """One run."""
+
+    name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\\x00]+$")]
+    """Of the city; names the models."""
+    output: Path
+    """Folder for everything that the run makes."""
+    sources: Sources
+    grid: GridSettings = GridSettings()
+    cells: CellSettings = CellSettings()
+    mosaic: MosaicSettings = MosaicSettings()
+    train: TrainSettings = TrainSettings()
+    explain: ExplainSettings = ExplainSettings()
+    analyse: AnalyseSettings = AnalyseSettings()
+    cluster: ClusterSettings = ClusterSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _strip(cls, value: str) -> str:
+        return value.strip()
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and check a run's TOML.
+
+    Raises
+    ------
+    MissingInputError
+        The file, or an input that it names, is missing.
+    ConfigError
+        Not TOML; an unknown, misspelt, missing or ill-typed key (with the nearest known key).
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MissingInputError(f"no configuration at {path}") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path} is a folder: expected a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(_explain(path, error)) from error
+    return _absolute(config, path.resolve().parent)
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    lines = [f"{path}:"]
+    for problem in error.errors():
+        where = [str(p) for p in problem["loc"]]
+        key = ".".join(where)
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(where[:-1])
+            near = difflib.get_close_matches(where[-1], known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+            lines.append(f"  unknown key '{key}': {hint}")
+        elif problem["type"] == "missing":
+            lines.append(f"  missing key '{key}'")
+        else:
+            lines.append(f"  '{key}': {problem['msg']}, received {problem['input']!r}")
+    return "\n".join(lines)
+
+
+def _known_keys(section: list[str]) -> list[str]:
+    model: Any = Config
+    for name in section:
+        model = model.model_fields[name].annotation
+    return sorted(model.model_fields)
+
+
+def _absolute(config: Config, base: Path) -> Config:
+    def at(p: Path | None) -> Path | None:
+        return None if p is None else (base / p.expanduser()).resolve()
+
+    s = config.sources
+    sources = s.model_copy(
+        update={
+            "census": at(s.census),
+            "ortho": [at(p) for p in s.ortho],
+            "landcover": at(s.landcover),
+            "boundary": at(s.boundary),
+        }
+    )
+    for name in ("census", "landcover", "boundary"):
+        found = getattr(sources, name)
+        if found is not None and not found.exists():
+            raise MissingInputError(f"sources.{name}: {found} does not exist")
+    for p in sources.ortho:
+        if not p.exists():
+            raise MissingInputError(f"sources.ortho: {p} does not exist")
+    train = config.train
+    if train.weights not in (None, "imagenet", "random"):
+        weights = at(Path(str(train.weights)))
+        if weights is None or not weights.exists():
+            raise MissingInputError(
+                f"train.weights: {weights} does not exist; expected 'imagenet', 'random' or a file"
+            )
+        train = train.model_copy(update={"weights": str(weights)})
+    return config.model_copy(
+        update={"sources": sources, "output": at(config.output), "train": train}
+    )

@@ -1,0 +1,188 @@
+"""The run: stages in order, each done only when its inputs or settings changed."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import Client
+
+from sesgrid import __version__
+from sesgrid.errors import SesgridWarning
+from sesgrid.run.config import Config
+from sesgrid.run.freshness import fingerprint, key_of
+from sesgrid.run.results import run_analyse, run_report
+from sesgrid.run.stages import (
+    Job,
+    outputs_of,
+    protocol_of,
+    run_cells,
+    run_explain,
+    run_landcover,
+    run_mosaic,
+    run_predict,
+)
+from sesgrid.run.training import run_train
+from sesgrid.run.workspace import Workspace
+
+__all__ = ["STAGES", "facts_of", "run_stages"]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage of a run: what it needs, and what makes it stale."""
+
+    run: Callable[[Job], Mapping[str, Any]]
+    needs: tuple[str, ...]
+    """Stages whose results it reads."""
+    settings: tuple[str, ...] = ()
+    """Dotted keys of the configuration."""
+    inputs: tuple[str, ...] = ()
+    """Keys of ``sources``."""
+
+
+STAGES: dict[str, StageSpec] = {
+    "cells": StageSpec(
+        run_cells,
+        (),
+        (
+            "name",
+            "cells.rule",
+            "cells.classes",
+            "cells.folds",
+            "cells.seed",
+            "sources.census_layer",
+            "sources.vintage",
+            "grid.cells_per_block",
+        ),
+        ("census", "boundary"),
+    ),
+    "mosaic": StageSpec(
+        run_mosaic,
+        ("cells",),
+        ("grid.pixels_per_cell", "mosaic.resampling", "sources.ortho_crs"),
+        ("ortho",),
+    ),
+    "landcover": StageSpec(run_landcover, ("mosaic",), (), ("landcover",)),
+    "train": StageSpec(run_train, ("mosaic",), ("cells.min_coverage", "train.seed")),
+    "predict": StageSpec(run_predict, ("train",), ("cells.min_coverage",)),
+    "explain": StageSpec(run_explain, ("predict", "landcover"), ("explain.preset",)),
+    "analyse": StageSpec(
+        run_analyse, ("predict", "explain"), ("analyse.bootstrap", "analyse.seed")
+    ),
+    "report": StageSpec(run_report, ("analyse",)),
+}
+"""In the order of the data flow."""
+
+
+def facts_of(stage: str, config: Config, keys: Mapping[str, str]) -> dict[str, Any]:
+    """Everything that a stage's results depend on, flat, for hashing and for telling what changed.
+
+    Parameters
+    ----------
+    stage : str
+    config : Config
+    keys : mapping
+        Keys of the stages that it needs.
+    """
+    spec = STAGES[stage]
+    facts: dict[str, Any] = {"sesgrid": __version__}
+    for dotted in spec.settings:
+        value: Any = config
+        for name in dotted.split("."):
+            value = getattr(value, name)
+        facts[dotted] = value
+    if stage == "cells":
+        facts["cells.labels"] = config.cells.labels or protocol_of(config).labels
+    if stage == "train":
+        facts |= {f"train.{k}": v for k, v in vars(protocol_of(config)).items()}
+    inputs = list(spec.inputs)
+    if stage == "cells" and config.sources.boundary is None:
+        # the boundary is then taken from the land cover, or from the imagery's footprint
+        inputs.append("landcover" if config.sources.landcover is not None else "ortho")
+    for name in inputs:
+        value = getattr(config.sources, name)
+        paths = value if isinstance(value, list) else [value] if value is not None else []
+        facts[f"input {name}"] = {str(p): fingerprint(p) for p in paths}
+    facts |= {f"stage {name}": keys[name] for name in spec.needs}
+    return facts
+
+
+def _closure(last: str) -> list[str]:
+    """A stage and all that it needs, in order."""
+    wanted = {last}
+    for name in reversed(STAGES):
+        if name in wanted:
+            wanted.update(STAGES[name].needs)
+    return [name for name in STAGES if name in wanted]
+
+
+def run_stages(
+    config: Config, client: Client, last: str, tell: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Bring a stage up to date, and before it every stage that it needs.
+
+    Parameters
+    ----------
+    config : Config
+    client : Client
+    last : str
+        A key of `STAGES`.
+    tell : callable
+        Receives a line per event.
+
+    Returns
+    -------
+    dict
+        Summary per stage; ``errors`` lists what failed without stopping the run.
+    """
+    files = Workspace(config.output)
+    keys: dict[str, str] = {}
+    summaries: dict[str, dict[str, Any]] = {}
+    for name in _closure(last):
+        facts = facts_of(name, config, keys)
+        keys[name] = key_of(facts)
+        record = files.record(name)
+        reasons = record.reasons(facts, outputs_of(files, name))
+        if not reasons:
+            tell(f"{name}: up to date")
+            summaries[name] = record.read()["summary"]
+            continue
+        tell(f"{name}: {'; '.join(reasons)}")
+        record.forget()
+        started = time.perf_counter()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", SesgridWarning)
+            summary = dict(STAGES[name].run(Job(config, files, client, keys[name])))
+        notes = [str(w.message) for w in caught if issubclass(w.category, SesgridWarning)]
+        summary["notes"] = list(dict.fromkeys([*summary.get("notes", []), *notes]))
+        record.write(facts, summary)
+        summaries[name] = summary
+        _tell_summary(summary, time.perf_counter() - started, tell)
+    return summaries
+
+
+def _tell_summary(
+    summary: Mapping[str, Any], seconds: float, tell: Callable[[str], None]
+) -> None:
+    shown = {k: v for k, v in summary.items() if k not in ("notes", "errors")}
+    for key, value in shown.items():
+        tell(f"  {key}: {_short(value)}")
+    for note in summary.get("notes", []):
+        tell(f"  note: {note}")
+    for error in summary.get("errors", []):
+        tell(f"  failed: {error}")
+    tell(f"  took {seconds:.1f} s")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list):
+        return ", ".join(_short(v) for v in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_short(v)}" for k, v in value.items())
+    return str(value)

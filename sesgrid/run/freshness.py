@@ -1,0 +1,72 @@
+"""Is a stage still fresh? A stage's facts, their hash, and what changed since it last ran."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sesgrid.store.parts import write_atomically
+
+__all__ = ["StageRecord", "fingerprint", "key_of"]
+
+
+def fingerprint(path: Path) -> str:
+    """Size and time of change of a file, or of every file below a folder, hashed.
+
+    A ``.md5`` delivered beside a file is one more file of the folder, so it counts.
+    """
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    lines = [f"{p.relative_to(path)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """Hash of a stage's facts.
+
+    >>> key_of({"a": 1}) == key_of({"a": 1}), key_of({"a": 1}) == key_of({"a": 2})
+    (True, False)
+    """
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What a finished stage left behind, as ``work/stages/<stage>.json``."""
+
+    path: Path
+
+    def read(self) -> dict[str, Any]:
+        """The record, or an empty one."""
+        try:
+            return json.loads(self.path.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return {}
+
+    def write(self, facts: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+        """Mark the stage as finished with these facts."""
+        record = {"facts": dict(facts), "key": key_of(facts), "summary": dict(summary)}
+        write_atomically(self.path, json.dumps(record, indent=1, default=str))
+
+    def forget(self) -> None:
+        """Mark the stage as unfinished."""
+        self.path.unlink(missing_ok=True)
+
+    def reasons(self, facts: Mapping[str, Any], outputs: Iterable[Path]) -> list[str]:
+        """Why the stage must run; empty when it is fresh."""
+        known = self.read().get("facts")
+        if known is None:
+            return ["not done yet"]
+        now = json.loads(json.dumps(dict(facts), default=str))
+        out = []
+        for name in sorted({*now, *known}):
+            if now.get(name) != known.get(name):
+                if name.startswith("input ") or name.startswith("stage "):
+                    out.append(f"{name} changed")
+                else:
+                    out.append(f"{name} changed from {known.get(name)!r} to {now.get(name)!r}")
+        out += [f"output {p.name} is missing" for p in outputs if not p.exists()]
+        return out

@@ -1,0 +1,148 @@
+"""The last stages of a run: findings, the result files, the sealed cube, the report."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+
+from sesgrid import __version__
+from sesgrid.report import CellThumbnail, write_report
+from sesgrid.run.stages import Job, load_activation, load_models, protocol_of
+from sesgrid.run.workspace import load_table, save_table
+from sesgrid.sources import class_groups
+from sesgrid.stages.analyse import Findings, analyse
+from sesgrid.stages.explain import explain_maps
+from sesgrid.store.cube import Cube
+from sesgrid.store.parts import write_atomically
+
+__all__ = ["run_analyse", "run_report"]
+
+_GALLERY = 6
+"""Cells shown with their activation."""
+
+_SEALED = ("income", "individuals", "ses_true", "ses_predicted", "p", "fold", "coverage", "imputed")
+
+
+def run_analyse(job: Job) -> dict[str, Any]:
+    """Predictions and class sums → metrics, findings, and the result files."""
+    cells = load_table(job.files.table("predict"))
+    findings = _findings(job, cells)
+    colours = [c for c in cells if c.startswith("mean_")]
+    result = cells.drop(columns=colours)
+    result.attrs = dict(cells.attrs)
+    save_table(result, job.files.cells)
+    write_atomically(job.files.activation, findings.activation.to_csv(index=False))
+    write_atomically(job.files.pairs, findings.pairs.to_csv(index=False))
+    write_atomically(
+        job.files.metrics,
+        json.dumps({**findings.metrics, "run": _named(job)}, indent=1, allow_nan=False),
+    )
+    Cube.open(job.files.cube).seal(result, list(_SEALED), {"sealed": job.key, **_named(job)})
+    m = findings.metrics
+    return {
+        k: m.get(k)
+        for k in (
+            "pearson_r",
+            "pearson_r_colour_baseline",
+            "accuracy",
+            "accuracy_within_one",
+            "mae",
+        )
+    }
+
+
+def _named(job: Job) -> dict[str, Any]:
+    """The choices by name that every output carries."""
+    c = job.config
+    return {
+        "software": f"sesgrid {__version__}",
+        "protocol": c.train.protocol,
+        "explain_preset": c.explain.preset,
+        "labels": c.cells.labels or protocol_of(c).labels,
+        "folds_kind": "random stratified",
+        "seed": c.train.seed,
+    }
+
+
+def _findings(job: Job, cells: gpd.GeoDataFrame) -> Findings:
+    c = job.config
+    colours = cells[[col for col in cells if col.startswith("mean_")]]
+    with_landcover = c.sources.landcover is not None
+    return analyse(
+        cells,
+        load_activation(c, job.files) if with_landcover else None,
+        groups=class_groups(),
+        n_bootstrap=c.analyse.bootstrap,
+        seed=c.analyse.seed,
+        mean_colour=colours,
+    )
+
+
+def run_report(job: Job) -> dict[str, Any]:
+    """Everything → one HTML page."""
+    cells = load_table(job.files.table("predict"))
+    c = job.config
+    notes = [n for stage in ("cells", "mosaic", "landcover", "train") for n in _notes(job, stage)]
+    write_report(
+        job.files.report,
+        cells,
+        _findings(job, cells),
+        title=f"Socioeconomic map of {c.name}",
+        thumbnails=_thumbnails(job, cells),
+        provenance={
+            "city": c.name,
+            "date": date.today().isoformat(),
+            **_named(job),
+            "sources": {
+                "census": f"{c.sources.census.name} (vintage {cells.attrs.get('vintage')})",
+                "ortho": ", ".join(p.name for p in c.sources.ortho),
+                "landcover": c.sources.landcover.name if c.sources.landcover else "none",
+            },
+            "settings": json.loads(
+                c.model_dump_json(include={"grid", "cells", "mosaic", "train", "explain", "analyse"})
+            ),
+        },
+        notes=notes,
+    )
+    return {"report": str(job.files.report)}
+
+
+def _notes(job: Job, stage: str) -> list[str]:
+    summary = job.files.record(stage).read().get("summary", {})
+    return [*summary.get("notes", []), *summary.get("errors", [])]
+
+
+def _thumbnails(job: Job, cells: gpd.GeoDataFrame) -> list[CellThumbnail]:
+    """The cells that the models are surest of, half of them low and half high."""
+    known = cells[cells["model_id"].notna()].sort_values("p")
+    half = min(_GALLERY // 2, len(known) // 2)
+    if half == 0:
+        return []
+    places = [*range(half), *range(len(known) - half, len(known))]
+    chosen = known.iloc[places]
+    chosen.attrs = dict(cells.attrs)
+    pixels = Cube.open(job.files.cube).pixels()
+    maps = job.client.compute(explain_maps(chosen, pixels, load_models(job)).data).result()
+    extent = Cube.open(job.files.cube).extent
+    out = []
+    for (cell_id, cell), (low, high) in zip(chosen.iterrows(), maps, strict=True):
+        y, x = extent.cell_slices(int(cell["row"]), int(cell["col"]))
+        true, predicted = cell["ses_true"], cell["ses_predicted"]
+        classes = np.asarray(pixels["landcover"].variable[y, x])
+        out.append(
+            CellThumbnail(
+                str(cell_id),
+                None if true != true else int(true),
+                int(predicted),
+                float(cell["p"]),
+                np.moveaxis(np.asarray(pixels["image"].variable[:, y, x]), 0, -1),
+                low,
+                high,
+                classes if job.config.sources.landcover is not None else None,
+            )
+        )
+    return out

@@ -1,0 +1,316 @@
+"""What each stage of a run does with its files: read, call the stage's function, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pandas as pd
+from distributed import Client
+
+from sesgrid import __version__
+from sesgrid.grid import Extent, Grid
+from sesgrid.run.batches import in_batches, run_batches
+from sesgrid.run.config import Config
+from sesgrid.run.workspace import Workspace, load_table, save_table
+from sesgrid.sources import (
+    RasterReader,
+    class_names,
+    landcover_classes,
+    read_boundary,
+    read_filosofi,
+    read_ortho,
+    read_urban_atlas,
+    select_cells,
+)
+from sesgrid.stages.cells import cells as label_cells
+from sesgrid.stages.explain import Explain, activation_dataset
+from sesgrid.stages.landcover import Landcover, plan_landcover
+from sesgrid.stages.mosaic import Mosaic, plan_mosaic
+from sesgrid.stages.place import BlockResult, map_results, place, plan_blocks
+from sesgrid.stages.predict import (
+    Predict,
+    assign_models,
+    batch_size_for,
+    join_predictions,
+    place_cells,
+)
+from sesgrid.stages.protocol import Protocol, protocol_named
+from sesgrid.store.cube import Cube
+from sesgrid.store.models import ModelRef
+from sesgrid.store.parts import BATCH, Parts
+
+__all__ = ["Job", "protocol_of"]
+
+CELL_BATCH = 4096
+"""Cells in one part of the stages that make rows."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage's runner is given."""
+
+    config: Config
+    files: Workspace
+    client: Client
+    key: str
+    """Hash of this stage's settings and inputs."""
+
+    @property
+    def grid(self) -> Grid:
+        """The run's grid."""
+        return Grid(self.config.grid.pixels_per_cell, self.config.grid.cells_per_block)
+
+    def parts(self, stage: str) -> Parts:
+        """The parts of a stage, with this job's key."""
+        return Parts(self.files.parts(stage), self.key)
+
+
+def protocol_of(config: Config) -> Protocol:
+    """The training protocol with the run's changes."""
+    t = config.train
+    protocol = protocol_named(
+        t.protocol,
+        epochs=t.epochs,
+        batch_size=t.batch_size,
+        learning_rate=t.learning_rate,
+        patience=t.patience,
+        validation_share=t.validation_share,
+        weights=t.weights,
+    )
+    if t.weights == "random":
+        from dataclasses import replace
+
+        protocol = replace(protocol, weights=None)
+    return protocol
+
+
+def run_cells(job: Job) -> dict[str, Any]:
+    """Census → selected, labelled, folded cells."""
+    c = job.config
+    census = read_filosofi(c.sources.census, c.sources.census_layer, vintage=c.sources.vintage)
+    total = len(census)
+    if c.sources.boundary is not None:
+        area, origin = read_boundary(c.sources.boundary), c.sources.boundary.name
+    elif c.sources.landcover is not None:
+        area, origin = read_boundary(c.sources.landcover), c.sources.landcover.name
+    else:
+        area = read_ortho(c.sources.ortho, default_crs=c.sources.ortho_crs)
+        origin = "the imagery's footprint"
+    chosen = select_cells(census, area, "touching" if origin.startswith("the ") else c.cells.rule)
+    table = label_cells(
+        chosen,
+        city=c.name,
+        classes=c.cells.classes,
+        folds=c.cells.folds,
+        labels=c.cells.labels or protocol_of(c).labels,
+        cells_per_block=c.grid.cells_per_block,
+        seed=c.cells.seed,
+    )
+    save_table(table, job.files.table("cells"))
+    imputed = table["imputed"].fillna(False).astype(bool)
+    return {
+        "census cells": total,
+        "cells": len(table),
+        "labelled": int(table["labelled"].sum()),
+        "imputed": int(imputed.sum()),
+        "vintage": table.attrs["vintage"],
+        "boundary": origin,
+        "thresholds": table.attrs["thresholds"],
+    }
+
+
+@dataclass(frozen=True)
+class WriteBlock:
+    """Writes a block where it was made and keeps what its record needs."""
+
+    cube: Cube
+
+    def __call__(self, result: BlockResult) -> BlockResult:
+        """The result without its pixels."""
+        block = result.block
+        self.cube.write_block(block.block_row, block.block_col, result.arrays)
+        return BlockResult(block, {}, result.rows, result.errors, result.seconds)
+
+
+def _split_blocks(results: list[BlockResult]) -> tuple[list[dict], dict[str, Any]]:
+    rows = [
+        row | {"block_row": r.block.block_row, "block_col": r.block.block_col}
+        for r in results
+        for row in (r.rows or ({},))
+    ]
+    errors = list(dict.fromkeys(e for r in results for e in r.errors))
+    return rows, {"errors": errors, "block_seconds": [round(r.seconds, 3) for r in results]}
+
+
+def run_mosaic(job: Job) -> dict[str, Any]:
+    """Tiles → image and coverage in the cube."""
+    c, cells = job.config, load_table(job.files.table("cells"))
+    tiles = read_ortho(c.sources.ortho, default_crs=c.sources.ortho_crs)
+    vintage = str(cells.attrs.get("vintage", ""))
+    near = int(vintage) if vintage.isdigit() else None
+    work = plan_mosaic(job.grid, cells, tiles, near_year=near)
+    extent = Extent.of_cells(job.grid, cells["row"], cells["col"])
+    cube = _cube(job, extent)
+    stage, write = Mosaic(job.grid, RasterReader(), c.mosaic.resampling), WriteBlock(cube)
+    rows, records, resumed = run_batches(
+        job.client,
+        job.parts("mosaic"),
+        "mosaic",
+        in_batches(work, BATCH),
+        lambda batch: map_results(place(stage, batch, name="mosaic"), write),
+        _split_blocks,
+        unit="block",
+    )
+    table = cells.copy()
+    indexed = rows.set_index("cell_id")
+    for name in ("coverage", "share_nodata", "share_read_failed", "ortho_year"):
+        table[name] = indexed[name].reindex(table.index)
+    table["ortho_year"] = table["ortho_year"].astype("Int64")
+    table.attrs = dict(cells.attrs)
+    save_table(table, job.files.table("mosaic"))
+    enough = int((table["coverage"] >= c.cells.min_coverage).sum())
+    years = table["ortho_year"].dropna().astype(int).value_counts().sort_index()
+    return {
+        "tiles": len(tiles),
+        "blocks": len(work),
+        "blocks resumed": resumed,
+        "cells with imagery": int((table["coverage"] > 0).sum()),
+        f"cells covered at least {c.cells.min_coverage:.0%}": enough,
+        "imagery years": {str(k): int(v) for k, v in years.items()},
+        "errors": list(dict.fromkeys(e for r in records for e in r["errors"])),
+    }
+
+
+def _cube(job: Job, extent: Extent) -> Cube:
+    """The cube of this very run if it is there (resume), else a new one."""
+    path = job.files.cube
+    if path.exists():
+        try:
+            cube = Cube.open(path)
+        except ValueError:
+            cube = None
+        if cube is not None and cube.extent == extent and cube.attribute("mosaic_key") == job.key:
+            return cube
+    attributes = {
+        "title": job.config.name,
+        "software": f"sesgrid {__version__}",
+        "mosaic_key": job.key,
+        "sources": json.loads(job.config.sources.model_dump_json()),
+        "configuration": json.loads(job.config.model_dump_json()),
+    }
+    for part in job.files.parts("mosaic").glob("part-*.parquet"):
+        part.unlink()
+    return Cube.create(path, extent, attributes)
+
+
+def run_landcover(job: Job) -> dict[str, Any]:
+    """Polygons → class pixels in the cube."""
+    source = job.config.sources.landcover
+    if source is None:
+        return {"landcover": "none given: activations cannot be summed per class"}
+    cells = load_table(job.files.table("cells"))
+    polygons = read_urban_atlas(source)
+    polygons["value"] = landcover_classes()["value"].reindex(polygons["code"]).to_numpy()
+    blocks = plan_blocks(job.grid, cells["row"].to_numpy(), cells["col"].to_numpy())
+    work = plan_landcover(job.grid, blocks, polygons)
+    stage, write = Landcover(job.grid), WriteBlock(Cube.open(job.files.cube))
+    run_batches(
+        job.client,
+        job.parts("landcover"),
+        "landcover",
+        in_batches(work, BATCH),
+        lambda batch: map_results(place(stage, batch, name="landcover"), write),
+        _split_blocks,
+        unit="block",
+    )
+    return {"polygons": len(polygons), "blocks": len(work)}
+
+
+def load_models(job: Job) -> dict[str, ModelRef]:
+    """The run's models by id, each verified against its card."""
+    refs = [ModelRef.open(p) for p in sorted(job.files.models.glob("fold-*.keras"))]
+    return {ref.model_id: ref for ref in refs}
+
+
+def _sorted_todo(named: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    return named[named["model_id"].notna()].sort_values(["row", "col"])
+
+
+def _run_cells_stage(
+    job: Job, name: str, stage: Any, named: gpd.GeoDataFrame, layers: Sequence[str]
+) -> pd.DataFrame:
+    """Run a stage over every cell that has a model; rows in the order of the cells."""
+    todo = _sorted_todo(named)
+    pixels = Cube.open(job.files.cube).pixels()
+    models = load_models(job)
+
+    def make(batch: Any) -> Any:
+        chosen = todo.iloc[list(batch)]
+        chosen.attrs = dict(named.attrs)
+        return place_cells(stage, chosen, pixels, models, layers, name)
+
+    rows, _, _ = run_batches(
+        job.client,
+        job.parts(name),
+        name,
+        in_batches(range(len(todo)), CELL_BATCH),
+        make,
+        lambda results: (results, {}),
+        unit="cell",
+    )
+    return rows
+
+
+def run_predict(job: Job) -> dict[str, Any]:
+    """Pixels and models → the class of every covered cell."""
+    c, cells = job.config, load_table(job.files.table("mosaic"))
+    named = assign_models(cells, load_models(job), min_coverage=c.cells.min_coverage)
+    stage = Predict(batch_size_for(c.grid.pixels_per_cell))
+    rows = _run_cells_stage(job, "predict", stage, named, ["image", "coverage"])
+    table = join_predictions(named, rows)
+    save_table(table, job.files.table("predict"))
+    without = int(named["model_id"].isna().sum())
+    return {"cells predicted": len(rows), "cells without enough imagery": without}
+
+
+def run_explain(job: Job) -> dict[str, Any]:
+    """Pixels, class pixels and models → class sums of the activation maps."""
+    if job.config.sources.landcover is None:
+        return {"explain": "skipped: no land cover given"}
+    named = load_table(job.files.table("predict"))
+    stage = Explain(batch_size_for(job.config.grid.pixels_per_cell), len(class_names()) + 1)
+    layers = ["image", "coverage", "landcover"]
+    rows = _run_cells_stage(job, "explain", stage, named, layers)
+    rows.to_parquet(job.files.table("explain"))
+    return {"cells explained": len(rows), "preset": job.config.explain.preset}
+
+
+def load_activation(config: Config, files: Workspace) -> Any:
+    """The class sums of a run as a dataset; empty without land cover."""
+    if config.sources.landcover is None:
+        rows = pd.DataFrame()
+    else:
+        rows = pd.read_parquet(files.table("explain"))
+    return activation_dataset(rows, class_names(), {"preset": config.explain.preset})
+
+
+Runner = Callable[[Job], Mapping[str, Any]]
+
+
+def outputs_of(files: Workspace, stage: str) -> list[Path]:
+    """Files without which a stage is not finished."""
+    return {
+        "cells": [files.table("cells")],
+        "mosaic": [files.cube / "zarr.json", files.table("mosaic")],
+        "landcover": [],
+        "train": [],
+        "predict": [files.table("predict")],
+        "explain": [],
+        "analyse": [files.cells, files.activation, files.metrics],
+        "report": [files.report],
+    }[stage]

@@ -1,0 +1,98 @@
+"""Where a run keeps its files: results on top, everything else under ``work``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+
+from sesgrid.errors import MissingInputError
+from sesgrid.run.freshness import StageRecord
+
+__all__ = ["Workspace", "load_table", "save_table"]
+
+_ATTRS = "sesgrid"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths of one run."""
+
+    output: Path
+
+    @property
+    def cube(self) -> Path:
+        """Pixels and, at the end, cells on the grid."""
+        return self.output / "cube.zarr"
+
+    @property
+    def cells(self) -> Path:
+        """The result per cell, GeoParquet."""
+        return self.output / "cells.parquet"
+
+    @property
+    def activation(self) -> Path:
+        """Findings per land-cover class."""
+        return self.output / "activation.csv"
+
+    @property
+    def pairs(self) -> Path:
+        """Findings per pair of land-cover classes."""
+        return self.output / "pairs.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """How good the predictions are."""
+        return self.output / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The page to read."""
+        return self.output / "report.html"
+
+    @property
+    def models(self) -> Path:
+        """Model files and their cards."""
+        return self.output / "models"
+
+    def table(self, stage: str) -> Path:
+        """A stage's table of cells."""
+        return self.output / "work" / f"{stage}.parquet"
+
+    def parts(self, stage: str) -> Path:
+        """A stage's parts."""
+        return self.output / "work" / "parts" / stage
+
+    def record(self, stage: str) -> StageRecord:
+        """What a finished stage recorded."""
+        return StageRecord(self.output / "work" / "stages" / f"{stage}.json")
+
+
+def save_table(table: gpd.GeoDataFrame, path: Path) -> None:
+    """Write GeoParquet atomically, with the table's attributes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    bare = table.copy()
+    bare.attrs = {_ATTRS: json.dumps(dict(table.attrs), default=str)}
+    bare.to_parquet(temporary)
+    temporary.replace(path)
+
+
+def load_table(path: Path) -> gpd.GeoDataFrame:
+    """Read what `save_table` wrote.
+
+    Raises
+    ------
+    MissingInputError
+        The stage that writes it has not run.
+    """
+    if not path.exists():
+        raise MissingInputError(f"{path} is missing: run the stage that writes it")
+    table = gpd.read_parquet(path)
+    attributes: Mapping[str, Any] = table.attrs
+    table.attrs = json.loads(attributes.get(_ATTRS, "{}"))
+    return table

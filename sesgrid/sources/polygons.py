@@ -1,0 +1,105 @@
+"""Polygons from outside made usable: in EPSG:3035, valid, not empty, each once; repairs counted."""
+
+from __future__ import annotations
+
+import warnings
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+
+from sesgrid.errors import FormatError, SesgridWarning
+from sesgrid.grid import CRS
+
+__all__ = ["clean_polygons", "count_overlaps"]
+
+_OVERLAP_M2 = 1.0
+_POLYGONAL = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
+
+
+def clean_polygons(frame: gpd.GeoDataFrame, label: str, *, stacklevel: int = 3) -> gpd.GeoDataFrame:
+    """Return the rows with usable polygons, in EPSG:3035, in their order.
+
+    Of equal geometries the last row stays, as the later of overlapping polygons wins.
+
+    Parameters
+    ----------
+    frame : GeoDataFrame
+        In any CRS.
+    label : str
+        File and layer, for messages.
+
+    Raises
+    ------
+    FormatError
+        No CRS, geometries that are no polygons, or none left.
+
+    Warns
+    -----
+    SesgridWarning
+        Once for each kind of repair, with its count.
+    """
+    if frame.crs is None or not (frame.crs.is_projected or frame.crs.is_geographic):
+        raise FormatError(
+            f"{label} has no usable CRS: expected {CRS} or one that can be transformed to it; "
+            "assign it (ogr2ogr -a_srs), or bring the missing .prj"
+        )
+    geometry = shapely.force_2d(np.asarray(frame.geometry.values, dtype=object))
+    polygonal = np.isin(shapely.get_type_id(geometry), _POLYGONAL)
+    other = ~(polygonal | shapely.is_missing(geometry) | shapely.is_empty(geometry))
+    if other.any():
+        raise FormatError(
+            f"{label}: {int(other.sum())} of {len(frame)} geometries are no polygons (first: "
+            f"{geometry[other][0].geom_type}); expected land-cover or boundary polygons"
+        )
+
+    def warn(count: int, what: str) -> None:
+        if count:
+            text = f"{label}: {count} of {len(frame)} polygons {what}"
+            warnings.warn(text, SesgridWarning, stacklevel=stacklevel + 1)
+
+    wrong = ~shapely.is_valid(geometry) & ~shapely.is_missing(geometry)
+    warn(int(wrong.sum()), "were invalid and are repaired")
+    geometry[wrong] = shapely.make_valid(geometry[wrong], method="structure", keep_collapsed=False)
+    empty = shapely.is_missing(geometry) | shapely.is_empty(geometry)
+    warn(int(empty.sum()), "are empty and left out")
+    result = frame.set_geometry(gpd.GeoSeries(geometry, index=frame.index, crs=frame.crs))[~empty]
+    twice = _repeated(np.asarray(result.geometry.values, dtype=object))
+    warn(int(twice.sum()), "repeat a later one and are left out")
+    result = result[~twice]
+    if result.empty:
+        raise FormatError(f"{label} holds no polygon; expected at least one")
+    return result if result.crs == CRS else result.to_crs(CRS)
+
+
+def count_overlaps(geometry: np.ndarray) -> int:
+    """Count the pairs of polygons that share more than 1 m².
+
+    Land cover is nearly a coverage (shared borders, no overlap), so only polygons with a border
+    that breaks the coverage's rules are compared, pair by pair.
+
+    Parameters
+    ----------
+    geometry : np.ndarray
+        Valid polygons ``(polygon,)`` in metres.
+
+    Examples
+    --------
+    >>> count_overlaps(shapely.box([0, 10, 15], 0, [10, 20, 30], 10))
+    1
+    """
+    breaking = ~shapely.is_empty(shapely.coverage_invalid_edges(geometry))
+    suspects = geometry[breaking]
+    if suspects.size == 0:
+        return 0
+    first, second = shapely.STRtree(suspects).query(suspects, predicate="intersects")
+    pair = first < second
+    shared = shapely.intersection(suspects[first[pair]], suspects[second[pair]])
+    return int((shapely.area(shared) > _OVERLAP_M2).sum())
+
+
+def _repeated(geometry: np.ndarray) -> np.ndarray:
+    """Whether a later polygon covers the same points, whatever its first vertex."""
+    wkb = pd.Series(shapely.to_wkb(shapely.normalize(geometry)))
+    return wkb.duplicated(keep="last").to_numpy()

@@ -1,0 +1,132 @@
+"""Copernicus Urban Atlas 2012 and 2018: land-use polygons by code, and the study's class of each.
+
+A file holds several layers (land use, Boundary, UrbanCore); code columns carry
+their year. Both are found by pattern, whatever the case.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+
+from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
+from sesgrid.sources.archive import unpacked
+from sesgrid.sources.landcover import landcover_classes
+from sesgrid.sources.polygons import clean_polygons, count_overlaps
+from sesgrid.sources.tables import Table, list_tables, pick_by_name, read_table
+
+__all__ = ["read_urban_atlas"]
+
+_SUFFIXES = frozenset({".gpkg", ".shp", ".gdb"})
+_LAND_USE = re.compile(r"[a-z]{2}\d{3}l\d_.*_ua20(12|18)(_revised)?", re.IGNORECASE)
+_CODE = re.compile(r"code_?(20\d\d)", re.IGNORECASE)
+
+
+def read_urban_atlas(path: str | Path, layer: str | None = None) -> gpd.GeoDataFrame:
+    """Read the land-use polygons of a city.
+
+    Parameters
+    ----------
+    path : str or Path
+        GeoPackage, shapefile or file geodatabase; plain, in a folder, or in ``.zip`` / ``.7z``.
+    layer : str, optional
+        Layer or file stem. Otherwise the one named as Urban Atlas names land use
+        (``FR001L1_PARIS_UA2018``), else the only one with a code column.
+
+    Returns
+    -------
+    GeoDataFrame
+        In the file's order, EPSG:3035: ``code`` (int64), ``landcover_class`` (string; NA for
+        airports and no data) and the polygons. Burnt in this order, later polygons win.
+        ``.attrs``: ``vintage`` (year in the code column's name, as text), ``layer``, ``source``.
+
+    Raises
+    ------
+    MissingInputError
+        No such file or layer.
+    FormatError
+        No land-use layer or several, an unknown code, no CRS, no polygons.
+
+    Warns
+    -----
+    SesgridWarning
+        Polygons repaired or left out (invalid, empty, repeated), or overlapping; counted.
+    """
+    path = Path(path)
+    with unpacked(path, _SUFFIXES) as content:
+        table = _choose_layer(list_tables(content, _SUFFIXES), layer, path)
+        column = _code_columns(table)[0]
+        frame = read_table(table, [column], geometry=True)
+    label = str(table) if table.path == path else f"{path.name} → {table}"
+    if not isinstance(frame, gpd.GeoDataFrame) or frame.empty:
+        raise FormatError(f"{label} holds no polygon; expected the city's land use")
+    classes = landcover_classes()
+    codes = _codes(frame[column], classes.index, label)
+    land = gpd.GeoDataFrame(
+        {"code": codes, "landcover_class": classes["landcover_class"].reindex(codes).to_numpy()},
+        geometry=frame.geometry.to_numpy(),
+        crs=frame.crs,
+    ).astype({"landcover_class": "string"})
+    land = clean_polygons(land, label).reset_index(drop=True)
+    overlaps = count_overlaps(np.asarray(land.geometry.values, dtype=object))
+    if overlaps:
+        warnings.warn(
+            f"{label}: {overlaps} pairs of polygons overlap; where they do, the later one wins",
+            SesgridWarning,
+            stacklevel=2,
+        )
+    year = _CODE.fullmatch(column)
+    vintage = year[1] if year else "unknown"
+    land.attrs = {"vintage": vintage, "layer": table.name, "source": path.name}
+    return land
+
+
+def _code_columns(table: Table) -> list[str]:
+    return [c for c in table.columns if _CODE.fullmatch(c)]
+
+
+def _choose_layer(tables: list[Table], layer: str | None, path: Path) -> Table:
+    if not tables:
+        raise MissingInputError(
+            f"{path}: nothing to read in it; expected a file ending in "
+            f"{', '.join(sorted(_SUFFIXES))}, plain or in a .zip or .7z"
+        )
+    if layer is not None:
+        tables = [pick_by_name(tables, layer, path)]
+    coded = [t for t in tables if _code_columns(t)]
+    named = [t for t in coded if _LAND_USE.fullmatch(t.name)]
+    candidates = named or coded
+    if len(candidates) != 1:
+        names = ", ".join(f"{t.name!r} ({', '.join(t.columns[:12])})" for t in candidates or tables)
+        raise FormatError(
+            f"{path}: expected one land-use layer of the Urban Atlas, with a column like CODE2012 "
+            f"or code_2018, found {len(candidates)}; "
+            f"{'candidates' if candidates else 'its layers'}: {names}"
+            f"{'; name one with `layer`' if candidates else ''}"
+        )
+    if len(_code_columns(candidates[0])) > 1:
+        raise FormatError(
+            f"{path}: {candidates[0]} has several code columns "
+            f"({', '.join(_code_columns(candidates[0]))}): it is a layer of changes; expected the "
+            "land use of one year"
+        )
+    return candidates[0]
+
+
+def _codes(column: pd.Series, known: pd.Index, label: str) -> np.ndarray:
+    """Codes as int64; they come as text, sometimes as numbers."""
+    codes = pd.to_numeric(column, errors="coerce")
+    wrong = ~codes.isin(known)
+    if wrong.any():
+        counts = column[wrong].astype(object).fillna("missing").value_counts()
+        listed = ", ".join(f"{code!r} ({n} polygons)" for code, n in counts.head(5).items())
+        raise FormatError(
+            f"{label}, column {column.name!r}: {len(counts)} unknown codes: {listed}; expected the "
+            f"{len(known)} codes of the Urban Atlas 2012/2018 nomenclature (11100 … 92000)"
+        )
+    return codes.to_numpy(np.int64)

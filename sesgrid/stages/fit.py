@@ -1,0 +1,185 @@
+"""Fitting one network: batches of cells, flips, schedule, early stopping, checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from sesgrid.errors import SesgridError
+from sesgrid.kernels.network import NetworkSpec, build_network
+from sesgrid.stages.protocol import Protocol
+
+__all__ = ["CellBatches", "fit"]
+
+
+class CellBatches(keras.utils.PyDataset):
+    """Batches of cells, read when they are needed; the same order for the same seed.
+
+    Parameters
+    ----------
+    read : callable
+        Index ``(batch,)`` → uint8 ``(batch, band, y, x)``.
+    ses : np.ndarray
+        Class 0 … K−1 of every cell, int ``(cell,)``.
+    n_classes, batch_size : int
+    samples_per_epoch : int, optional
+        Default: each cell once.
+    augment : bool
+        Shuffle, and flip at random in both directions.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        read: Callable[[np.ndarray], np.ndarray],
+        ses: np.ndarray,
+        n_classes: int,
+        batch_size: int,
+        *,
+        samples_per_epoch: int | None = None,
+        augment: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.read, self.ses, self.n_classes = read, np.asarray(ses), n_classes
+        self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.samples = samples_per_epoch or len(self.ses)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return -(-self.samples // self.batch_size)
+
+    def indices(self) -> np.ndarray:
+        """The cells of this epoch in order: a window on an endless run of permutations."""
+        if not self.augment:
+            return np.arange(len(self.ses))
+        n = len(self.ses)
+        start = self.epoch * self.samples
+        rounds = range(start // n, (start + self.samples - 1) // n + 1)
+        order = [np.random.default_rng([self.seed, 0, r]).permutation(n) for r in rounds]
+        return np.concatenate(order)[start % n :][: self.samples]
+
+    def __getitem__(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
+        at = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
+        index = self.indices()[at]
+        image = np.moveaxis(self.read(index), 1, -1).astype(np.float32)
+        if self.augment:
+            rng = np.random.default_rng([self.seed, 1, self.epoch, batch])
+            for i, (vertical, horizontal) in enumerate(rng.integers(0, 2, (len(image), 2))):
+                image[i] = image[i][:: 1 - 2 * vertical, :: 1 - 2 * horizontal]
+        return image, np.eye(self.n_classes, dtype=np.float32)[self.ses[index]]
+
+    def on_epoch_end(self) -> None:
+        """Move on to the next window of the shuffle."""
+        self.epoch += 1
+
+
+def negative_log_likelihood(y_true, log_probabilities):  # type: ignore[no-untyped-def]
+    """Categorical cross-entropy on log-probabilities."""
+    return -ops.sum(y_true * log_probabilities, axis=-1)
+
+
+@dataclass
+class _Trainer:
+    """A compiled network that is set back to its first state before each use.
+
+    Compiling costs as much as several epochs of a small city; folds in one process share it.
+    """
+
+    model: keras.Model
+    state: list[np.ndarray]
+
+    @classmethod
+    def build(cls, spec: NetworkSpec, weights: str | None, seed: int) -> _Trainer:
+        keras.utils.set_random_seed(seed)
+        model = build_network(spec, weights)
+        model.compile(
+            optimizer=keras.optimizers.Adam(),
+            loss=negative_log_likelihood,
+            metrics=["accuracy"],
+            jit_compile=False,
+        )
+        model.optimizer.build(model.trainable_variables)
+        return cls(model, [ops.convert_to_numpy(v) for v in cls._variables(model)])
+
+    @staticmethod
+    def _variables(model: keras.Model) -> list[Any]:
+        return [*model.variables, *model.optimizer.variables]
+
+    def reset(self) -> keras.Model:
+        for variable, value in zip(self._variables(self.model), self.state, strict=True):
+            variable.assign(value)
+        return self.model
+
+
+_trainer = lru_cache(maxsize=1)(_Trainer.build)
+
+
+def fit(
+    spec: NetworkSpec,
+    protocol: Protocol,
+    training: CellBatches,
+    validation: CellBatches,
+    *,
+    seed: int,
+    checkpoint: Path,
+    on_epoch: Callable[[int, dict[str, float]], None],
+) -> tuple[keras.Model, dict[str, list[float]]]:
+    """Train one network; the weights of the best validation loss are kept.
+
+    Parameters
+    ----------
+    spec, protocol
+    training, validation : CellBatches
+    seed : int
+        Of the initial weights; the batches carry their own.
+    checkpoint : Path
+        ``….weights.h5``: the best weights so far.
+    on_epoch : callable
+        Called with the epoch (from 0) and its logs.
+
+    Returns
+    -------
+    model : keras.Model
+        Valid until the next call in this process.
+    history : dict
+        Per epoch: loss, val_loss, accuracy, val_accuracy, learning_rate.
+
+    Raises
+    ------
+    SesgridError
+        The loss became NaN.
+    """
+    model = _trainer(spec, protocol.weights, seed).reset()
+    callbacks = [
+        keras.callbacks.LearningRateScheduler(lambda epoch, _: protocol.learning_rate_at(epoch)),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.EarlyStopping(
+            monitor="val_loss", patience=protocol.patience, restore_best_weights=True
+        ),
+        keras.callbacks.ModelCheckpoint(
+            checkpoint, monitor="val_loss", save_best_only=True, save_weights_only=True
+        ),
+        keras.callbacks.LambdaCallback(on_epoch_end=on_epoch),
+    ]
+    history = model.fit(
+        training,
+        validation_data=validation,
+        epochs=protocol.epochs,
+        callbacks=callbacks,
+        verbose=0,
+        shuffle=False,
+    ).history
+    if not np.all(np.isfinite(history["loss"])):
+        raise SesgridError(
+            f"the loss became NaN in epoch {len(history['loss'])}: lower train.learning_rate "
+            f"(now {protocol.learning_rate:g})"
+        )
+    return model, {k: [float(v) for v in values] for k, values in history.items()}

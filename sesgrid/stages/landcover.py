@@ -1,0 +1,127 @@
+"""Land cover: polygons → class pixels, burnt per block."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import geopandas as gpd
+import numpy as np
+import shapely
+import xarray as xr
+from shapely import box
+
+from sesgrid.errors import FormatError
+from sesgrid.grid import Extent, Grid
+from sesgrid.kernels.burn import burn_polygons
+from sesgrid.stages.place import (
+    BlockCells,
+    BlockResult,
+    lazy_pixels,
+    place,
+    plan_blocks,
+)
+
+__all__ = ["Landcover", "PolygonBlock", "landcover", "plan_landcover"]
+
+
+@dataclass(frozen=True)
+class PolygonBlock:
+    """A block and the polygons that touch it, in the order of their file."""
+
+    block: BlockCells
+    wkb: tuple[bytes, ...]
+    """Polygons, EPSG:3035."""
+    values: tuple[int, ...]
+    """Class value of each polygon, 0 = no class."""
+
+
+@dataclass(frozen=True)
+class Landcover:
+    """The stage: burns the polygons of blocks; pixels outside the listed cells stay 0."""
+
+    grid: Grid
+
+    def __call__(self, items: Sequence[PolygonBlock]) -> list[BlockResult]:
+        """One `BlockResult` per block: ``landcover`` (y, x) uint8."""
+        return [self._block(item) for item in items]
+
+    def _block(self, item: PolygonBlock) -> BlockResult:
+        started = time.perf_counter()
+        block = item.block
+        burnt = burn_polygons(
+            shapely.from_wkb(np.array(item.wkb, dtype=object)),
+            np.array(item.values, dtype=np.uint8),
+            (self.grid.block_px, self.grid.block_px),
+            self.grid.block_transform(block.block_row, block.block_col),
+        )
+        kept = np.zeros_like(burnt)
+        for cell in block.cells:
+            at = self.grid.cell_slices(*self.grid.cell_in_block(*cell))
+            kept[at] = burnt[at]
+        return BlockResult(block, {"landcover": kept}, seconds=time.perf_counter() - started)
+
+
+def plan_landcover(
+    grid: Grid, blocks: Sequence[BlockCells], polygons: gpd.GeoDataFrame
+) -> list[PolygonBlock]:
+    """Blocks, each with the polygons that touch it.
+
+    Parameters
+    ----------
+    grid : Grid
+    blocks : sequence of BlockCells
+    polygons : GeoDataFrame
+        From `sesgrid.read_urban_atlas`; ``value`` is the pixel value, 0…255, 0 = no class.
+
+    Raises
+    ------
+    FormatError
+        The polygons have no ``value`` column, or one out of range.
+    """
+    if "value" not in polygons or not polygons["value"].between(0, 255).all():
+        raise FormatError(
+            "land-cover polygons need a column 'value' of whole numbers from 0 (no class) to 255; "
+            f"received columns {', '.join(map(str, polygons.columns))}"
+        )
+    codes = polygons["value"].to_numpy(dtype=np.uint8)
+    wkb = shapely.to_wkb(polygons.geometry.to_numpy())
+    squares = np.array([box(*grid.block_bounds(b.block_row, b.block_col)) for b in blocks])
+    hits: list[list[int]] = [[] for _ in blocks]
+    for b, k in zip(*polygons.sindex.query(squares, predicate="intersects"), strict=True):
+        hits[int(b)].append(int(k))
+    return [
+        PolygonBlock(
+            b, tuple(wkb[k] for k in sorted(h)), tuple(int(codes[k]) for k in sorted(h))
+        )
+        for b, h in zip(blocks, hits, strict=True)
+    ]
+
+
+def landcover(
+    pixels: xr.Dataset,
+    cells: gpd.GeoDataFrame,
+    polygons: gpd.GeoDataFrame,
+) -> xr.DataArray:
+    """Class pixels on the grid of an existing mosaic, lazily.
+
+    Parameters
+    ----------
+    pixels : xarray.Dataset
+        From `sesgrid.mosaic` or the ``pixels`` of a cube.
+    cells : GeoDataFrame
+        From `sesgrid.cells`.
+    polygons : GeoDataFrame
+        From `sesgrid.read_urban_atlas`.
+
+    Returns
+    -------
+    xarray.DataArray
+        uint8 ``(y, x)``, 0 = no class; EPSG:3035.
+    """
+    extent = Extent.from_attributes(pixels.attrs)
+    blocks = plan_blocks(extent.grid, cells["row"].to_numpy(), cells["col"].to_numpy())
+    work = plan_landcover(extent.grid, blocks, polygons)
+    results = place(Landcover(extent.grid), work, name="landcover")
+    return lazy_pixels(results, blocks, extent, {"landcover": 0})["landcover"]

@@ -1,0 +1,261 @@
+"""Predict: the class of every covered cell, by a model that did not see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.array as da
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from sesgrid.errors import ModelMismatchError
+from sesgrid.grid import Extent
+from sesgrid.kernels.binomial import binomial_probabilities
+from sesgrid.kernels.device import DEVICE_LOCK, batch_size_for
+from sesgrid.stages.mosaic import OBSERVED
+from sesgrid.stages.place import place, stack_cells
+from sesgrid.store.models import ModelRef
+
+if TYPE_CHECKING:
+    from sesgrid.kernels.saliency import Explainer
+
+__all__ = [
+    "GROUP",
+    "CellTask",
+    "Predict",
+    "assign_models",
+    "join_predictions",
+    "place_cells",
+    "predict",
+    "with_coverage",
+]
+
+GROUP = 64
+"""Cells per task: several blocks' worth, so that batches fill across blocks and models."""
+
+
+@dataclass(frozen=True)
+class CellTask:
+    """One cell and the model that may look at it."""
+
+    cell_id: str
+    row: int
+    col: int
+    model: ModelRef
+
+
+@lru_cache(maxsize=8)
+def explainer_for(pixels_per_cell: int, n_classes: int, architecture: str) -> Explainer:
+    """One compiled explainer per architecture and process."""
+    import keras
+
+    from sesgrid.kernels.saliency import Explainer
+
+    return Explainer(keras.models.model_from_json(architecture))
+
+
+def run_model(
+    ref: ModelRef, image: np.ndarray, method: str, batch_size: int
+) -> tuple[np.ndarray, ...]:
+    """Run one model over cells in fixed, padded batches.
+
+    Parameters
+    ----------
+    ref : ModelRef
+    image : np.ndarray
+        uint8 ``(cell, band, y, x)``.
+    method : {"logit", "explain"}
+    batch_size : int
+
+    Returns
+    -------
+    tuple of np.ndarray
+        Each ``(cell, …)``.
+    """
+    parts: list[tuple[np.ndarray, ...]] = []
+    with DEVICE_LOCK:
+        model = ref.load()
+        explainer = explainer_for(ref.pixels_per_cell, ref.n_classes, _architecture(ref))
+        weights = explainer.weights_of(model)
+        for start in range(0, len(image), batch_size):
+            batch = image[start : start + batch_size]
+            padded = np.zeros((batch_size, *image.shape[2:], image.shape[1]), dtype=np.float32)
+            padded[: len(batch)] = np.moveaxis(batch, 1, -1)
+            out = getattr(explainer, method)(weights, padded)
+            out = out if isinstance(out, tuple) else (out,)
+            parts.append(tuple(a[: len(batch)] for a in out))
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+
+@lru_cache(maxsize=16)
+def _architecture(ref: ModelRef) -> str:
+    """The architecture without what differs between folds: the auto-numbered layer names stay."""
+    import json
+
+    config = json.loads(ref.load().to_json())
+    config.pop("compile_config", None)
+    return json.dumps(config, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """The stage: p, class and mean colour of cells."""
+
+    batch_size: int
+
+    def __call__(
+        self, items: Sequence[CellTask], image: np.ndarray, coverage: np.ndarray
+    ) -> list[dict[str, Any]]:
+        """One row per cell; image uint8 ``(cell, band, y, x)``, coverage uint8 ``(cell, y, x)``."""
+        rows: list[dict[str, Any]] = [{} for _ in items]
+        for ref, members in by_model(items).items():
+            (logit,) = run_model(ref, image[members], "logit", self.batch_size)
+            probabilities = binomial_probabilities(logit, ref.n_classes)
+            for k, i in enumerate(members):
+                seen = coverage[i] == OBSERVED
+                colour = image[i][:, seen].mean(axis=1) if seen.any() else np.full(3, np.nan)
+                rows[i] = {
+                    "cell_id": items[i].cell_id,
+                    "model_id": ref.model_id,
+                    "p": float(1 / (1 + np.exp(-np.float64(logit[k])))),
+                    "ses_predicted": int(np.argmax(probabilities[k])) + 1,
+                    **{f"probability_{c + 1}": float(v) for c, v in enumerate(probabilities[k])},
+                    **{f"mean_{b}": float(v) for b, v in zip(_BANDS, colour, strict=True)},
+                }
+        return rows
+
+
+_BANDS = ("red", "green", "blue")
+
+
+def by_model(items: Sequence[CellTask]) -> dict[ModelRef, np.ndarray]:
+    """Positions of the items of each model."""
+    members: dict[ModelRef, list[int]] = {}
+    for i, item in enumerate(items):
+        members.setdefault(item.model, []).append(i)
+    return {ref: np.array(where) for ref, where in members.items()}
+
+
+def assign_models(
+    cells: gpd.GeoDataFrame, models: Mapping[str, ModelRef], *, min_coverage: float
+) -> gpd.GeoDataFrame:
+    """Name the model of every cell: the fold that did not see it.
+
+    A labelled cell takes the model of its own test fold, an unlabelled one the fold of its block; a cell
+    with too little imagery has no model (NA).
+
+    Raises
+    ------
+    ModelMismatchError
+        A fold has no model.
+    """
+    ids = [f"{cells.attrs['city']}-fold{f}" for f in range(cells.attrs["n_folds"])]
+    missing = [i for i in ids if i not in models]
+    if missing:
+        raise ModelMismatchError(
+            f"expected a model for every fold of {cells.attrs['city']}, missing {', '.join(missing)}; "
+            f"received {', '.join(models) or 'none'}: train first"
+        )
+    out = cells.copy()
+    named = pd.Series([ids[int(f)] for f in cells["fold"]], index=cells.index, dtype="string")
+    out["model_id"] = named.where(cells["coverage"] >= min_coverage, pd.NA)
+    return out
+
+
+def place_cells(
+    stage: Any,
+    cells: gpd.GeoDataFrame,
+    pixels: xr.Dataset,
+    models: Mapping[str, ModelRef],
+    layers: Sequence[str],
+    name: str,
+) -> da.Array:
+    """Lay a stage over the cells that have a model."""
+    extent = Extent.from_attributes(pixels.attrs)
+    for ref in models.values():
+        ref.require(
+            pixels_per_cell=extent.grid.pixels_per_cell, n_classes=cells.attrs["n_classes"]
+        )
+    rows, cols = cells["row"].to_numpy(), cells["col"].to_numpy()
+    work = [
+        CellTask(str(i), int(r), int(c), models[str(m)])
+        for i, r, c, m in zip(cells.index, rows, cols, cells["model_id"], strict=True)
+    ]
+    inputs = stack_cells(pixels, layers, rows, cols, GROUP)
+    return place(stage, work, *inputs, group=GROUP, name=name)
+
+
+def predict(
+    cells: gpd.GeoDataFrame,
+    pixels: xr.Dataset,
+    models: Mapping[str, ModelRef],
+    *,
+    min_coverage: float = 0.99,
+) -> gpd.GeoDataFrame:
+    """Predict every covered cell.
+
+    Parameters
+    ----------
+    cells : GeoDataFrame
+        From `sesgrid.cells`.
+    pixels : xarray.Dataset
+        From `sesgrid.mosaic` or a cube.
+    models : mapping
+        From `sesgrid.train`.
+    min_coverage : float
+        Cells with a smaller observed share get no prediction.
+
+    Returns
+    -------
+    GeoDataFrame
+        The cells, and ``coverage`` (0–1), ``model_id`` (NA = no model), ``p``, ``ses_predicted`` (1…K),
+        ``probability_1`` … ``probability_K``, ``mean_red`` … (0–255 over observed pixels).
+    """
+    cells = with_coverage(cells, pixels)
+    named = assign_models(cells, models, min_coverage=min_coverage)
+    todo = _sorted(named[named["model_id"].notna()])
+    stage = Predict(batch_size_for(Extent.from_attributes(pixels.attrs).grid.pixels_per_cell))
+    results = place_cells(stage, todo, pixels, models, ["image", "coverage"], "predict")
+    return join_predictions(named, pd.DataFrame(list(results.compute())))
+
+
+def _sorted(cells: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Block by block, so that a task reads few shards."""
+    return cells.sort_values(["row", "col"])
+
+
+def join_predictions(cells: gpd.GeoDataFrame, rows: pd.DataFrame) -> gpd.GeoDataFrame:
+    """Join predicted rows to the cells; cells without a row stay NA."""
+    out = cells.copy()
+    k = cells.attrs["n_classes"]
+    columns = ["p", "ses_predicted", *(f"probability_{c + 1}" for c in range(k))]
+    columns += [f"mean_{b}" for b in _BANDS]
+    indexed = rows.set_index("cell_id") if len(rows) else pd.DataFrame(columns=columns)
+    for column in columns:
+        dtype = "Int64" if column == "ses_predicted" else "float64"
+        out[column] = indexed[column].reindex(out.index).astype(dtype)
+    out.attrs = dict(cells.attrs)
+    return out
+
+
+def with_coverage(cells: gpd.GeoDataFrame, pixels: xr.Dataset) -> gpd.GeoDataFrame:
+    """Add each cell's observed share (``coverage``, 0–1), unless it is there already."""
+    if "coverage" in cells:
+        return cells
+    extent = Extent.from_attributes(pixels.attrs)
+    coverage = pixels["coverage"].variable
+    shares = []
+    for row, col in zip(cells["row"], cells["col"], strict=True):
+        y, x = extent.cell_slices(int(row), int(col))
+        window = coverage[y, x].data
+        shares.append((da.asarray(window) == OBSERVED).mean())
+    out = cells.copy()
+    out["coverage"] = np.array(dask.compute(*shares), dtype=np.float64)
+    out.attrs = dict(cells.attrs)
+    return out

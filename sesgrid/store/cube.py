@@ -1,0 +1,267 @@
+"""The cube: one Zarr v3 group whose addresses are dense and whose bytes are sparse.
+
+``pixels`` holds ``image`` (band, y, x), ``coverage`` and ``landcover`` (y, x), all uint8. A block is a shard, a cell
+an inner chunk: cells where nobody lives are absent. ``cells`` holds 200 m arrays once the run is sealed.
+One writer a shard: zarr accepts a region smaller than a shard as read-modify-write, which loses
+data under concurrency, so only whole blocks can be written here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import dask
+import geopandas as gpd
+import numpy as np
+import rioxarray  # noqa: F401  (registers .rio)
+import xarray as xr
+import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from sesgrid.errors import FormatError, GridMismatchError, MissingInputError
+from sesgrid.grid import CELL_M, CRS, Extent
+from sesgrid.store.georeference import BANDS
+
+__all__ = ["CUBE_VERSION", "PIXEL_LAYERS", "Cube", "open_cube", "write_cube"]
+
+CUBE_VERSION = 1
+"""Version of the layout; a cube of another version is refused."""
+
+PIXEL_LAYERS = {"image": 3, "coverage": 0, "landcover": 0}
+"""Variables of ``pixels`` and their number of bands (0: no band axis)."""
+
+
+@dataclass(frozen=True)
+class Cube:
+    """A cube's address: small and picklable, so a task can carry it."""
+
+    path: str
+    extent: Extent
+
+    @classmethod
+    def create(cls, path: str | Path, extent: Extent, attributes: Mapping[str, Any]) -> Cube:
+        """Make an empty cube; anything at ``path`` that is a cube is replaced.
+
+        Raises
+        ------
+        FormatError
+            ``path`` exists and is not a cube.
+        """
+        path = Path(path)
+        if path.exists():
+            if not (path / "zarr.json").exists():
+                raise FormatError(f"{path} exists and is not a cube: move it away")
+            shutil.rmtree(path)
+        root = zarr.open_group(str(path), mode="w", zarr_format=3)
+        root.attrs.update(
+            {
+                "sesgrid_cube_version": CUBE_VERSION,
+                **extent.attributes(),
+                **attributes,
+            }
+        )
+        pixels = root.create_group("pixels", attributes=extent.attributes())
+        size, p = extent.grid.block_px, extent.grid.pixels_per_cell
+        for name, bands in PIXEL_LAYERS.items():
+            lead = (bands,) if bands else ()
+            pixels.create_array(
+                name,
+                shape=(*lead, *extent.shape_px),
+                dtype="uint8",
+                chunks=(*lead, p, p),
+                shards=(*lead, size, size),
+                compressors=[ZstdCodec(level=3), Crc32cCodec()],
+                fill_value=0,
+                dimension_names=(("band",) if bands else ()) + ("y", "x"),
+                attributes={"grid_mapping": "spatial_ref"},
+            )
+        y, x = extent.pixel_centres()
+        for name, values in (("y", y), ("x", x)):
+            array = pixels.create_array(
+                name, data=values, chunks=len(values), dimension_names=(name,)
+            )
+            array.attrs.update({"units": "metre", "standard_name": f"projection_{name}_coordinate"})
+        _write_spatial_ref(pixels, extent, extent.grid.pixel_m)
+        return cls(str(path), extent)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Cube:
+        """Open an existing cube.
+
+        Raises
+        ------
+        MissingInputError
+            Nothing there.
+        FormatError
+            Not a cube, or a cube of another version.
+        """
+        attributes = _root(path).attrs
+        version = attributes.get("sesgrid_cube_version")
+        if version != CUBE_VERSION:
+            raise FormatError(
+                f"{path}: expected a sesgrid cube of version {CUBE_VERSION}, received version "
+                f"{version!r}; make it again with `sesgrid mosaic`"
+            )
+        return cls(str(path), Extent.from_attributes(dict(attributes)))
+
+    def attribute(self, name: str) -> Any:
+        """An attribute of the cube, or None."""
+        return _root(self.path).attrs.get(name)
+
+    def require(self, extent: Extent) -> None:
+        """Refuse another grid.
+
+        Raises
+        ------
+        GridMismatchError
+            The cube lies on another grid or extent.
+        """
+        if self.extent != extent:
+            raise GridMismatchError(
+                f"{self.path} lies on another grid: expected {extent}, the cube has {self.extent}"
+            )
+
+    def write_block(
+        self, block_row: int, block_col: int, arrays: Mapping[str, np.ndarray]
+    ) -> None:
+        """Write arrays of a global block, each as one whole shard.
+
+        Raises
+        ------
+        GridMismatchError
+            An array is not exactly one block, or the block lies outside the cube.
+        """
+        n = self.extent.grid.block_px
+        slices = self.extent.block_slices(block_row, block_col)
+        for name, array in arrays.items():
+            bands = PIXEL_LAYERS.get(name)
+            expected = (*((bands,) if bands else ()), n, n)
+            if bands is None or array.shape != expected or array.dtype != np.uint8:
+                raise GridMismatchError(
+                    f"block ({block_row}, {block_col}): expected {name} as uint8 {expected}, received {array.dtype} "
+                    f"{array.shape}"
+                )
+        for name, array in arrays.items():
+            _array(self.path, name)[(..., *slices)] = array
+
+    def pixels(self, *, chunked: bool = False) -> xr.Dataset:
+        """The pixels: read only where touched (default), or as dask arrays of one chunk a block."""
+        tree = open_cube(self.path, chunked=chunked)
+        return tree["pixels"].to_dataset()
+
+    def seal(self, cells: gpd.GeoDataFrame, names: list[str], attributes: Mapping[str, Any]) -> None:
+        """Write the cells' columns as 200 m arrays ``(y, x)``, float64, NaN where there is no cell."""
+        root = zarr.open_group(self.path, mode="r+")
+        group = root.create_group("cells", overwrite=True, attributes={"cell_m": CELL_M})
+        shape = self.extent.shape_cells
+        y = cells["row"].to_numpy() - self.extent.row
+        x = cells["col"].to_numpy() - self.extent.col
+        for name in names:
+            values = np.full(shape, np.nan)
+            values[y, x] = cells[name].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+            group.create_array(
+                name,
+                data=values,
+                chunks=tuple(min(n, 2048) for n in shape),
+                dimension_names=("y", "x"),
+                fill_value=np.nan,
+                attributes={"grid_mapping": "spatial_ref"},
+            )
+        west, _, _, north = self.extent.bounds
+        for name, data in (
+            ("y", north - (np.arange(shape[0]) + 0.5) * CELL_M),
+            ("x", west + (np.arange(shape[1]) + 0.5) * CELL_M),
+        ):
+            group.create_array(name, data=data, chunks=len(data), dimension_names=(name,))
+        _write_spatial_ref(group, self.extent, CELL_M)
+        root.attrs.update(dict(attributes))
+
+
+def _write_spatial_ref(group: zarr.Group, extent: Extent, step_m: float) -> None:
+    west, _, _, north = extent.bounds
+    attributes = dict(xr.DataArray(0).rio.write_crs(CRS).spatial_ref.attrs)
+    attributes["GeoTransform"] = f"{west} {step_m} 0.0 {north} 0.0 {-step_m}"
+    array = group.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0)
+    array.attrs.update(attributes)
+
+
+def _root(path: str | Path) -> zarr.Group:
+    try:
+        return zarr.open_group(str(path), mode="r")
+    except FileNotFoundError as error:
+        raise MissingInputError(
+            f"no cube at {path}: make it with `sesgrid mosaic`, or check the path"
+        ) from error
+
+
+@lru_cache(maxsize=16)
+def _array(path: str, name: str) -> zarr.Array:
+    array = zarr.open_group(path, mode="r+")[f"pixels/{name}"]
+    if not isinstance(array, zarr.Array):
+        raise FormatError(f"{path}: pixels/{name} is not an array")
+    return array
+
+
+def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
+    """Open a cube for looking and computing.
+
+    Parameters
+    ----------
+    path : str or Path
+    chunked : bool
+        Dask arrays, one chunk a block (default), or arrays that are read where they are indexed.
+
+    Returns
+    -------
+    xarray.DataTree
+        ``/pixels`` (``image`` uint8 (band, y, x), ``coverage`` and ``landcover`` uint8 (y, x)) and, once the
+        run is sealed, ``/cells`` (200 m arrays). EPSG:3035; ``.rio`` works on every dataset.
+
+    Raises
+    ------
+    MissingInputError, FormatError
+        See `Cube.open`.
+    """
+    cube = Cube.open(path)
+    size = cube.extent.grid.block_px
+    chunks: Any = {"band": -1, "y": size, "x": size} if chunked else None
+    options: dict[str, Any] = {"engine": "zarr", "consolidated": False, "decode_coords": "all"}
+    pixels = xr.open_dataset(path, group="pixels", chunks=chunks, **options)
+    if "band" in pixels.dims:
+        pixels = pixels.assign_coords(band=list(BANDS))
+    nodes = {"/": xr.Dataset(attrs=dict(_root(path).attrs)), "/pixels": pixels}
+    if "cells" in _root(path):
+        nodes["/cells"] = xr.open_dataset(path, group="cells", chunks=None, **options)
+    return xr.DataTree.from_dict(nodes)
+
+
+def write_cube(pixels: xr.Dataset, path: str | Path) -> Cube:
+    """Compute a lazy dataset (`sesgrid.mosaic`, `sesgrid.landcover`) into a new cube, block by block.
+
+    Parameters
+    ----------
+    pixels : xarray.Dataset
+        Variables among ``image``, ``coverage`` and ``landcover``, one dask chunk a block.
+    path : str or Path
+        Replaced if it is a cube.
+    """
+    extent = Extent.from_attributes(pixels.attrs)
+    cube = Cube.create(path, extent, {})
+    writes = []
+    for name, array in pixels.data_vars.items():
+        blocks = array.data.to_delayed().reshape(extent.n_block_rows, extent.n_block_cols)
+        for (i, j), block in np.ndenumerate(blocks):
+            at = (extent.block_row + i, extent.block_col + j)
+            writes.append(dask.delayed(_write_if_any)(cube, *at, str(name), block))
+    dask.compute(*writes)
+    return cube
+
+
+def _write_if_any(cube: Cube, row: int, col: int, name: str, block: np.ndarray) -> None:
+    if block.any():
+        cube.write_block(row, col, {name: block})

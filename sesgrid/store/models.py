@@ -1,0 +1,119 @@
+"""Model files: ``.keras`` weights plus a JSON card; loaded once per process, in safe mode."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sesgrid.errors import MissingInputError, ModelMismatchError
+from sesgrid.store.parts import write_atomically
+
+if TYPE_CHECKING:
+    import keras
+
+__all__ = ["ModelRef", "save_model"]
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A trained model by path and hash: what travels in a graph instead of the weights."""
+
+    model_id: str
+    path: str
+    sha256: str
+    pixels_per_cell: int
+    n_classes: int
+
+    @classmethod
+    def open(cls, path: str | Path) -> ModelRef:
+        """Read a model's card.
+
+        Raises
+        ------
+        MissingInputError
+            The file or its card is missing.
+        ModelMismatchError
+            The card does not match the weights.
+        """
+        path = Path(path)
+        card_path = path.with_suffix(".json")
+        for p in (path, card_path):
+            if not p.exists():
+                raise MissingInputError(f"model file {p} is missing: train again, or check the path")
+        card = json.loads(card_path.read_text())
+        ref = cls(
+            card["model_id"], str(path), card["sha256"], card["pixels_per_cell"], card["n_classes"]
+        )
+        ref.verify()
+        return ref
+
+    def verify(self) -> None:
+        """Refuse a file that is not the one that the card describes."""
+        received = file_sha256(self.path)
+        if received != self.sha256:
+            raise ModelMismatchError(
+                f"{self.path}: the card says sha256 {self.sha256[:12]}…, the file has {received[:12]}…; "
+                "the model and its card do not belong together"
+            )
+
+    def require(self, *, pixels_per_cell: int, n_classes: int) -> None:
+        """Refuse a model that was made for another cell size or number of classes."""
+        for name, expected in (("pixels_per_cell", pixels_per_cell), ("n_classes", n_classes)):
+            received = getattr(self, name)
+            if received != expected:
+                raise ModelMismatchError(
+                    f"model {self.model_id} ({self.path}) was made for {name} = {received}, "
+                    f"expected {expected}: train again, or change the setting"
+                )
+
+    def load(self) -> keras.Model:
+        """The model; from this process's memory after the first call."""
+        return _load(self)
+
+
+@lru_cache(maxsize=16)
+def _load(ref: ModelRef) -> keras.Model:
+    import keras
+
+    from sesgrid.kernels import network  # noqa: F401  (registers the layers)
+
+    ref.verify()
+    return keras.saving.load_model(ref.path, compile=False, safe_mode=True)
+
+
+def save_model(
+    model: keras.Model, path: str | Path, *, model_id: str, card: Mapping[str, Any]
+) -> ModelRef:
+    """Save a model and its card.
+
+    Parameters
+    ----------
+    model : keras.Model
+    path : str or Path
+        ``….keras``; the card lies beside it as ``….json``.
+    model_id : str
+    card : mapping
+        JSON values; must hold ``pixels_per_cell`` and ``n_classes``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial.keras")
+    model.save(temporary)
+    temporary.replace(path)
+    ref = ModelRef(
+        model_id, str(path), file_sha256(path), int(card["pixels_per_cell"]), int(card["n_classes"])
+    )
+    facts = {k: v for k, v in asdict(ref).items() if k != "path"}
+    write_atomically(path.with_suffix(".json"), json.dumps({**card, **facts}, indent=1))
+    return ref
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,240 @@
+"""Archives: what is unpacked, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+import binascii
+import os
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import geopandas as gpd
+import py7zr
+import pyogrio
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sesgrid.errors import FormatError, MissingInputError, UnsafePathError
+from sesgrid.sources.archive import safe_relative_path, unpacked
+
+
+def make_zip(path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, content in members.items():
+            z.writestr(name, content)
+    return path
+
+
+def make_7z(path: Path, members: dict[str, bytes], **options: object) -> Path:
+    with py7zr.SevenZipFile(path, "w", **options) as z:
+        for name, content in members.items():
+            z.writestr(content, name)
+    return path
+
+
+def content_of(path: Path, *suffixes: str, **options: int) -> dict[str, bytes]:
+    with unpacked(path, set(suffixes), **options) as content:
+        return {
+            p.relative_to(content).as_posix(): p.read_bytes()
+            for p in content.rglob("*")
+            if p.is_file()
+        }
+
+
+def rename_in_7z(path: Path, old: str, new: str) -> None:
+    """Change a name in a 7z header to one as long, and mend both checksums (7zFormat.txt)."""
+    data = bytearray(path.read_bytes())
+    a, b = old.encode("utf-16le"), new.encode("utf-16le")
+    assert len(a) == len(b)
+    assert data.count(a) == 1
+    offset, size = struct.unpack_from("<QQ", data, 12)
+    data[:] = data.replace(a, b)
+    struct.pack_into("<I", data, 28, binascii.crc32(data[32 + offset : 32 + offset + size]))
+    struct.pack_into("<I", data, 8, binascii.crc32(data[12:32]))
+    path.write_bytes(data)
+
+
+def test_plain_files_and_folders_are_themselves(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("x")
+    for path in (file, tmp_path):
+        with unpacked(path, {".csv"}) as content:
+            assert content == path
+    assert file.read_text() == "x"
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with (
+        pytest.raises(MissingInputError, match=r"no such file.*nowhere\.zip"),
+        unpacked(tmp_path / "nowhere.zip", {".csv"}),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["zip", "7z", "7z in zip", "zip in zip"])
+def test_only_wanted_members_come_out(tmp_path: Path, kind: str) -> None:
+    members = {"d/cells.CSV": b"id", "d/notes.pdf": b"no", "top.csv": b"two"}
+    if kind == "7z":
+        path = make_7z(tmp_path / "a.7z", members)
+    else:
+        path = make_zip(tmp_path / "a.zip", **members)
+    if kind == "zip in zip":
+        path = make_zip(tmp_path / "outer.zip", **{"in/a.zip": path.read_bytes()})
+    if kind == "7z in zip":
+        inner = make_7z(tmp_path / "a.7z", members)
+        path = make_zip(tmp_path / "outer.zip", **{"in/a.7z": inner.read_bytes(), "x.txt": b""})
+    found = content_of(path, ".csv")
+    assert {Path(name).name: data for name, data in found.items()} == {
+        "cells.CSV": b"id",
+        "top.csv": b"two",
+    }
+
+
+def test_temporary_folder_is_removed(tmp_path: Path) -> None:
+    with unpacked(make_zip(tmp_path / "a.zip", **{"a.csv": b"x"}), {".csv"}) as content:
+        assert content.is_dir()
+    assert not content.exists()
+
+
+def test_shapefile_brings_its_side_files(tmp_path: Path) -> None:
+    path = make_zip(
+        tmp_path / "a.zip", **{f"t.{s}": b"" for s in ("shp", "shx", "dbf", "prj", "cpg", "xml")}
+    )
+    assert sorted(content_of(path, ".shp")) == ["t.cpg", "t.dbf", "t.prj", "t.shp", "t.shx"]
+    assert content_of(path, ".csv") == {}
+
+
+@pytest.mark.parametrize("layout", ["folder", "top"])
+def test_zipped_geodatabase(tmp_path: Path, layout: str) -> None:
+    frame = gpd.GeoDataFrame({"code_2018": ["50000"]}, geometry=[shapely.box(0, 0, 1, 1)], crs=3035)
+    gdb = tmp_path / "X.gdb"
+    pyogrio.write_dataframe(
+        frame, gdb, layer="land", driver="OpenFileGDB", geometry_type="MultiPolygon",
+        promote_to_multi=True,
+    )  # fmt: skip
+    prefix = "X.gdb/" if layout == "folder" else ""
+    path = make_zip(
+        tmp_path / "X.gdb.zip", **{f"{prefix}{p.name}": p.read_bytes() for p in gdb.iterdir()}
+    )
+    with unpacked(path, {".gdb"}) as content:
+        (folder,) = content.glob("*.gdb")
+        assert folder.name == "X.gdb"
+        assert pyogrio.list_layers(folder)[:, 0].tolist() == ["land"]
+    with unpacked(make_zip(tmp_path / "o.zip", **{"X.gdb.zip": path.read_bytes()}), {".gdb"}) as c:
+        (folder,) = (p for p in c.rglob("X.gdb") if p.is_dir())
+        assert pyogrio.list_layers(folder)[:, 0].tolist() == ["land"]
+
+
+EVIL = [
+    "../evil.csv",
+    "/evil.csv",
+    "a/../../evil.csv",
+    "C:\\evil.csv",
+    "..\\evil.csv",
+    "../evil.pdf",
+]
+
+
+@pytest.mark.parametrize("name", EVIL)
+def test_zip_entry_that_leads_out(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = make_zip(folder / "bad.zip", **{"good.csv": b"x", name: b"x"})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UnsafePathError, match=r"bad\.zip.*evil") as caught:
+        content_of(path, ".csv")
+    assert repr(name) in str(caught.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["../evil.csv", "/tmp/ev.csv", "C:\\evilcsv", "..\\evil.csv"])
+def test_7z_entry_that_leads_out(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "bad.7z"
+    with py7zr.SevenZipFile(path, "w") as z:
+        z.set_encoded_header_mode(False)
+        z.writestr(b"x", "q" * len(name))
+    rename_in_7z(path, "q" * len(name), name)
+    outer = make_zip(tmp_path / "outer.zip", **{"bad.7z": path.read_bytes()})
+    for archive in (path, outer):
+        with pytest.raises(UnsafePathError, match=r"bad\.7z"):
+            content_of(archive, ".csv")
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    info = zipfile.ZipInfo("link.csv")
+    info.create_system = 3
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+        z.writestr(info, "/etc/passwd")
+    (tmp_path / "link.csv").symlink_to("/etc/passwd")
+    with py7zr.SevenZipFile(tmp_path / "a.7z", "w") as z:
+        z.write(tmp_path / "link.csv", "link.csv")
+    for name in ("a.zip", "a.7z"):
+        with pytest.raises(UnsafePathError, match=rf"{name}.*'link.csv' is a link"):
+            content_of(tmp_path / name, ".csv")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.sampled_from(["..", ".", "a", "b.csv", "", "C:", "..."]), min_size=1), st.booleans()
+)
+def test_safe_names_stay_inside(parts: list[str], windows: bool) -> None:
+    name = ("\\" if windows else "/").join(parts)
+    try:
+        relative = safe_relative_path(name, "x.zip")
+    except UnsafePathError:
+        assert ".." in parts or name[:1] in {"/", "\\"} or name.startswith("C:")
+        return
+    inside = os.path.normpath(os.path.join("/root/x", *relative.parts))
+    assert inside == "/root/x" or inside.startswith("/root/x/")
+
+
+def test_size_limit_counts_nested_archives_together(tmp_path: Path) -> None:
+    inner = make_zip(tmp_path / "i.zip", **{"a.csv": bytes(60_000)})
+    outer = make_zip(tmp_path / "o.zip", **{"i.zip": inner.read_bytes(), "b.csv": bytes(60_000)})
+    assert len(content_of(outer, ".csv", max_bytes=130_000)) == 2
+    with pytest.raises(FormatError, match="beyond the limit"):
+        content_of(outer, ".csv", max_bytes=100_000)
+    bomb = make_7z(tmp_path / "b.7z", {"a.csv": bytes(60_000)})
+    with pytest.raises(FormatError, match=r"b\.7z declares"):
+        content_of(bomb, ".csv", max_bytes=50_000)
+
+
+def test_nesting_is_limited(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", **{"a.csv": b"x"})
+    for _ in range(2):
+        path = make_zip(tmp_path / f"{path.stem}a.zip", **{path.name: path.read_bytes()})
+    assert len(content_of(path, ".csv")) == 1
+    path = make_zip(tmp_path / "last.zip", **{path.name: path.read_bytes()})
+    with pytest.raises(FormatError, match="nested more than 3 deep"):
+        content_of(path, ".csv")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.3, 0.9])
+@pytest.mark.parametrize("suffix", [".zip", ".7z"])
+def test_damaged_archive(tmp_path: Path, suffix: str, keep: float) -> None:
+    path = tmp_path / f"cut{suffix}"
+    body = {"a.csv": os.urandom(5000)}
+    _ = make_zip(path, **body) if suffix == ".zip" else make_7z(path, body)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(keep if keep >= 1 or keep == 0 else len(data) * keep)])
+    with pytest.raises(FormatError, match=rf"cut\{suffix} cannot be unpacked"):
+        content_of(path, ".csv")
+
+
+def test_damage_inside_a_member_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as z:
+        z.writestr("a.csv", b"income" * 100)
+    path.write_bytes(path.read_bytes().replace(b"income", b"incoma", 1))
+    with pytest.raises(FormatError, match="cannot be unpacked"):
+        content_of(path, ".csv")
+
+
+def test_encrypted_archive(tmp_path: Path) -> None:
+    path = make_7z(tmp_path / "a.7z", {"a.csv": b"x"}, password="secret")
+    with pytest.raises(FormatError, match="encrypted"):
+        content_of(path, ".csv")

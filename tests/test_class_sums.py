@@ -1,0 +1,174 @@
+"""Class sums against np.bincount, their laws, and the documented order of summation."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sesgrid.errors import FormatError, GridMismatchError
+from sesgrid.kernels import class_areas, class_sums
+
+
+def land(rng, shape, n_classes, run_px):
+    """Rows of random runs; `run_px` about their length."""
+    y, x = shape
+    starts = np.cumsum(rng.random((y, x)) < 1 / run_px, axis=1)
+    colours = rng.integers(0, n_classes, (y, x + 1)).astype(np.uint8)
+    return np.take_along_axis(colours, starts, axis=1)
+
+
+def by_bincount(activation, classes, p, n):
+    out = np.empty((classes.shape[0] // p, classes.shape[1] // p, n))
+    for i, j in np.ndindex(out.shape[:2]):
+        window = slice(i * p, (i + 1) * p), slice(j * p, (j + 1) * p)
+        out[i, j] = np.bincount(classes[window].ravel(), activation[window].ravel(), n)
+    return out
+
+
+def in_documented_order(activation, classes, n):
+    """One cell: every column of a class downward, then its columns from left to right."""
+    sums = []
+    for c in range(n):
+        kept = np.where(classes == c, activation, 0).astype(np.float64)
+        columns = functools.reduce(operator.add, kept)
+        sums.append(functools.reduce(operator.add, columns.tolist(), 0.0))
+    return np.array(sums)
+
+
+@st.composite
+def cases(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    p = draw(st.integers(1, 40))
+    shape = p * draw(st.integers(1, 3)), p * draw(st.integers(1, 3))
+    n = draw(st.sampled_from([1, 2, 20, 256]))
+    classes = land(rng, shape, n, draw(st.sampled_from([1, 3, 12, 1000])))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    return rng.lognormal(0, 3, shape).astype(dtype), classes, p, n
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases())
+def test_sums_and_areas_as_bincount(case):
+    activation, classes, p, n = case
+    sums, areas = class_sums(*case), class_areas(classes, p, n)
+    assert sums.dtype == np.float64
+    assert areas.dtype == np.int64
+    np.testing.assert_allclose(sums, by_bincount(activation, classes, p, n), rtol=1e-12)
+    np.testing.assert_array_equal(areas, by_bincount(np.ones(classes.shape), classes, p, n))
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_classes_add_up_to_the_cell(case):
+    activation, classes, p, n = case
+    cells = activation.astype(np.float64).reshape(classes.shape[0] // p, p, -1, p).sum((1, 3))
+    np.testing.assert_allclose(class_sums(*case).sum(axis=-1), cells, rtol=1e-12)
+    assert (class_areas(classes, p, n).sum(axis=-1) == p * p).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases())
+def test_a_cell_alone_gives_the_bits_of_the_whole(case):
+    activation, classes, p, n = case
+    whole = class_sums(*case)
+    for i, j in np.ndindex(whole.shape[:2]):
+        window = slice(i * p, (i + 1) * p), slice(j * p, (j + 1) * p)
+        alone = class_sums(activation[window], classes[window], p, n)
+        np.testing.assert_array_equal(alone[0, 0], whole[i, j])
+        expected = in_documented_order(activation[window], classes[window], min(n, 20))
+        np.testing.assert_array_equal(alone[0, 0, :20], expected)
+
+
+def test_several_maps_share_a_pass():
+    rng = np.random.default_rng(1)
+    maps, classes = rng.random((3, 32, 48), np.float32), land(rng, (32, 48), 5, 9)
+    together = class_sums(maps, classes, 16, 5)
+    assert together.shape == (3, 2, 3, 5)
+    for m in range(3):
+        np.testing.assert_array_equal(together[m], class_sums(maps[m], classes, 16, 5))
+    assert class_sums(maps[:0], classes, 16, 5).shape == (0, 2, 3, 5)
+
+
+def test_float32_is_summed_in_float64():
+    activation = np.full((1024, 1024), 0.1, np.float32)
+    total = class_sums(activation, np.zeros((1024, 1024), np.uint8), 1024, 1)[0, 0, 0]
+    assert total == pytest.approx(float(np.float32(0.1)) * 1024**2, rel=1e-13)
+
+
+def test_views_read_only_and_transposed_arrays():
+    rng = np.random.default_rng(2)
+    activation, classes = rng.random((40, 24)), land(rng, (40, 24), 4, 5)
+    expected = class_sums(activation, classes, 8, 4)
+    turned = class_sums(np.asfortranarray(activation), np.asfortranarray(classes), 8, 4)
+    np.testing.assert_array_equal(turned, expected)
+    for array in (activation, classes):
+        array.flags.writeable = False
+    np.testing.assert_array_equal(class_sums(activation, classes, 8, 4), expected)
+    np.testing.assert_array_equal(
+        class_sums(activation[::-1, ::-1], classes[::-1, ::-1], 8, 4)[::-1, ::-1].round(9),
+        expected.round(9),
+    )
+
+
+def test_no_cells():
+    empty = np.zeros((0, 16), np.uint8)
+    assert class_sums(empty.astype(np.float32), empty, 8, 3).shape == (0, 2, 3)
+    assert class_areas(empty, 8, 3).shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("run_px", [1, 50])
+@pytest.mark.parametrize("pixel", [(0, 0), (13, 21), (23, 31)])
+def test_a_class_without_a_column_is_named(pixel, run_px):
+    classes = land(np.random.default_rng(3), (24, 32), 4, run_px)
+    classes[pixel] = 4
+    words = rf"n_classes = 4, received 4 at pixel \(y, x\) = \({pixel[0]}, {pixel[1]}\)"
+    with pytest.raises(FormatError, match=words):
+        class_sums(np.ones((24, 32)), classes, 8, 4)
+    with pytest.raises(FormatError, match=words):
+        class_areas(classes, 8, 4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("pixel", [(0, 0), (13, 21), (23, 31)])
+def test_an_activation_that_is_not_finite_is_named(pixel, value):
+    maps = np.ones((2, 24, 32), np.float32)
+    maps[1][pixel] = value
+    classes = land(np.random.default_rng(3), (24, 32), 4, 5)
+    words = rf"received -?(nan|inf) at pixel \(y, x\) = \({pixel[0]}, {pixel[1]}\)"
+    with pytest.raises(FormatError, match=words + " of map 1"):
+        class_sums(maps, classes, 8, 4)
+    with pytest.raises(FormatError, match=words):
+        class_sums(maps[1], classes, 8, 4)
+
+
+def test_a_sum_beyond_float64_is_an_error():
+    with pytest.raises(FormatError, match="exceeds float64"):
+        class_sums(np.full((2, 2), 1e308), np.zeros((2, 2), np.uint8), 2, 1)
+
+
+ZEROS = np.zeros((8, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((np.ones((8, 8), int), ZEROS, 4, 2), FormatError, "float32 or float64.*int64"),
+        (([[1.0]], ZEROS, 4, 2), FormatError, "received list"),
+        ((np.ones(8), ZEROS, 4, 2), FormatError, r"\(map, y, x\)"),
+        ((np.ones((8, 8)), ZEROS.astype(int), 4, 2), FormatError, "uint8.*int64"),
+        ((np.ones((8, 8)), ZEROS, 4, 0), FormatError, "1 to 256"),
+        ((np.ones((8, 8)), ZEROS, 4, 257), FormatError, "1 to 256"),
+        ((np.ones((8, 8)), ZEROS, 3, 2), GridMismatchError, "whole cells of 3 × 3"),
+        ((np.ones((8, 8)), ZEROS, 0, 2), GridMismatchError, "whole cells"),
+        ((np.ones((8, 8)), ZEROS[0], 4, 2), GridMismatchError, "whole cells"),
+        ((np.ones((8, 4)), ZEROS, 4, 2), GridMismatchError, "same pixels"),
+    ],
+)
+def test_bad_input_is_named(arguments, error, words):
+    with pytest.raises(error, match=words):
+        class_sums(*arguments)

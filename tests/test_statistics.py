@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
+from sklearn.linear_model import Ridge
+from sklearn.metrics import accuracy_score, mean_absolute_error
+from sklearn.metrics import confusion_matrix as sklearn_confusion
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sesgrid.kernels.statistics import (
+    activation_ratios,
+    bootstrap_interval,
+    column_means,
+    confusion_matrix,
+    ordinal_scores,
+    pearson_r,
+    ridge_predict,
+)
+
+quick = settings(max_examples=40, deadline=None)
+
+
+@st.composite
+def cells_of_classes(draw):
+    """Activation sums and areas of a few cells; zeros of both kinds included."""
+    shape = draw(st.tuples(st.integers(1, 6), st.integers(1, 5)))
+    area = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, 50)))
+    sums = draw(hnp.arrays(np.float64, shape, elements=st.floats(0, 100, width=32)))
+    return np.where(sums < 1e-3, 0.0, sums), area
+
+
+def naive_ratio(sums, area, u):
+    """r_u of one cell, as printed: A_u / (F_u · Σ_k A_k)."""
+    if area[u] == 0:
+        return np.nan
+    total = sum(a for a, n in zip(sums, area, strict=True) if n > 0)
+    if total == 0:
+        return np.nan
+    return sums[u] / (area[u] / sum(area) * total)
+
+
+@quick
+@given(cells_of_classes())
+def test_ratios_are_the_papers_formula(drawn):
+    sums, area = drawn
+    expected = [
+        [naive_ratio(a, n, u) for u in range(len(a))] for a, n in zip(sums, area, strict=True)
+    ]
+    np.testing.assert_allclose(activation_ratios(sums, area), expected, rtol=1e-12)
+
+
+@quick
+@given(cells_of_classes(), st.floats(1e-6, 1e6))
+def test_ratios_do_not_depend_on_the_scale_of_a_cell(drawn, factor):
+    sums, area = drawn
+    factors = factor * np.arange(1, len(sums) + 1)[:, None]
+    np.testing.assert_allclose(
+        activation_ratios(sums * factors, area), activation_ratios(sums, area), rtol=1e-9
+    )
+
+
+@quick
+@given(cells_of_classes())
+def test_ratios_weighted_by_area_share_sum_to_one(drawn):
+    sums, area = drawn
+    ratios = activation_ratios(sums, area)
+    defined = np.isfinite(ratios).any(axis=1)
+    share = area / np.maximum(area.sum(axis=1, keepdims=True), 1)
+    np.testing.assert_allclose(np.nansum(ratios * share, axis=1)[defined], 1.0)
+
+
+@quick
+@given(hnp.arrays(np.int64, (4, 3), elements=st.integers(0, 1000)))
+def test_uniform_activation_gives_exactly_one(area):
+    ratios = activation_ratios(area.astype(float), area)
+    assert (ratios[area > 0] == 1.0).all()
+    assert np.isnan(ratios[area == 0]).all()
+
+
+def test_sums_of_absent_classes_and_broken_cells_count_nowhere():
+    area = np.array([[10, 0, 10], [10, 0, 10], [10, 0, 10]])
+    sums = np.array([[1.0, 99.0, 3.0], [np.nan, 0.0, 1.0], [0.0, 5.0, 0.0]])
+    ratios = activation_ratios(sums, area)
+    assert ratios[0, 0] == 0.5
+    assert ratios[0, 2] == 1.5
+    assert np.isnan(ratios[1:]).all()
+
+
+def test_bootstrap_interval_is_scipys():
+    values = np.random.default_rng(0).lognormal(size=(150, 1))
+    low, high = bootstrap_interval(values, n_bootstrap=8000, rng=np.random.default_rng(1))
+    oracle = stats.bootstrap(
+        (values[:, 0],), np.mean, n_resamples=8000, method="percentile", rng=2
+    ).confidence_interval
+    width = oracle.high - oracle.low
+    assert low[0] == pytest.approx(oracle.low, abs=0.04 * width)
+    assert high[0] == pytest.approx(oracle.high, abs=0.04 * width)
+
+
+def test_bootstrap_of_missing_values_is_the_interval_of_those_there():
+    values = np.random.default_rng(0).normal(3, 1, (400, 2))
+    values[100:, 1] = np.nan
+    low, high = bootstrap_interval(values, n_bootstrap=6000, rng=np.random.default_rng(1))
+    oracle = stats.bootstrap(
+        (values[:100, 1],), np.mean, n_resamples=6000, method="percentile", rng=2
+    ).confidence_interval
+    width = oracle.high - oracle.low
+    assert low[1] == pytest.approx(oracle.low, abs=0.08 * width)
+    assert high[1] == pytest.approx(oracle.high, abs=0.08 * width)
+
+
+def test_bootstrap_covers_the_true_mean_about_as_often_as_it_says():
+    rng = np.random.default_rng(3)
+    inside = 0
+    for _ in range(200):
+        low, high = bootstrap_interval(rng.normal(size=(40, 1)), n_bootstrap=300, rng=rng)
+        inside += low[0] <= 0 <= high[0]
+    assert 0.87 <= inside / 200 <= 0.99
+
+
+def test_bootstrap_resamples_columns_together():
+    x = np.random.default_rng(0).lognormal(size=(60, 1))
+    low, high = bootstrap_interval(
+        np.concatenate([x, 2 * x], axis=1),
+        n_bootstrap=200,
+        rng=np.random.default_rng(1),
+        statistic=lambda means: means[:, 1:] / means[:, :1],
+    )
+    np.testing.assert_allclose([low[0], high[0]], 2.0)
+
+
+def test_bootstrap_does_not_depend_on_the_batch(monkeypatch):
+    values = np.random.default_rng(0).normal(size=(30, 2))
+    whole = bootstrap_interval(values, n_bootstrap=100, rng=np.random.default_rng(1))
+    monkeypatch.setattr("sesgrid.kernels.statistics._BATCH_COUNTS", 30 * 7)
+    pieces = bootstrap_interval(values, n_bootstrap=100, rng=np.random.default_rng(1))
+    np.testing.assert_allclose(whole, pieces, rtol=1e-12)
+
+
+@pytest.mark.parametrize("values", [np.empty((0, 2)), np.full((5, 2), np.nan)])
+def test_bootstrap_of_nothing_is_nan(values):
+    bounds = bootstrap_interval(values, n_bootstrap=10, rng=np.random.default_rng(0))
+    assert np.isnan(bounds).all()
+    assert np.shape(bounds) == (2, 2)
+
+
+def test_column_means_of_nothing_is_nan():
+    np.testing.assert_array_equal(column_means(np.array([6.0, 0]), np.array([3, 0])), [2, np.nan])
+
+
+pairs_of_classes = st.lists(
+    st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=60
+).map(np.array)
+
+
+@quick
+@given(pairs_of_classes)
+def test_scores_are_sklearns(pairs):
+    true, predicted = pairs.T
+    confusion = confusion_matrix(true, predicted, 5)
+    np.testing.assert_array_equal(
+        confusion, sklearn_confusion(true, predicted, labels=[1, 2, 3, 4, 5])
+    )
+    scores = ordinal_scores(confusion)
+    assert scores["accuracy"] == pytest.approx(accuracy_score(true, predicted))
+    assert scores["mae"] == pytest.approx(mean_absolute_error(true, predicted))
+    assert scores["accuracy_within_one"] == pytest.approx(np.mean(np.abs(true - predicted) <= 1))
+
+
+def test_scores_of_no_cells_are_nan():
+    assert np.isnan(list(ordinal_scores(np.zeros((5, 5), dtype=int)).values())).all()
+
+
+@quick
+@given(pairs_of_classes)
+def test_pearson_is_scipys_or_undefined(pairs):
+    true, predicted = pairs.T
+    if len(pairs) < 2 or np.ptp(true) == 0 or np.ptp(predicted) == 0:
+        assert np.isnan(pearson_r(true, predicted))
+    else:
+        expected = stats.pearsonr(true, predicted).statistic
+        assert pearson_r(true, predicted) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 100.0])
+def test_ridge_is_sklearns(alpha):
+    rng = np.random.default_rng(0)
+    x, y, new = rng.normal(5, 3, (40, 3)), rng.normal(2, 1, 40), rng.normal(5, 3, (10, 3))
+    model = make_pipeline(StandardScaler(), Ridge(alpha=alpha)).fit(x, y)
+    np.testing.assert_allclose(ridge_predict(x, y, new, alpha=alpha), model.predict(new))
+
+
+def test_ridge_bears_a_constant_feature():
+    x = np.c_[np.full(5, 7.0), np.arange(5.0)]
+    np.testing.assert_allclose(ridge_predict(x, np.arange(5.0), x, alpha=0.0), np.arange(5.0))

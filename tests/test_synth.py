@@ -1,0 +1,403 @@
+"""The synthetic city: real formats, an exact tiling, and a truth that only structure tells."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pyogrio
+import pytest
+import rasterio
+import rasterio.features
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyproj import Transformer
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import KFold, cross_val_predict
+
+from sesgrid.errors import ConfigError
+from sesgrid.grid import parse_cell_id
+from sesgrid.synth import SynthCity, write_city
+from sesgrid.synth.city import SOUTH_M, WEST_M, City, make_city
+from sesgrid.synth.classes import BEARING
+from sesgrid.synth.geometry import area_m2, cut, subdivide
+from sesgrid.synth.income import IncomeField
+from sesgrid.synth.ortho import TILE_M
+
+CELLS, RESOLUTION_M = 5, 2.0
+LAYER = "FR099L1_SYNTHEVILLE_UA2018"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> SynthCity:
+    folder = tmp_path_factory.mktemp("city")
+    return write_city(folder, cells=CELLS, seed=3, resolution_m=RESOLUTION_M, imputed_share=0.25)
+
+
+@pytest.fixture(scope="module")
+def small() -> City:
+    return make_city(CELLS, 3, 0.25)
+
+
+@pytest.fixture(scope="module")
+def town() -> City:
+    return make_city(16, 0, 0.1)
+
+
+def flat_field(rank: float) -> IncomeField:
+    """The same rank everywhere."""
+    quantiles = np.linspace(-rank, 1 - rank, 101)
+    return IncomeField(np.zeros((0, 4)), np.zeros(2), quantiles)
+
+
+def tiles_of(city: SynthCity) -> list[Path]:
+    return sorted(city.ortho.glob("ORTHOHR/1_DONNEES_LIVRAISON_*/OHR_RVB_*/*.jp2"))
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+
+def test_tiles_lie_where_their_names_say(written):
+    tiles = tiles_of(written)
+    assert len(tiles) >= 4
+    for path in tiles:
+        match = re.fullmatch(r"99-2019-(\d{4})-(\d{4})-LA93-2M00-E080\.jp2", path.name)
+        assert match is not None
+        with rasterio.open(path) as tile:
+            assert tile.crs.to_epsg() == 2154
+            assert tile.dtypes == ("uint8",) * 3
+            assert tile.shape == (500, 500)
+            assert tile.transform.c == int(match[1]) * 1000
+            assert tile.transform.f == int(match[2]) * 1000
+            assert tile.res == (RESOLUTION_M, RESOLUTION_M)
+
+
+def test_index_lists_the_tiles_and_their_footprints(written):
+    (index,) = written.ortho.glob("ORTHOHR/3_SUPPLEMENTS_LIVRAISON_*/OHR_RVB_*/dalles.shp")
+    table = gpd.read_file(index)
+    assert table.crs.to_epsg() == 2154
+    assert sorted(table["NOM"]) == [f"./{p.name}" for p in tiles_of(written)]
+    for name, outline in zip(table["NOM"], table.geometry, strict=True):
+        with rasterio.open(next(p for p in tiles_of(written) if f"./{p.name}" == name)) as tile:
+            assert outline.bounds == tuple(tile.bounds)
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * CELLS * 200 + [WEST_M, SOUTH_M]
+    to_lambert = Transformer.from_crs("EPSG:3035", "EPSG:2154", always_xy=True)
+    square = shapely.Polygon(np.column_stack(to_lambert.transform(*corners.T)))
+    assert table.union_all().buffer(-50).contains(square)
+
+
+def test_census_has_the_columns_of_2019(written):
+    census = pd.read_csv(written.census, dtype={"lcog_geo": str})
+    expected = (
+        "idcar_200m,idcar_1km,idcar_nat,i_est_200,i_est_1km,lcog_geo,ind,men,men_pauv,men_1ind,"
+        "men_5ind,men_prop,men_fmp,ind_snv,men_surf,men_coll,men_mais,log_av45,log_45_70,"
+        "log_70_90,log_ap90,log_inc,log_soc,ind_0_3,ind_4_5,ind_6_10,ind_11_17,ind_18_24,"
+        "ind_25_39,ind_40_54,ind_55_64,ind_65_79,ind_80p,ind_inc"
+    )
+    assert written.census.read_text().splitlines()[0] == expected
+    assert census["idcar_200m"].is_unique
+    assert (census.select_dtypes("number") >= 0).all(axis=None)
+    ages = census.filter(regex=r"^ind_(\d|inc)").sum(axis=1)
+    np.testing.assert_allclose(ages, census["ind"], atol=1e-6)
+    np.testing.assert_allclose(census["men_coll"] + census["men_mais"], census["men"], atol=1e-6)
+    built = census[["log_av45", "log_45_70", "log_70_90", "log_ap90", "log_inc"]].sum(axis=1)
+    np.testing.assert_allclose(built, census["men"], atol=1e-6)
+    northing, easting = np.array([parse_cell_id(i) for i in census["idcar_200m"]]).T
+    assert ((northing >= SOUTH_M) & (northing < SOUTH_M + 200 * CELLS)).all()
+    assert ((easting >= WEST_M) & (easting < WEST_M + 200 * CELLS)).all()
+
+
+def test_observed_cells_tell_the_truth_and_imputed_ones_their_neighbourhood(written):
+    census = pd.read_csv(written.census).set_index("idcar_200m")
+    truth = pd.DataFrame(json.loads(written.truth.read_text())["cells"]).set_index("cell_id")
+    assert set(census.index) == set(truth.index)
+    truth = truth.loc[census.index]
+    imputed = census["i_est_200"] == 1
+    assert imputed.sum() == round(0.25 * len(census))
+    assert (imputed == truth["imputed"]).all()
+    assert census.loc[imputed, "men"].max() < 11 <= census.loc[~imputed, "men"].min()
+    income = census["ind_snv"] / census["ind"]
+    np.testing.assert_allclose(income[~imputed], truth["income"][~imputed], atol=0.2)
+    halves = census.loc[~imputed, "ind"] * 2
+    np.testing.assert_array_equal(halves, halves.round())
+    squares = census["idcar_1km"][imputed]
+    spread = income[imputed].groupby(squares).agg(np.ptp)
+    assert (spread < 25).all()  # a cell of few people rounds its sum to 0.1 euro, people to 0.1
+    assert np.abs(income[imputed] - truth["income"][imputed]).max() > 100
+    assert income.between(11_000, 41_000).all()
+
+
+def test_land_cover_has_the_layers_and_fields_of_the_real_one(written):
+    layers = dict(pyogrio.list_layers(written.landcover))
+    assert list(layers) == [LAYER, f"{LAYER}_Boundary", f"{LAYER}_UrbanCore"]
+    assert set(layers.values()) == {"MultiPolygon"}
+    land_use = gpd.read_file(written.landcover, layer=LAYER)
+    assert land_use.crs.to_epsg() == 3035
+    assert list(land_use.columns) == (
+        "country fua_name fua_code code_2018 class_2018 prod_date identifier perimeter area "
+        "comment Pop2018 geometry"
+    ).split(" ")
+    assert land_use["code_2018"].str.fullmatch(r"\d{5}").all()
+    assert land_use["identifier"].is_unique
+    np.testing.assert_allclose(land_use["area"], land_use.area)
+
+
+def test_polygons_tile_the_city(written):
+    land_use = gpd.read_file(written.landcover, layer=LAYER)
+    side = CELLS * 200
+    square = shapely.box(WEST_M, SOUTH_M, WEST_M + side, SOUTH_M + side)
+    assert land_use.is_valid.all()
+    assert land_use.union_all().symmetric_difference(square).area < 1e-2
+    assert abs(land_use.area.sum() - square.area) < 1e-2
+
+
+def test_the_picture_follows_the_land_cover(written, small):
+    """Pixels asked for by PROJ's own coordinates belong to the polygon that the file has there."""
+    land_use = gpd.read_file(written.landcover, layer=LAYER)
+    rng = np.random.default_rng(0)
+    points = rng.uniform(5, CELLS * 200 - 5, (400, 2)) + [WEST_M, SOUTH_M]
+    inner = land_use.geometry.buffer(-3.0)
+    where = shapely.STRtree(inner.to_numpy()).query(shapely.points(points), predicate="within")
+    to_lambert = Transformer.from_crs("EPSG:3035", "EPSG:2154", always_xy=True)
+    x, y = to_lambert.transform(*points[where[0]].T)
+    scene = small.scene(3)
+    west, north, step = -100.0, 2900.0, 1.0
+    ids = scene.ids(west, north, step, 3000)
+    column = ((x - scene.frame.base_m[0] - west) / step).astype(int)
+    row = ((north - y + scene.frame.base_m[1]) / step).astype(int)
+    drawn = scene.codes[ids[row, column]]
+    assert len(drawn) > 250
+    np.testing.assert_array_equal(drawn, land_use["code_2018"].astype(int).to_numpy()[where[1]])
+
+
+# --- the planted truth ---------------------------------------------------------------------------
+
+
+def test_income_changes_no_pixel_outside_the_bearing_classes(small):
+    window = (300.0, 1500.0, 1.0, 1000)
+    pictures = [small.scene(3, flat_field(rank)).window(*window) for rank in (0.05, 0.95)]
+    scene = small.scene(3)
+    bears = np.isin(scene.codes[scene.ids(*window)], BEARING)
+    differs = (pictures[0] != pictures[1]).any(axis=-1)
+    assert 0.3 < bears.mean() < 0.8
+    assert not differs[~bears].any()
+    assert differs[bears].mean() > 0.8
+
+
+def test_structure_differs_and_mean_colour_does_not(small):
+    window = (300.0, 1500.0, 1.0, 1000)
+    scene = small.scene(3)
+    bears = np.isin(scene.codes[scene.ids(*window)], BEARING)
+    means, scales = [], []
+    for rank in (0.05, 0.95):
+        homes = small.scene(3, flat_field(rank)).window(*window).astype(float)
+        means.append(homes[bears].mean(axis=0))
+        grey = homes.mean(axis=-1)
+        inside = bears[:, :-6] & bears[:, 6:]
+        far = np.corrcoef(grey[:, :-6][inside], grey[:, 6:][inside])[0, 1]
+        scales.append(far)
+    # six metres away is still the same roof for the rich, the neighbour's garden for the poor
+    assert scales[1] - scales[0] > 0.25
+    np.testing.assert_allclose(means[0], means[1], atol=5)
+
+
+def test_houses_are_more_and_smaller_where_income_is_low(small):
+    counts = [len(small.scene(3, flat_field(rank)).strokes.counts) for rank in (0.1, 0.5, 0.9)]
+    assert counts[0] > 1.6 * counts[1] > 2.2 * counts[2]
+
+
+def test_land_cover_does_not_tell_income(town):
+    shares, rank = town.shares[town.inhabited], town.rank[town.inhabited]
+    r = [np.corrcoef(s, rank)[0, 1] for s in shares.T if s.std() > 0]
+    assert np.abs(r).max() < 0.25
+    people = np.corrcoef(town.census.individuals, town.census.income)[0, 1]
+    assert abs(people) < 0.2
+
+
+def test_cells_mix_classes_and_hold_enough_homes(town):
+    inhabited = town.inhabited
+    assert 0.85 < inhabited.mean() < 0.97
+    assert 3 < (town.shares > 0.01).sum(axis=1).mean() < 6
+    bearing = town.bearing_share[inhabited]
+    assert 0.45 < bearing.mean() < 0.66
+    assert (bearing > 0.25).mean() > 0.96
+    np.testing.assert_allclose(town.shares.sum(axis=1), 1.0, atol=1e-9)
+
+
+def test_ridge_on_mean_colour_finds_no_income(town):
+    """The colour baseline: cell means of a coarse rendering, cross-validated ridge."""
+    scene, step = town.scene(0), 2.0
+    size = 2000
+    pixels = scene.window(0.0, 4000.0, step, size).astype(float)
+    y, x = 4000.0 - (np.arange(size) + 0.5) * step, (np.arange(size) + 0.5) * step
+    corners = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2) + scene.frame.base_m
+    back = Transformer.from_crs("EPSG:2154", "EPSG:3035", always_xy=True)
+    easting, northing = back.transform(*corners.T)
+    cell = (town.cells - 1 - (northing - SOUTH_M) // 200) * town.cells + (easting - WEST_M) // 200
+    side = town.cells * 200
+    within = (abs(northing - SOUTH_M - side / 2) < side / 2) & (
+        abs(easting - WEST_M - side / 2) < side / 2
+    )
+    cell = cell[within].astype(int)
+    flat = pixels.reshape(-1, 3)[within]
+    n = town.cells**2
+    assert np.bincount(cell, minlength=n).min() > 9_000
+    counts = np.bincount(cell, minlength=n)
+    mean = np.stack([np.bincount(cell, flat[:, c], n) / counts for c in range(3)], axis=1)
+    model = RidgeCV(np.logspace(-3, 3, 13))
+    folds = KFold(3, shuffle=True, random_state=0)
+    predicted = cross_val_predict(model, mean[town.inhabited], town.census.income, cv=folds)
+    assert np.corrcoef(predicted, town.census.income)[0, 1] < 0.3
+
+
+def test_incomes_look_like_a_french_city(town):
+    low, middle, high = np.percentile(town.census.income, [20, 50, 80])
+    assert 19_500 < low < 22_500
+    assert 23_500 < middle < 26_500
+    assert 27_500 < high < 31_500
+    # smooth in space: neighbours are alike
+    rank = np.where(town.inhabited, town.rank, np.nan).reshape(town.cells, town.cells)
+    left, right = rank[:, :-1].ravel(), rank[:, 1:].ravel()
+    both = np.isfinite(left + right)
+    assert np.corrcoef(left[both], right[both])[0, 1] > 0.85
+
+
+def test_tiles_join_without_a_seam(small):
+    """A window across two tiles shows what the tiles show."""
+    scene, step = small.scene(3), 2.0
+    left, right = (scene.window(x, 2000.0, step, 500) for x in (0.0, 1000.0))
+    across = scene.window(500.0, 2000.0, step, 500)
+    np.testing.assert_array_equal(across[:, :250], left[:, 250:])
+    np.testing.assert_array_equal(across[:, 250:], right[:, :250])
+
+
+def test_jpeg_keeps_the_drawing(written, small):
+    path = tiles_of(written)[0]
+    scene = small.scene(3)
+    with rasterio.open(path) as tile:
+        read = tile.read().transpose(1, 2, 0).astype(float)
+        west, north = tile.transform.c, tile.transform.f
+    base_x, base_y = scene.frame.base_m
+    drawn = scene.window(west - base_x, north - base_y, RESOLUTION_M, TILE_M // 2)
+    assert np.abs(read - drawn).mean() < 5
+
+
+# --- determinism, bad arguments, folders ---------------------------------------------------------
+
+
+def test_the_same_seed_writes_the_same_city(written, tmp_path):
+    again = write_city(tmp_path, cells=CELLS, seed=3, resolution_m=RESOLUTION_M, imputed_share=0.25)
+    assert again.census.read_bytes() == written.census.read_bytes()
+    assert again.truth.read_bytes() == written.truth.read_bytes()
+    assert again.landcover.read_bytes() == written.landcover.read_bytes()
+    for a, b in zip(tiles_of(again), tiles_of(written), strict=True):
+        assert a.name == b.name
+        assert a.read_bytes() == b.read_bytes()
+
+
+def test_another_seed_is_another_city(small):
+    other = make_city(CELLS, 4, 0.25)
+    assert not np.allclose(other.rank, small.rank)
+    assert len(other.layout.blocks) != len(small.layout.blocks)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cells": 3}, "cells must be a whole number of at least 4, received 3"),
+        ({"cells": 6.5}, "cells must be"),
+        ({"cells": True}, "cells must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"resolution_m": 0.3}, "expected one of .*0.8.*received 0.3"),
+        ({"resolution_m": 0.0}, "resolution_m must divide"),
+        ({"resolution_m": float("nan")}, "resolution_m must divide"),
+        ({"imputed_share": 1.0}, r"\[0, 1\), received 1.0"),
+        ({"imputed_share": -0.1}, "imputed_share"),
+        ({"imputed_share": float("nan")}, "imputed_share"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        write_city(tmp_path / "city", **arguments)
+    assert not (tmp_path / "city").exists()
+
+
+def test_a_written_city_is_kept_and_another_refused(written):
+    before = written.truth.stat().st_mtime_ns
+    same = {"cells": CELLS, "seed": 3, "resolution_m": RESOLUTION_M, "imputed_share": 0.25}
+    assert write_city(written.directory, **same) == written
+    assert written.truth.stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match="holds a synthetic city"):
+        write_city(written.directory, **{**same, "seed": 8})
+
+
+def test_a_foreign_truth_file_is_refused(tmp_path):
+    (tmp_path / "truth.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"truth\.json was not written by"):
+        write_city(tmp_path, cells=4)
+
+
+def test_an_interrupted_write_is_done_again(tmp_path):
+    arguments = {"cells": 4, "seed": 0, "resolution_m": 5.0}
+    (tmp_path / ".synth-partial").mkdir()
+    (tmp_path / ".synth-partial" / "rest").touch()
+    stale = tmp_path / "Filosofi2019_carreaux_200m_csv"
+    stale.mkdir()
+    (stale / "carreaux_200m_met.csv").write_text("half of a file")
+    city = write_city(tmp_path, **arguments)
+    assert not (tmp_path / ".synth-partial").exists()
+    assert len(pd.read_csv(city.census)) > 4
+    city.landcover.unlink()
+    assert write_city(tmp_path, **arguments).landcover.is_file()
+
+
+# --- geometry ------------------------------------------------------------------------------------
+
+
+@st.composite
+def convex(draw) -> np.ndarray:
+    points = draw(
+        st.lists(
+            st.tuples(st.floats(0, 200), st.floats(0, 150)), min_size=5, max_size=9, unique=True
+        )
+    )
+    hull = shapely.MultiPoint(points).convex_hull.buffer(20.0, quad_segs=1)
+    return np.asarray(shapely.geometry.polygon.orient(hull).exterior.coords)[:-1]
+
+
+@settings(max_examples=25, deadline=None)
+@given(convex(), st.integers(1, 30), st.floats(-3, 3))
+def test_plots_divide_a_block_equally(outline, parts, angle):
+    vertices, counts = subdivide(outline, parts, angle)
+    plots = [shapely.Polygon(v[:n]) for v, n in zip(vertices, counts, strict=True)]
+    whole = shapely.Polygon(outline)
+    assert len(plots) == parts
+    np.testing.assert_allclose([p.area for p in plots], whole.area / parts, rtol=0.01)
+    assert shapely.union_all(plots).symmetric_difference(whole).area < 1e-6 * whole.area
+    assert area_m2(outline) == pytest.approx(whole.area)
+
+
+@settings(max_examples=25, deadline=None)
+@given(convex(), st.floats(0, 6.2), st.floats(-0.4, 0.4), st.floats(1, 12))
+def test_a_street_takes_its_width_out_of_a_block(outline, heading, shift, width):
+    normal = np.array([np.cos(heading), np.sin(heading)])
+    offset = float(normal @ outline.mean(axis=0) + 20 * shift)
+    pieces = [shapely.Polygon(p) for p in cut(outline, tuple(normal), offset, width)]
+    along = np.array([-normal[1], normal[0]]) * 1000
+    foot = normal * offset
+    street = shapely.LineString([foot - along, foot + along]).buffer(width / 2, cap_style="flat")
+    expected = shapely.Polygon(outline).difference(street)
+    assert shapely.union_all(pieces).symmetric_difference(expected).area < 2.1
+
+
+def test_the_frame_is_proj_to_a_millimetre(small):
+    frame = small.frame()
+    points = np.random.default_rng(1).uniform(-250, 1250, (50, 2))
+    to_lambert = Transformer.from_crs("EPSG:3035", "EPSG:2154", always_xy=True)
+    expected = np.column_stack(to_lambert.transform(WEST_M + points[:, 0], SOUTH_M + points[:, 1]))
+    np.testing.assert_allclose(frame.lambert(points) + frame.base_m, expected, atol=1e-3)
