@@ -47,7 +47,7 @@ CELL_M = 200
 CRS = "EPSG:3035"
 """The grid's coordinate reference system (ETRS89-LAEA Europe), axes as (easting, northing)."""
 
-_ID = re.compile(r"CRS(?P<crs>\d{4,5})RES(?P<res>\d+)mN(?P<n>-?\d+)E(?P<e>-?\d+)")
+_ID = re.compile(r"CRS(?P<crs>\d{4,5})RES(?P<res>\d+)mN(?P<n>-?\d+)E(?P<e>-?\d+)", re.ASCII)
 _PREFIX = f"CRS3035RES{CELL_M}m"
 
 

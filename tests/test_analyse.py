@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from fake_city import CLASSES, GROUPS, fake_activation, fake_cells
 from scipy import stats
 from sklearn.linear_model import Ridge
 from sklearn.metrics import accuracy_score, mean_absolute_error
@@ -21,6 +20,7 @@ from sesgrid.stages.analyse import (
     metrics,
     pair_table,
 )
+from tests.fake_city import CLASSES, GROUPS, fake_activation, fake_cells
 
 
 @pytest.fixture(scope="module")
@@ -360,6 +360,12 @@ def test_colour_baseline_leaves_out_what_is_missing(cells):
     fold.iloc[10:15] = pd.NA
     got = colour_baseline(colour, true.to_numpy(), fold.to_numpy(), n_classes=5)
     assert got == pytest.approx(expected)
+
+
+def test_colour_scores_are_null_without_colours(cells):
+    for colour in (None, pd.DataFrame(index=cells.index)):
+        scores = analyse(cells, None, groups={}, mean_colour=colour).metrics
+        assert scores["pearson_r_colour_baseline"] is None
 
 
 def test_colour_baseline_needs_two_folds():

@@ -53,7 +53,7 @@ def table(vintage: str = "2019") -> pd.DataFrame:
     extra = {"i_est_1km": 7, "lcog_geo": "2A0049306493077", "idcar_1km": "CRS3035RES1000mN2881000"}
     if vintage == "2017":
         extra["Groupe"] = "545008"
-    return pd.DataFrame(extra | columns)
+    return pd.DataFrame(columns | extra)
 
 
 def with_squares(frame: pd.DataFrame, crs: str | int | None = 3035) -> gpd.GeoDataFrame:
@@ -255,6 +255,13 @@ def test_bad_ids(tmp_path: Path, cell_id: str) -> None:
         read_filosofi(path)
     with pytest.raises(CellIdError, match="2 such rows"):
         read_filosofi(path)
+
+
+def test_ids_that_are_numbers(tmp_path: Path) -> None:
+    frame = table().assign(idcar_200m=range(6))
+    frame.to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(CellIdError, match=r"a\.parquet.*row 1: expected a cell id.*received"):
+        read_filosofi(tmp_path / "a.parquet")
 
 
 def test_missing_id_and_repeated_ids(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import rasterio
+import rasterio.shutil
 import shapely
 from affine import Affine
 from hypothesis import given, settings
@@ -89,7 +90,7 @@ def deliver(
         tile.with_suffix(".jp2.md5").write_text("0  x")
         tile.with_suffix(".tab").write_text("tab")
     side = top / "2_METADONNEES_LIVRAISON_2021-11-00111" / data.name
-    write(side / "vignette.jpg", driver="JPEG", crs=None, transform=None)
+    write(side / "whole_department.jpg", driver="JPEG", crs=None, transform=None)
     write_index(data, [f"./{name_of(x, y, dep)}" for x, y in corners])
     return data
 
@@ -160,6 +161,8 @@ def test_footprint_is_densified_and_exact(tmp_path: Path) -> None:
     edge = shapely.LineString(np.stack(to_grid.transform(650000 + t, 6865000 + 0 * t), axis=1))
     assert edge.hausdorff_distance(edge.intersection(footprint.exterior.buffer(0.01))) < 1e-6
     assert footprint.area == pytest.approx(25e6, rel=2e-3)
+    centre = shapely.Point(to_grid.transform(652500, 6862500))
+    assert footprint.centroid.distance(centre) < 1
 
 
 @settings(max_examples=50, deadline=None)
@@ -219,7 +222,7 @@ def test_name_that_contradicts_the_raster(tmp_path: Path) -> None:
 
 
 NAMELESS = (
-    'PROJCS["unnamed",GEOGCS["unknown",DATUM["unnamed",SPHEROID["x",6378137,298.257222101]],'
+    'PROJCS["unnamed",GEOGCS["unknown",DATUM["unnamed",SPHEROID["unretrievable",6378137,298.257223563]],'
     'PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433]],'
     'PROJECTION["Lambert_Conformal_Conic_2SP"],PARAMETER["latitude_of_origin",46.5],'
     'PARAMETER["central_meridian",3],PARAMETER["standard_parallel_1",{first}],'
@@ -281,6 +284,17 @@ def test_index_rules_and_missing_tiles_are_counted(tmp_path: Path) -> None:
         read_ortho(tmp_path)
 
 
+def test_index_is_for_the_folder_of_its_name(tmp_path: Path) -> None:
+    data = deliver(tmp_path, [(650, 6865)])
+    write_index(data, [f"./{name_of(650, 6865)}", f"./{name_of(650, 6865, infix='-IRC')}"])
+    older = data.with_name(data.name.replace("2021", "2018"))
+    write(older / name_of(650, 6865), 650000, 6865000)
+    with pytest.warns(SesgridWarning, match="1 rasters that dalles.shp does not list") as caught:
+        tiles = read_ortho(tmp_path)
+    assert len(caught) == 1
+    assert [Path(p).parent.name for p in tiles["path"]] == [data.name]
+
+
 def test_index_beside_the_tiles_and_field_names(tmp_path: Path) -> None:
     write(tmp_path / name_of(650, 6865), 650000, 6865000)
     frame = gpd.GeoDataFrame(
@@ -292,6 +306,23 @@ def test_index_beside_the_tiles_and_field_names(tmp_path: Path) -> None:
     frame.rename(columns={"nom": "tile"}).to_file(tmp_path / "DALLES.shp")
     with pytest.raises(FormatError, match=r"lacks the field NOM.*fields are tile"):
         read_ortho(tmp_path)
+
+
+def test_folders_in_the_users_own_order(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "2_lyon" / name_of(650, 6865), 650000, 6865000)
+    deliver(tmp_path / "disk", [(651, 6865)])
+    (tmp_path / "data" / "paris").symlink_to(tmp_path / "disk")
+    (tmp_path / "data" / "loop").symlink_to(tmp_path / "data")
+    beside = tmp_path / "data" / "3_nice"
+    write(beside / "tiles" / name_of(652, 6865), 652000, 6865000)
+    (beside / "index").mkdir()
+    frame = gpd.GeoDataFrame(
+        {"NOM": [name_of(652, 6865)]}, geometry=[shapely.box(0, 0, 1, 1)], crs=2154
+    )
+    frame.to_file(beside / "index" / "dalles.shp")
+    assert sorted(names(read_ortho(tmp_path / "data"))) == [
+        name_of(x, 6865) for x in (650, 651, 652)
+    ]
 
 
 @pytest.mark.parametrize(

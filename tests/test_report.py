@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
-from fake_city import CLASSES, GROUPS, fake_activation, fake_cells, fake_thumbnails
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -30,6 +29,7 @@ from sesgrid.report.maps import confusion_chart, scale_bar_m, ses_map
 from sesgrid.report.palette import INK, landcover_colours, ses_colours, text_on
 from sesgrid.report.svg import nice_ticks, tag
 from sesgrid.stages.analyse import analyse
+from tests.fake_city import CLASSES, GROUPS, fake_activation, fake_cells, fake_thumbnails
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = '<script>alert("x")</script>&amp;'

@@ -129,7 +129,7 @@ def test_black_is_a_colour(noise):
 
 
 @pytest.mark.parametrize("pixel_m", [0.25, 0.5])
-@pytest.mark.parametrize("resampling", ["bilinear", "nearest"])
+@pytest.mark.parametrize("resampling", ["bilinear", "nearest", "cubic", "average"])
 def test_invalid_pixels_lend_no_colour(resampling, pixel_m):
     rng = np.random.default_rng(3)
     valid = ndimage.gaussian_filter(rng.random((SIDE, SIDE)), 5) > 0.5

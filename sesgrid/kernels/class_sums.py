@@ -1,13 +1,13 @@
 """Sum a map over the pixels of each class, cell by cell, reading the map once.
 
-Land cover is piecewise constant, so a row of a cell falls into **runs** of one class, found
-eight pixels at a time. A cell keeps one row of column sums per class; a run is added to the
-columns of its class in one vector operation, and the columns are added up when the cell ends.
-Several maps share the runs.
+Land cover is piecewise constant, so a row of pixels falls into **runs** of one class, found
+eight pixels at a time. Each class keeps a row of column sums; a run is added to the columns of
+its class in one vector operation, and columns are added up where their cells end. Several maps
+share the runs.
 
 **The order of summation is fixed and belongs to the cell alone**: for each class every column
-is summed downward, then the columns from left to right, in float64. Runs are only a way to
-walk; a whole block and each of its cells alone give equal bits, whatever the processor.
+of the cell is summed downward, then the columns from left to right, in float64. Runs are only
+a way to walk; a whole block and each of its cells alone give equal bits, on any processor.
 """
 
 from __future__ import annotations
@@ -148,7 +148,8 @@ def _not_finite(maps: np.ndarray, ndim: int) -> FormatError:
 
 
 def _words(classes: np.ndarray) -> np.ndarray:
-    """Eight classes a word: uint64 ``(y, ceil(x / 8))``, rows padded with zeros."""
+    """Eight classes a word, the first in the lowest byte: uint64 ``(y, ceil(x / 8))``, rows
+    padded with zeros."""
     padding = -classes.shape[1] % 8
     if padding:
         classes = np.pad(classes, ((0, 0), (0, padding)))
@@ -183,37 +184,37 @@ def _run_stop(words, x, stop, value):
 
 
 @numba.njit(nogil=True)
-def _find_runs(words, row, start, stop, runs):
-    """Write the starts of the runs in ``[start, stop)`` and the end of the last one, counted
-    from `start`; the number of runs, or 0 when they are more than `runs` can hold."""
-    n, x = 0, start
-    while x < stop:
+def _find_runs(words, row, runs):
+    """Write the starts of the runs of a row, and its end after the last; the number of runs,
+    or 0 when they are more than `runs` can hold."""
+    n, x = 0, 0
+    while x < row.size:
         if n == runs.size - 1:
             return 0
-        runs[n] = x - start
+        runs[n] = x
         n += 1
-        x = _run_stop(words, x, stop, row[x])
-    runs[n] = stop - start
+        x = _run_stop(words, x, row.size, row[x])
+    runs[n] = x
     return n
 
 
 @numba.njit(nogil=True)
 def _sum_cells(maps, classes, words, p, out):
-    """Sum into `out` ``(map, cell_y, cell_x, class)``; False when a class has no column."""
-    columns = np.zeros((maps.shape[0], out.shape[3], p))
+    """Sum into `out` ``(map, cell_y, cell_x, class)``; False when a class has no column.
+
+    Whole rows are walked, not cell by cell: memory is read in the order it lies in."""
+    n_x = classes.shape[1]
+    columns = np.zeros((maps.shape[0], out.shape[3], n_x))
     seen = np.zeros(out.shape[3], np.bool_)
-    runs = np.empty(p // 4 + 2, np.int64)
-    for cell_y in range(out.shape[1]):
-        for cell_x in range(out.shape[2]):
-            x, stop = cell_x * p, (cell_x + 1) * p
-            for y in range(cell_y * p, (cell_y + 1) * p):
-                row = classes[y, x:stop]
-                n = _find_runs(words[y], classes[y], x, stop, runs)
-                if not _mark_seen(row, runs, n, seen):
-                    return False
-                for m in range(maps.shape[0]):
-                    _add_row(maps[m, y, x:stop], row, runs, n, columns[m])
-            _add_columns(columns, seen, out[:, cell_y, cell_x])
+    runs = np.empty(n_x // 4 + 2, np.int64)
+    for y in range(classes.shape[0]):
+        n = _find_runs(words[y], classes[y], runs)
+        if not _mark_seen(classes[y], runs, n, seen):
+            return False
+        for m in range(maps.shape[0]):
+            _add_row(maps[m, y], classes[y], runs, n, columns[m])
+        if (y + 1) % p == 0:
+            _add_columns(columns, seen, p, out[:, y // p])
     return True
 
 
@@ -243,17 +244,18 @@ def _add_row(values, row, runs, n, columns):
 
 
 @numba.njit(nogil=True)
-def _add_columns(columns, seen, out):
-    """Add up the columns of the classes seen into `out` ``(map, class)``, and clear them."""
+def _add_columns(columns, seen, p, out):
+    """Add up the columns of a row of cells into `out` ``(map, cell_x, class)``; clear them."""
     for c in range(seen.size):
         if not seen[c]:
             continue
         seen[c] = False
         for m in range(columns.shape[0]):
-            total = 0.0
-            for value in columns[m, c]:
-                total += value
-            out[m, c] = total
+            for cell_x in range(out.shape[1]):
+                total = 0.0
+                for value in columns[m, c, cell_x * p : (cell_x + 1) * p]:
+                    total += value
+                out[m, cell_x, c] = total
             columns[m, c] = 0.0
 
 

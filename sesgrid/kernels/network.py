@@ -113,13 +113,16 @@ def _backbone(image, weights: str | None, drop_connect_rate: float) -> keras.Mod
     """EfficientNetB0 without top; Keras has no argument for the drop rate, so it is set after."""
 
     def build(initial: str | None) -> keras.Model:
-        return keras.applications.EfficientNetB0(
-            include_top=False, weights=initial, input_tensor=image, name="efficientnetb0"
-        )
+        with warnings.catch_warnings():
+            # Keras only warns when a file leaves layers at their random start
+            warnings.filterwarnings("error", message="Skipping|.*freshly-initialized")
+            return keras.applications.EfficientNetB0(
+                include_top=False, weights=initial, input_tensor=image, name="efficientnetb0"
+            )
 
     try:
         backbone = build(weights)
-    except ValueError as error:
+    except (ValueError, UserWarning) as error:
         raise ModelMismatchError(
             f"weights {weights!r} do not fit EfficientNetB0 without top: {error}"
         ) from error

@@ -117,7 +117,8 @@ def bootstrap_interval(
     """
     values = values[np.isfinite(values).any(axis=1)]
     present = np.isfinite(values)
-    stacked = np.concatenate([np.where(present, values, 0.0), present], axis=1)
+    # column-major: the product below runs along the cells
+    stacked = np.asfortranarray(np.concatenate([np.where(present, values, 0.0), present], axis=1))
     n_cells, n_columns = values.shape
     if n_cells == 0 or n_bootstrap < 1:
         shape = (1, n_columns)

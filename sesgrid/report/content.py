@@ -153,7 +153,7 @@ def provenance_sections(
 
     >>> provenance_sections({"seed": 0, "grid": {"pixels": {"side": 800}}, "sources": ["a", "b"]})
     [('General', [('seed', '0')]), ('grid', [('pixels.side', '800')]), ('sources', [('1', 'a'), ('2', 'b')])]
-    """  # noqa: E501
+    """
     plain, sections = [], []
     for key, value in (provenance or {}).items():
         if isinstance(value, Mapping | list | tuple):

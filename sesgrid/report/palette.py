@@ -41,7 +41,7 @@ _SES = ("#2f5f9f", "#8db6d8", "#f0e2ad", "#e8935d", "#b02a2d")
 
 _GROUP_RAMPS: dict[str, tuple[str, ...]] = {
     "residential": ("#6d1423", "#b8433f", "#e2876c", "#f6d5c0"),
-    "functional": ("#6a4c93", "#a888c2", "#c9b458", "#8fae5d"),
+    "functional": ("#6a4c93", "#b08fc7", "#5fa35a", "#a9c65b", "#d9c25f"),
     "infrastructure": ("#2f3338", "#6d737b", "#b4b9bf"),
     "nature": ("#3d7a4b", "#c2cf8f", "#4a8fc4"),
 }

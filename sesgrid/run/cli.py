@@ -49,7 +49,9 @@ def _run(config_path: Path, scheduler: str | None, last: str) -> None:
     if last == "report":
         _tell_results(config.output, summaries["analyse"])
     if failures:
-        click.echo(f"{len(failures)} read failures; those pixels are marked 'read failed':", err=True)
+        click.echo(
+            f"{len(failures)} read failures; those pixels are marked 'read failed':", err=True
+        )
         for failure in failures:
             click.echo(f"  {failure}", err=True)
         sys.exit(1)

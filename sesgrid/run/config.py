@@ -39,6 +39,8 @@ class Sources(_Section):
     """Urban Atlas; without it nothing is explained per class."""
     boundary: Path | None = None
     """Polygon of the city; default: the Urban Atlas boundary, else wherever there is imagery."""
+    boundary_layer: str | None = None
+    """Layer of the boundary's file, where it holds several."""
 
 
 class GridSettings(_Section):

@@ -56,6 +56,7 @@ STAGES: dict[str, StageSpec] = {
             "cells.seed",
             "sources.census_layer",
             "sources.vintage",
+            "sources.boundary_layer",
             "grid.cells_per_block",
         ),
         ("census", "boundary"),
@@ -165,9 +166,7 @@ def run_stages(
     return summaries
 
 
-def _tell_summary(
-    summary: Mapping[str, Any], seconds: float, tell: Callable[[str], None]
-) -> None:
+def _tell_summary(summary: Mapping[str, Any], seconds: float, tell: Callable[[str], None]) -> None:
     shown = {k: v for k, v in summary.items() if k not in ("notes", "errors")}
     for key, value in shown.items():
         tell(f"  {key}: {_short(value)}")

@@ -8,6 +8,7 @@ from typing import Any
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 
 from sesgrid import __version__
 from sesgrid.report import CellThumbnail, write_report
@@ -103,7 +104,9 @@ def run_report(job: Job) -> dict[str, Any]:
                 "landcover": c.sources.landcover.name if c.sources.landcover else "none",
             },
             "settings": json.loads(
-                c.model_dump_json(include={"grid", "cells", "mosaic", "train", "explain", "analyse"})
+                c.model_dump_json(
+                    include={"grid", "cells", "mosaic", "train", "explain", "analyse"}
+                )
             ),
         },
         notes=notes,
@@ -136,8 +139,8 @@ def _thumbnails(job: Job, cells: gpd.GeoDataFrame) -> list[CellThumbnail]:
         out.append(
             CellThumbnail(
                 str(cell_id),
-                None if true != true else int(true),
-                int(predicted),
+                None if pd.isna(true) else int(true),
+                None if pd.isna(predicted) else int(predicted),
                 float(cell["p"]),
                 np.moveaxis(np.asarray(pixels["image"].variable[:, y, x]), 0, -1),
                 low,

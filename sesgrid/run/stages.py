@@ -20,7 +20,6 @@ from sesgrid.run.workspace import Workspace, load_table, save_table
 from sesgrid.sources import (
     RasterReader,
     class_names,
-    landcover_classes,
     read_boundary,
     read_filosofi,
     read_ortho,
@@ -95,7 +94,8 @@ def run_cells(job: Job) -> dict[str, Any]:
     census = read_filosofi(c.sources.census, c.sources.census_layer, vintage=c.sources.vintage)
     total = len(census)
     if c.sources.boundary is not None:
-        area, origin = read_boundary(c.sources.boundary), c.sources.boundary.name
+        area = read_boundary(c.sources.boundary, c.sources.boundary_layer)
+        origin = c.sources.boundary.name
     elif c.sources.landcover is not None:
         area, origin = read_boundary(c.sources.landcover), c.sources.landcover.name
     else:
@@ -215,7 +215,6 @@ def run_landcover(job: Job) -> dict[str, Any]:
         return {"landcover": "none given: activations cannot be summed per class"}
     cells = load_table(job.files.table("cells"))
     polygons = read_urban_atlas(source)
-    polygons["value"] = landcover_classes()["value"].reindex(polygons["code"]).to_numpy()
     blocks = plan_blocks(job.grid, cells["row"].to_numpy(), cells["col"].to_numpy())
     work = plan_landcover(job.grid, blocks, polygons)
     stage, write = Landcover(job.grid), WriteBlock(Cube.open(job.files.cube))

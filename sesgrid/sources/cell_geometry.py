@@ -50,7 +50,7 @@ def corners_of_ids(cell_ids: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     >>> corners_of_ids(pd.Series(["CRS3035RES200mN2881200E3759200"]))
     (array([2881200]), array([3759200]))
     """
-    text = pa.array(cell_ids, type=pa.large_string(), from_pandas=True)
+    text = pa.array(cell_ids.astype("string"), type=pa.large_string(), from_pandas=True)
     parts = pc.extract_regex(text, _ID)
     wrong = pc.is_null(parts).to_numpy(zero_copy_only=False)
     northing, easting = (

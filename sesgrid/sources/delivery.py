@@ -26,8 +26,8 @@ __all__ = ["RASTER_SUFFIXES", "TileFile", "find_tiles"]
 
 RASTER_SUFFIXES = frozenset({".jp2", ".tif", ".tiff", ".jpg", ".jpeg"})
 
-_PART = re.compile(r"[123]_[A-Z]", re.IGNORECASE)  # 1_DONNEES…, 2_METADONNEES…, 3_SUPPLEMENTS…
-_ASIDE = re.compile(r"[23]_[A-Z]|vignette|thumb|quicklook|apercu", re.IGNORECASE)
+_PART = re.compile(r"[123]_(DONN|META|SUPP)", re.IGNORECASE)
+_ASIDE = re.compile(r"[23]_(META|SUPP)|vignette|thumb|quicklook|apercu", re.IGNORECASE)
 _PRODUCT = re.compile(r"(BDORTHO|ORTHOHR)_.+_D\w{2,3}", re.IGNORECASE)
 
 
@@ -111,7 +111,12 @@ def _find_under(top: Path) -> tuple[list[TileFile], list[Path]]:
 def _walk(top: Path) -> tuple[list[Path], list[Path]]:
     """Rasters and ``dalles.shp`` files below a folder; thumbnails and side folders left out."""
     rasters, indexes = [], []
-    for folder, subfolders, names in os.walk(top):
+    seen: set[str] = set()
+    for folder, subfolders, names in os.walk(top, followlinks=True):
+        if os.path.realpath(folder) in seen:  # a link back up
+            subfolders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
         subfolders[:] = sorted(s for s in subfolders if not s.startswith((".", "__MACOSX")))
         aside = any(map(_ASIDE.match, Path(folder).relative_to(top).parts))
         for name in sorted(names):
@@ -134,18 +139,18 @@ def _keep_indexed(rasters: list[Path], indexes: list[Path], top: Path) -> list[P
     missing: list[str] = []
     for index in indexes:
         root = _root(index.parent, top)
-        while root != top and not any(p.is_relative_to(root) for p in rasters):
-            root = root.parent
         within = [p for p in rasters if p.is_relative_to(root)]
+        if not within and root == index.parent != top:  # the index in a folder beside the tiles
+            within = [p for p in rasters if p.is_relative_to(root.parent)]
         listed, absent = _match_index(index, within)
+        if absent and not listed:
+            raise MissingInputError(
+                f"{index}: none of the {len(absent)} tiles it lists is there, first {absent[0]}; "
+                "is the delivery complete?"
+            )
         kept |= set(listed)
         reached |= set(within)
         missing += absent
-    if indexes and missing and not kept:
-        raise MissingInputError(
-            f"{indexes[0]}: none of the {len(missing)} tiles it lists is there, first "
-            f"{missing[0]}; is the delivery complete?"
-        )
     if missing:
         _warn(f"{len(missing)} tiles listed in dalles.shp are missing, first {missing[0]}")
     unlisted = sorted(reached - kept)

@@ -204,13 +204,12 @@ def _read_csv(table: Table, columns: Sequence[str]) -> pd.DataFrame:
         table.path,
         read_options=pa.csv.ReadOptions(column_names=names, skip_rows=1),
         parse_options=pa.csv.ParseOptions(delimiter=separator),
-        # unread columns may be latin-1: without the check they are never decoded
+        # other columns may be latin-1: only those read are decoded, and ours are ASCII
         convert_options=pa.csv.ConvertOptions(
             include_columns=list(columns),
             column_types={name: pa.string() for name in columns},
             strings_can_be_null=True,
             null_values=["", "NA", "NaN", "nan", "null"],
-            check_utf8=False,
         ),
     )
     if separator == ";":  # French spreadsheets write the decimal comma with it

@@ -42,7 +42,8 @@ def read_urban_atlas(path: str | Path, layer: str | None = None) -> gpd.GeoDataF
     -------
     GeoDataFrame
         In the file's order, EPSG:3035: ``code`` (int64), ``landcover_class`` (string; NA for
-        airports and no data) and the polygons. Burnt in this order, later polygons win.
+        airports and no data), ``value`` (uint8, pixel value of the class, 0 = none) and the
+        polygons. Burnt in this order, later polygons win.
         ``.attrs``: ``vintage`` (year in the code column's name, as text), ``layer``, ``source``.
 
     Raises
@@ -68,7 +69,11 @@ def read_urban_atlas(path: str | Path, layer: str | None = None) -> gpd.GeoDataF
     classes = landcover_classes()
     codes = _codes(frame[column], classes.index, label)
     land = gpd.GeoDataFrame(
-        {"code": codes, "landcover_class": classes["landcover_class"].reindex(codes).to_numpy()},
+        {
+            "code": codes,
+            "landcover_class": classes["landcover_class"].reindex(codes).to_numpy(),
+            "value": classes["value"].reindex(codes).to_numpy(dtype="uint8"),
+        },
         geometry=frame.geometry.to_numpy(),
         crs=frame.crs,
     ).astype({"landcover_class": "string"})

@@ -137,7 +137,7 @@ def _colour_scores(
 ) -> dict[str, float | None]:
     """The colour baseline on the labelled cells, as it is and rounded to classes."""
     keys = {"pearson_r_colour_baseline": False, "pearson_r_colour_baseline_rounded": True}
-    if mean_colour is None:
+    if mean_colour is None or mean_colour.shape[1] == 0:
         return dict.fromkeys(keys)
     labelled = cells[cells["labelled"].fillna(False).astype(bool)]
     colour = mean_colour.reindex(labelled.index).to_numpy(np.float64)
@@ -191,18 +191,16 @@ def activation_table(
             "landcover_class": [names[u] for u in present],
             "group": [(groups or {}).get(names[u], "") for u in present],
         }
-        for name, n_cells, prefix, values in (
-            ("activation_ratio", "n_cells", "", side.ratios),
-            ("probability", "n_cells_probability", "probability_", side.truth),
-            (
-                "probability_extreme",
-                "n_cells_probability",
-                "probability_extreme_",
-                side.truth_extreme,
-            ),
+        rng = np.random.default_rng([seed, stream])
+        ratio = _mean_interval(side.ratios[:, present], n_bootstrap, rng)
+        # one resampling for both probabilities: drawing cells is what takes the time
+        truths = np.concatenate([side.truth[:, present], side.truth_extreme[:, present]], axis=1)
+        within, outermost = np.split(np.array(_mean_interval(truths, n_bootstrap, rng)), 2, axis=1)
+        for name, n_cells, prefix, (count, mean, low, high) in (
+            ("activation_ratio", "n_cells", "", ratio),
+            ("probability", "n_cells_probability", "probability_", within),
+            ("probability_extreme", "n_cells_probability", "probability_extreme_", outermost),
         ):
-            rng = np.random.default_rng([seed, stream, len(rows)])
-            count, mean, low, high = _mean_interval(values[:, present], n_bootstrap, rng)
             rows |= {n_cells: count, name: mean, f"{prefix}ci_low": low, f"{prefix}ci_high": high}
         parts.append(pd.DataFrame(rows))
         dark[side.prediction] = side.n_dark

@@ -92,9 +92,7 @@ def plan_landcover(
     for b, k in zip(*polygons.sindex.query(squares, predicate="intersects"), strict=True):
         hits[int(b)].append(int(k))
     return [
-        PolygonBlock(
-            b, tuple(wkb[k] for k in sorted(h)), tuple(int(codes[k]) for k in sorted(h))
-        )
+        PolygonBlock(b, tuple(wkb[k] for k in sorted(h)), tuple(int(codes[k]) for k in sorted(h)))
         for b, h in zip(blocks, hits, strict=True)
     ]
 

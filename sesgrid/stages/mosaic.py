@@ -213,9 +213,7 @@ class Scene:
             first.left - origin[1] * first.resolution_m,
             first.top + origin[0] * first.resolution_m,
         )
-        return cls(
-            image, state, int(row0), int(col0), offset, first.resolution_m, first.crs
-        )
+        return cls(image, state, int(row0), int(col0), offset, first.resolution_m, first.crs)
 
     def window(self, cell: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, Affine]:
         """The part under one cell: image, state, transform."""
@@ -297,8 +295,14 @@ def plan_mosaic(
     ranked = sorted(
         (
             Tile(
-                str(t.path), str(t.crs), float(t.left), float(t.top), float(t.resolution_m),
-                int(t.width), int(t.height), None if t.year != t.year or t.year is None else _int(t.year),
+                str(t.path),
+                str(t.crs),
+                float(t.left),
+                float(t.top),
+                float(t.resolution_m),
+                int(t.width),
+                int(t.height),
+                None if t.year != t.year or t.year is None else _int(t.year),
             )
             for t in tiles.itertuples(index=False)
         ),

@@ -25,7 +25,15 @@ import xarray as xr
 from sesgrid.grid import Extent, Grid
 from sesgrid.store.georeference import georeference
 
-__all__ = ["BlockCells", "BlockResult", "Stage", "lazy_pixels", "place", "plan_blocks", "stack_cells"]
+__all__ = [
+    "BlockCells",
+    "BlockResult",
+    "Stage",
+    "lazy_pixels",
+    "place",
+    "plan_blocks",
+    "stack_cells",
+]
 
 _NO_RESULTS = np.empty(0, dtype=object)
 
@@ -192,10 +200,7 @@ def lazy_pixels(
         )
         nothing = da.zeros((*lead, size, size), dtype=np.uint8, chunks=-1)
         rows = [
-            [
-                stack[at[i, j]] if (i, j) in at else nothing
-                for j in range(extent.n_block_cols)
-            ]
+            [stack[at[i, j]] if (i, j) in at else nothing for j in range(extent.n_block_cols)]
             for i in range(extent.n_block_rows)
         ]
         data[name] = ((("band",) if bands else ()) + ("y", "x"), da.block(rows))

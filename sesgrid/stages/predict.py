@@ -179,9 +179,7 @@ def place_cells(
     """Lay a stage over the cells that have a model."""
     extent = Extent.from_attributes(pixels.attrs)
     for ref in models.values():
-        ref.require(
-            pixels_per_cell=extent.grid.pixels_per_cell, n_classes=cells.attrs["n_classes"]
-        )
+        ref.require(pixels_per_cell=extent.grid.pixels_per_cell, n_classes=cells.attrs["n_classes"])
     rows, cols = cells["row"].to_numpy(), cells["col"].to_numpy()
     work = [
         CellTask(str(i), int(r), int(c), models[str(m)])

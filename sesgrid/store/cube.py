@@ -126,9 +126,7 @@ class Cube:
                 f"{self.path} lies on another grid: expected {extent}, the cube has {self.extent}"
             )
 
-    def write_block(
-        self, block_row: int, block_col: int, arrays: Mapping[str, np.ndarray]
-    ) -> None:
+    def write_block(self, block_row: int, block_col: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Write arrays of a global block, each as one whole shard.
 
         Raises
@@ -154,7 +152,9 @@ class Cube:
         tree = open_cube(self.path, chunked=chunked)
         return tree["pixels"].to_dataset()
 
-    def seal(self, cells: gpd.GeoDataFrame, names: list[str], attributes: Mapping[str, Any]) -> None:
+    def seal(
+        self, cells: gpd.GeoDataFrame, names: list[str], attributes: Mapping[str, Any]
+    ) -> None:
         """Write the cells' columns as 200 m arrays ``(y, x)``, float64, NaN where there is no cell."""
         root = zarr.open_group(self.path, mode="r+")
         group = root.create_group("cells", overwrite=True, attributes={"cell_m": CELL_M})

@@ -44,7 +44,9 @@ class ModelRef:
         card_path = path.with_suffix(".json")
         for p in (path, card_path):
             if not p.exists():
-                raise MissingInputError(f"model file {p} is missing: train again, or check the path")
+                raise MissingInputError(
+                    f"model file {p} is missing: train again, or check the path"
+                )
         card = json.loads(card_path.read_text())
         ref = cls(
             card["model_id"], str(path), card["sha256"], card["pixels_per_cell"], card["n_classes"]

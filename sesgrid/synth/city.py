@@ -225,8 +225,13 @@ def _written(directory: Path, settings: dict[str, Any]) -> SynthCity | None:
 
 def _paths(directory: Path, files: dict[str, str]) -> SynthCity:
     """The parts of a city, from their names in ``truth.json``."""
-    parts = (directory / files[name] for name in ("ortho", "census", "landcover"))
-    return SynthCity(directory, *parts, truth=directory / "truth.json")
+    return SynthCity(
+        directory,
+        ortho=directory / files["ortho"],
+        census=directory / files["census"],
+        landcover=directory / files["landcover"],
+        truth=directory / "truth.json",
+    )
 
 
 def _move_in(partial: Path, directory: Path) -> None:

@@ -56,9 +56,7 @@ def clip(polygon: np.ndarray, nx: float, ny: float, limit: float) -> np.ndarray:
     return out[:m].copy()
 
 
-def cut(
-    polygon: np.ndarray, normal: tuple[float, float], offset: float, width_m: float
-) -> list[np.ndarray]:
+def cut(polygon: np.ndarray, normal: np.ndarray, offset: float, width_m: float) -> list[np.ndarray]:
     """Cut a strip of ``width_m`` along the line ``normal · p = offset`` out of a convex polygon.
 
     Returns
@@ -66,7 +64,7 @@ def cut(
     list of np.ndarray
         The pieces on either side (one, when the strip passes outside).
     """
-    nx, ny = normal
+    nx, ny = float(normal[0]), float(normal[1])
     half = width_m / 2
     sides = (clip(polygon, nx, ny, offset - half), clip(polygon, -nx, -ny, -offset - half))
     return [side for side in sides if len(side) >= 3 and area_m2(side) > 1.0]

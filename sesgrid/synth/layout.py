@@ -23,7 +23,11 @@ _DISTRICT_M2 = 640.0**2
 _BLOCK_M2 = 19_500.0
 _STREET_M, _AVENUE_M = 9.0, 17.0
 _MOTORWAY_M, _RAILWAY_M = 34.0, 20.0
+_VERGE_M = 2.0
 _MIN_BLOCK_M2 = 1_200.0
+_LATTICE_M = 1 / 1024
+"""Vertices lie on this lattice: a binary fraction, so that moving a polygon by whole metres is
+exact and keeps it valid."""
 _MIN_BEARING = 0.30
 
 
@@ -92,7 +96,7 @@ def _split(
         normal, offset = np.array([-np.sin(angle), np.cos(angle)]), v0 + share * (v1 - v0)
     start, end = _chord(outline, normal, offset)
     streets.append((start, end, width_m))
-    return cut(outline, (float(normal[0]), float(normal[1])), float(offset), width_m)
+    return cut(outline, normal, float(offset), width_m)
 
 
 def _longest_edge_angle(outline: np.ndarray) -> float:
@@ -164,11 +168,11 @@ def _cut_by_river(blocks: list[tuple[np.ndarray, float]], river: shapely.Geometr
     shapely.prepare(quays)
     out = []
     for outline, angle in blocks:
-        polygon = shapely.Polygon(outline)
+        polygon = shapely.set_precision(shapely.Polygon(outline), _LATTICE_M)
         if not quays.intersects(polygon):
             out.append(Block(outline, polygon, angle))
             continue
-        for part in shapely.get_parts(polygon.difference(quays)):
+        for part in shapely.get_parts(polygon.difference(quays, grid_size=_LATTICE_M)):
             if part.area > 2 * _MIN_BLOCK_M2:
                 hull = shapely.geometry.polygon.orient(part.convex_hull)
                 out.append(Block(np.asarray(hull.exterior.coords)[:-1], part, angle))
@@ -239,16 +243,19 @@ def _lake(layout: Layout) -> None:
     i = max(parks, key=lambda k: layout.blocks[k].polygon.area)
     block = layout.blocks[i]
     pond = block.polygon.buffer(-38.0).buffer(22.0, quad_segs=12)
+    pond = shapely.set_precision(pond, _LATTICE_M)
     if pond.is_empty:
         return
-    layout.blocks[i] = replace(block, polygon=block.polygon.difference(pond))
+    layout.blocks[i] = replace(block, polygon=block.polygon.difference(pond, grid_size=_LATTICE_M))
     layout.linear.append((50000, pond))
 
 
 def _add_network(layout: Layout, domain: np.ndarray, corridors: dict) -> None:
     """Motorway, railway, river under its bridges, and the streets: all that is not a block."""
     motorway, railway, river = corridors["motorway"], corridors["railway"], corridors["river"]
-    railway = railway.difference(motorway)
+    grid = {"grid_size": _LATTICE_M}
+    motorway = shapely.set_precision(motorway, _LATTICE_M)
+    railway = railway.difference(motorway, **grid)
     bridges = shapely.union_all(
         [
             shapely.LineString([a, b]).buffer(w / 2, cap_style="flat")
@@ -257,18 +264,44 @@ def _add_network(layout: Layout, domain: np.ndarray, corridors: dict) -> None:
         ]
     )
     box = shapely.Polygon(domain)
-    river = river.intersection(box).difference(shapely.union_all([motorway, railway, bridges]))
+    over = shapely.union_all([motorway, railway, bridges], **grid)
+    river = river.intersection(box, **grid).difference(over, **grid)
     solid = [b.polygon for b in layout.blocks] + [motorway, railway, river]
-    roads = box.difference(shapely.union_all(solid))
+    roads = box.difference(shapely.union_all(solid, **grid), **grid)
     for code, shape in ((12210, motorway), (12230, railway), (50000, river)):
         layout.linear += [(code, part) for part in shapely.get_parts(shape)]
     steps = np.arange(domain.min(), domain.max() + 1000.0, 1000.0)
     for x in steps[:-1]:
         for y in steps[:-1]:
-            piece = roads.intersection(shapely.box(x, y, x + 1000.0, y + 1000.0))
+            piece = roads.intersection(shapely.box(x, y, x + 1000.0, y + 1000.0), **grid)
             layout.linear += [
                 (12220, p) for p in shapely.get_parts(piece) if p.geom_type == "Polygon"
             ]
+
+
+def _share_borders(layout: Layout) -> None:
+    """Give neighbours the same vertices along their common border.
+
+    Rounding to the lattice leaves cracks of a millimetre where one polygon's vertex meets the
+    middle of another's edge. All borders are noded together and made into faces anew; a crack
+    goes to the polygon beside it.
+    """
+    polygons, codes = layout.polygons()
+    # the city's own border is noded too, so that clipping there later moves no vertex
+    square = shapely.box(0, 0, layout.side_m, layout.side_m)
+    borders = shapely.boundary([*polygons, square])
+    lines = shapely.union_all(borders, grid_size=_LATTICE_M)
+    faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(lines)))
+    tree = shapely.STRtree(polygons)
+    source = tree.nearest(shapely.point_on_surface(faces))
+    whole = [shapely.coverage_union_all(faces[source == i]) for i in range(len(polygons))]
+    n = len(layout.blocks)
+    layout.blocks = [replace(b, polygon=p) for b, p in zip(layout.blocks, whole[:n], strict=True)]
+    layout.linear = [
+        (int(c), part)
+        for c, shape in zip(codes[n:], whole[n:], strict=True)
+        for part in shapely.get_parts(shape)
+    ]
 
 
 def make_layout(cells: int, rng: np.random.Generator) -> Layout:
@@ -296,7 +329,7 @@ def make_layout(cells: int, rng: np.random.Generator) -> Layout:
         offset = float(normal @ [side_m / 2, side_m / 2] + shift * side_m)
         corridors[name], axis = _band(domain, normal, offset, width)
         setattr(layout, name, axis)
-        pieces = [q for p in pieces for q in cut(p, tuple(normal), offset, width)]
+        pieces = [q for p in pieces for q in cut(p, normal, offset, width + 2 * _VERGE_M)]
     corridors["river"] = _river(rng, side_m, heading + rng.uniform(-0.3, 0.3))
     districts = _districts(rng, pieces, layout.streets)
     blocks = _cut_by_river(_street_blocks(rng, districts, layout.streets), corridors["river"])
@@ -304,6 +337,7 @@ def make_layout(cells: int, rng: np.random.Generator) -> Layout:
     layout.blocks = _enough_homes(rng, blocks, cells)
     _add_network(layout, domain, corridors)
     _lake(layout)
+    _share_borders(layout)
     return layout
 
 

@@ -1,0 +1,53 @@
+# Everything runs in .venv, which the first target makes; nothing else is installed by hand.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-fast check format bench help clean
+.DEFAULT_GOAL := help
+
+help:            ## this text
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+demo: $(VENV)/.package  ## draw a synthetic city and run the main job on it
+	$(BIN)/sesgrid synth build/city --cells 22 --seed 0 --output ../demo
+	$(BIN)/sesgrid run build/city/city.toml
+
+test: $(VENV)/.test     ## run the tests, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+test-fast: $(VENV)/.test  ## run the tests that take less than a few seconds each
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/.check   ## ruff, formatting, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.check  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test    ## ratios against peers; see benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks.burn
+	$(BIN)/python -m benchmarks.class_sums
+
+clean:                  ## remove what demo and the tests made, not the environment
+	rm -rf build .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("sesgrid needs Python 3.11 or newer, found " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.package: $(VENV)/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	touch $@ $(VENV)/.package
+
+$(VENV)/.check: $(VENV)/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet -e '.[test,check]'
+	touch $@ $(VENV)/.package $(VENV)/.test

@@ -1,0 +1,118 @@
+"""Cells: classes, folds and flags, against scikit-learn and pandas."""
+
+from __future__ import annotations
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shapely import box
+from sklearn.model_selection import StratifiedKFold
+
+from sesgrid import cells as label
+from sesgrid.errors import ConfigError, FormatError, TooFewCellsError
+from sesgrid.grid import cell_id_of
+from sesgrid.stages.cells import classify, fold_of_block, quantile_thresholds, stratified_folds
+
+
+def census(n=60, *, imputed=0, seed=0) -> gpd.GeoDataFrame:
+    rng = np.random.default_rng(seed)
+    rowcol = [(-12_000 - k // 10, 18_000 + k % 10) for k in range(n)]
+    flags = np.zeros(n, dtype=bool)
+    flags[rng.permutation(n)[:imputed]] = True
+    table = gpd.GeoDataFrame(
+        {
+            "individuals": np.full(n, 20.0),
+            "households": pd.array([8.0] * n, dtype="Float64"),
+            "income": rng.uniform(12_000, 40_000, n),
+            "imputed": pd.array(flags, dtype="boolean"),
+        },
+        geometry=[box(c * 200, -(r + 1) * 200, (c + 1) * 200, -r * 200) for r, c in rowcol],
+        crs=3035,
+        index=pd.Index([cell_id_of(r, c) for r, c in rowcol], name="cell_id"),
+    )
+    table.attrs = {"vintage": "2019"}
+    return table
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    income=st.lists(st.integers(0, 10**6), min_size=20, max_size=200, unique=True),
+    k=st.integers(2, 6),
+)
+def test_classes_are_pandas_quantile_classes(income, k):
+    values = np.array(income, dtype=np.float64)
+    ours = classify(values, quantile_thresholds(values, k))
+    assert ours.tolist() == (pd.qcut(values, k, labels=False) + 1).tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    ses=st.lists(st.integers(1, 5), min_size=1, max_size=100),
+    folds=st.integers(2, 5),
+    seed=st.integers(0, 5),
+)
+def test_folds_are_balanced_as_scikit_learns(ses, folds, seed):
+    ses = np.array(ses)
+    fold = stratified_folds(ses, folds, seed)
+    assert np.ptp(np.bincount(fold, minlength=folds)) <= 1
+    for k in np.unique(ses):
+        counts = np.bincount(fold[ses == k], minlength=folds)
+        assert np.ptp(counts) <= 1
+        if (np.bincount(ses)[np.unique(ses)] >= folds).all():
+            theirs = StratifiedKFold(folds).split(ses, ses)
+            assert sorted(counts) == pytest.approx(
+                sorted((ses[test] == k).sum() for _, test in theirs), abs=1
+            )
+
+
+def test_only_observed_cells_are_labelled_by_default():
+    table = label(census(imputed=20), folds=3)
+    assert table["labelled"].sum() == 40
+    assert not table.loc[table["imputed"], "labelled"].any()
+    # classes are balanced over the labelled cells, and every cell has a true class and a fold
+    assert table.loc[table["labelled"], "ses_true"].value_counts().tolist() == [8] * 5
+    assert table["ses_true"].notna().all()
+    assert table["fold"].notna().all()
+    assert table.attrs["vintage"] == "2019"
+    assert len(table.attrs["thresholds"]) == 4
+    assert label(census(imputed=20), labels="all")["labelled"].all()
+
+
+def test_unlabelled_neighbours_share_a_fold_and_the_rest_spread():
+    rowcol = np.array([(r, c) for r in range(64) for c in range(64)])
+    fold = fold_of_block(rowcol, 8, 4).reshape(8, 8, 8, 8)
+    assert (fold == fold[:, :1, :, :1]).all()
+    assert set(fold[:, 0, :, 0].ravel()) == {0, 1, 2, 3}
+
+
+def test_the_same_seed_gives_the_same_folds_in_any_order():
+    table = census()
+    a, b = (
+        label(table, folds=3, seed=1),
+        label(table.sample(frac=1, random_state=3), folds=3, seed=1),
+    )
+    assert a["fold"].equals(b["fold"])
+    assert not a["fold"].equals(label(table, folds=3, seed=2)["fold"])
+
+
+def test_too_few_cells_are_refused_with_the_numbers():
+    with pytest.raises(
+        TooFewCellsError, match=r"5 folds × 5 classes need at least 25.*received 20 of 60"
+    ):
+        label(census(imputed=40))
+    with pytest.raises(TooFewCellsError, match="'all'"):
+        label(census(imputed=40))
+
+
+def test_unknown_labels_and_alike_incomes_are_refused():
+    with pytest.raises(ConfigError, match="observed"):
+        label(census(), labels="some")
+    with pytest.raises(ConfigError, match="at least 2"):
+        label(census(), folds=1)
+    same = census()
+    same["income"] = 20_000.0
+    with pytest.raises(FormatError, match="too alike"):
+        label(same)

@@ -1,0 +1,142 @@
+"""The cube: opened by plain xarray and zarr, one writer a shard, other grids and versions refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import rioxarray  # noqa: F401
+import xarray as xr
+import zarr
+
+from sesgrid import mosaic, open_cube, write_cube
+from sesgrid.errors import FormatError, GridMismatchError, MissingInputError
+from sesgrid.grid import Extent, Grid
+from sesgrid.store.cube import Cube
+from tests.test_mosaic import FakeReader, around, cells, tiles
+
+EXTENT = Extent.of_cells(Grid(10, 4), [0, 9], [0, 9])
+
+
+def block_arrays(value=7):
+    layer = np.full((40, 40), value, dtype=np.uint8)
+    return {"image": np.stack([layer] * 3), "coverage": layer}
+
+
+@pytest.fixture
+def cube(tmp_path):
+    return Cube.create(tmp_path / "cube.zarr", EXTENT, {"title": "test"})
+
+
+def test_plain_xarray_finds_crs_transform_and_pixels(cube):
+    cube.write_block(1, 2, block_arrays())
+    plain = xr.open_datatree(cube.path, engine="zarr", consolidated=False, decode_coords="all")
+    pixels = plain["pixels"].to_dataset()
+    assert pixels.rio.crs.to_epsg() == 3035
+    assert pixels.rio.transform() == EXTENT.transform
+    assert pixels["image"].rio.bounds() == pytest.approx(EXTENT.bounds)
+    y, x = EXTENT.block_slices(1, 2)
+    assert (pixels["image"].values[:, y, x] == 7).all()
+    assert pixels["image"].values.sum() == 7 * 3 * 1600
+    centre = pixels["coverage"].sel(x=2 * 800 + 10, y=-800 - 10)
+    assert int(centre) == 7
+
+
+def test_our_opening_is_lazy_with_a_chunk_a_block(cube):
+    tree = open_cube(cube.path)
+    assert tree["pixels"]["image"].chunks == ((3,), (40,) * 3, (40,) * 3)
+    assert tree.attrs["title"] == "test"
+    assert tree["pixels"].attrs["pixels_per_cell"] == 10
+
+
+def test_a_block_is_a_shard_and_a_cell_an_inner_chunk(cube):
+    array = zarr.open_group(cube.path)["pixels/image"]
+    assert array.shards == (3, 40, 40)
+    assert array.chunks == (3, 10, 10)
+
+
+def test_cells_where_nobody_lives_cost_no_bytes(cube, tmp_path):
+    def size():
+        files = (tmp_path / "cube.zarr/pixels/image").rglob("*")
+        return sum(p.stat().st_size for p in files if p.is_file() and p.name != "zarr.json")
+
+    rng = np.random.default_rng(0)
+    image = np.zeros((3, 40, 40), dtype=np.uint8)
+    image[:, :10, :10] = rng.integers(1, 255, (3, 10, 10))
+    cube.write_block(0, 0, {"image": image})
+    one = size()
+    assert 300 < one < 900
+    cube.write_block(0, 0, {"image": image})
+    assert size() == one
+
+
+def test_a_block_rewritten_is_identical(cube, tmp_path):
+    cube.write_block(0, 1, block_arrays(3))
+    shard = next(p for p in (tmp_path / "cube.zarr/pixels/image").rglob("c/**/*") if p.is_file())
+    before = shard.read_bytes()
+    cube.write_block(0, 1, block_arrays(3))
+    assert shard.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arrays", "at"),
+    [
+        ({"image": np.zeros((3, 40, 39), np.uint8)}, (0, 0)),
+        ({"image": np.zeros((40, 40), np.uint8)}, (0, 0)),
+        ({"coverage": np.zeros((40, 40), np.int64)}, (0, 0)),
+        ({"depth": np.zeros((40, 40), np.uint8)}, (0, 0)),
+        (block_arrays(), (3, 0)),
+    ],
+)
+def test_what_is_not_a_whole_block_is_refused_before_a_byte(cube, arrays, at):
+    with pytest.raises(GridMismatchError, match="block"):
+        cube.write_block(*at, {"coverage": block_arrays()["coverage"], **arrays})
+    assert not open_cube(cube.path)["pixels"]["coverage"].values.any()
+
+
+def test_other_things_are_not_cubes(cube, tmp_path):
+    with pytest.raises(MissingInputError, match="no cube at"):
+        Cube.open(tmp_path / "nothing.zarr")
+    zarr.open_group(tmp_path / "other.zarr", mode="w")
+    with pytest.raises(FormatError, match="version None"):
+        Cube.open(tmp_path / "other.zarr")
+    zarr.open_group(cube.path, mode="r+").attrs["sesgrid_cube_version"] = 99
+    with pytest.raises(FormatError, match="version 99"):
+        open_cube(cube.path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("precious")
+    with pytest.raises(FormatError, match="move it away"):
+        Cube.create(tmp_path / "folder", EXTENT, {})
+    assert (tmp_path / "folder" / "thesis.txt").exists()
+
+
+def test_another_grid_is_refused(cube):
+    Cube.open(cube.path).require(EXTENT)
+    with pytest.raises(GridMismatchError, match="another grid"):
+        Cube.open(cube.path).require(Extent.of_cells(Grid(20, 4), [0], [0]))
+
+
+def test_sealed_cells_lie_on_the_200_m_grid(cube):
+    table = cells(2).assign(p=[0.1, 0.2, 0.3, None])
+    table["row"] -= table["row"].min() - 3
+    table["col"] -= table["col"].min() - 5
+    cube.seal(table, ["p"], {"sealed": "yes"})
+    tree = open_cube(cube.path)
+    p = tree["cells"]["p"]
+    assert p.shape == (12, 12)
+    np.testing.assert_array_equal(p.values[3:5, 5:7], [[0.1, 0.2], [0.3, np.nan]])
+    assert np.isfinite(p.values).sum() == 3
+    assert tree["cells"].to_dataset().rio.transform().a == 200
+    assert tree.attrs["sealed"] == "yes"
+    np.testing.assert_array_equal(tree["cells"]["x"].values[5], 5 * 200 + 100)
+
+
+def test_a_lazy_mosaic_is_written_as_it_computes(tmp_path):
+    table = cells(3)
+    pixels = mosaic(table, tiles(around(6)), FakeReader(), pixels_per_cell=20, cells_per_block=2)
+    cube = write_cube(pixels, tmp_path / "cube.zarr")
+    stored = open_cube(cube.path)["pixels"].to_dataset()
+    loaded = pixels.compute()
+    for name in ("image", "coverage"):
+        np.testing.assert_array_equal(stored[name].values, loaded[name].values)
+    assert not stored["landcover"].values.any()
+    assert stored.rio.transform() == loaded.rio.transform()

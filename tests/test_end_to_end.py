@@ -1,0 +1,243 @@
+"""A whole run on a tiny synthetic city, through the command line; then again, changed, and broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import sesgrid
+from sesgrid.grid import rowcol_of_ids
+from sesgrid.run.cli import main
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = """
+[grid]
+pixels_per_cell = 32
+cells_per_block = 4
+[cells]
+classes = 3
+folds = 2
+[train]
+protocol = "scratch"
+epochs = 2
+[analyse]
+bootstrap = 200
+[cluster]
+workers = 1
+threads = 2
+"""
+
+
+@dataclass
+class Ville:
+    folder: Path
+    city: object
+
+    @property
+    def toml(self) -> Path:
+        return self.folder / "city.toml"
+
+    @property
+    def result(self) -> Path:
+        return self.folder / "result"
+
+    def configure(self, *changes: tuple[str, str], landcover: bool = True) -> None:
+        text = "\n".join(
+            [
+                'name = "Tiny"',
+                'output = "result"',
+                "[sources]",
+                f'census = "{self.city.census}"',
+                f'ortho = "{self.city.ortho}"',
+                f'landcover = "{self.city.landcover}"' if landcover else "",
+                SETTINGS,
+            ]
+        )
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        self.toml.write_text(text)
+
+    def sesgrid(self, command: str = "run", status: int = 0) -> str:
+        result = CliRunner().invoke(main, [command, str(self.toml)])
+        shown = result.output + (str(result.exception) if result.exception else "")
+        assert result.exit_code == status, shown
+        return result.output
+
+
+@pytest.fixture(scope="module")
+def ville(tmp_path_factory) -> Ville:
+    folder = tmp_path_factory.mktemp("ville")
+    city = sesgrid.write_city(folder / "data", cells=8, seed=3, imputed_share=0.2)
+    v = Ville(folder, city)
+    v.configure()
+    v.sesgrid()
+    return v
+
+
+def test_the_results_are_what_their_names_promise(ville):
+    metrics = json.loads((ville.result / "metrics.json").read_text())
+    for name in (
+        "pearson_r",
+        "pearson_r_colour_baseline",
+        "accuracy",
+        "accuracy_within_one",
+        "mae",
+    ):
+        assert isinstance(metrics[name], float), name
+    assert len(metrics["folds"]) == 2
+    assert metrics["run"]["protocol"] == "scratch"
+    activation = pd.read_csv(ville.result / "activation.csv")
+    assert {
+        "prediction", "landcover_class", "n_cells", "activation_ratio", "ci_low", "ci_high",
+        "probability", "probability_ci_low", "probability_ci_high",
+    } <= set(activation)  # fmt: skip
+    cells = gpd.read_parquet(ville.result / "cells.parquet")
+    assert cells.crs.to_epsg() == 3035
+    assert cells.index.name == "cell_id" or "cell_id" in cells
+    wanted = ["income", "ses_true", "ses_predicted", "p", "fold", "model_id", "imputed", "coverage"]
+    assert set(wanted) <= set(cells)
+    assert cells["ses_predicted"].between(1, 3).all()
+    assert cells["coverage"].between(0.999, 1).all()
+    page = (ville.result / "report.html").read_text()
+    assert "Tiny" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_every_cell_is_predicted_by_a_model_that_did_not_see_it(ville):
+    cells = gpd.read_parquet(ville.result / "cells.parquet")
+    assert (cells["model_id"] == [f"Tiny-fold{f}" for f in cells["fold"]]).all()
+    for card in sorted((ville.result / "models").glob("fold-*.json")):
+        assert json.loads(card.read_text())["n_classes"] == 3
+    from sesgrid.run.config import load_config
+    from sesgrid.run.stages import protocol_of
+    from sesgrid.run.workspace import Workspace, load_table
+    from sesgrid.stages.train import plan_folds
+
+    table = load_table(Workspace(ville.result).table("mosaic"))
+    for fold in plan_folds(table, "models", protocol_of(load_config(ville.toml))):
+        seen = {tuple(rc) for rc in fold.cells.tolist()}
+        tested = cells[cells["model_id"] == fold.model_id]
+        assert not seen & {tuple(rc) for rc in rowcol_of_ids(tested.index).tolist()}
+        assert not table.loc[table["imputed"].fillna(False).astype(bool), "labelled"].any()
+
+
+def test_the_cube_and_the_python_api_hold_the_same_bytes(ville):
+    tree = sesgrid.open_cube(ville.result / "cube.zarr")
+    pixels = tree["pixels"].to_dataset()
+    census = sesgrid.read_filosofi(ville.city.census)
+    cells = sesgrid.cells(census, city="Tiny", classes=3, folds=2, cells_per_block=4)
+    tiles = sesgrid.read_ortho(ville.city.ortho)
+    drawn = sesgrid.mosaic(
+        cells, tiles, sesgrid.RasterReader(), pixels_per_cell=32, cells_per_block=4
+    )
+    land = sesgrid.read_urban_atlas(ville.city.landcover)
+    drawn["landcover"] = sesgrid.landcover(drawn, cells, land)
+    loaded = drawn.compute(scheduler="threads")
+    for name in ("image", "coverage", "landcover"):
+        np.testing.assert_array_equal(pixels[name].values, loaded[name].values)
+    assert loaded["landcover"].values.any()
+    models = {
+        ref.model_id: ref
+        for ref in map(sesgrid.ModelRef.open, sorted((ville.result / "models").glob("*.keras")))
+    }
+    predicted = sesgrid.predict(cells, loaded, models)
+    stored = gpd.read_parquet(ville.result / "cells.parquet").reindex(predicted.index)
+    np.testing.assert_allclose(predicted["p"], stored["p"], rtol=1e-5)
+    sums = sesgrid.explain(predicted, loaded, models, sesgrid.class_names())
+    rows = pd.read_parquet(ville.result / "work" / "explain.parquet").set_index("cell_id")
+    rows = rows.reindex(sums["cell"].values)
+    for name in ("low", "high"):
+        ours = sums["activation"].sel(map=name).values
+        np.testing.assert_allclose(ours, rows[[f"{name}_{c}" for c in range(20)]], rtol=1e-3)
+    assert (sums["area"].sum("landcover_class") == 32 * 32).all()
+    assert (ours.sum() > 0) or (sums["activation"].sel(map="low").values.sum() > 0)
+    sealed = tree["cells"]["ses_predicted"].values
+    assert np.isfinite(sealed).sum() == len(stored)
+
+
+def test_a_finished_run_is_not_done_again_and_a_change_redoes_what_depends_on_it(ville):
+    before = {p: p.stat().st_mtime_ns for p in ville.result.rglob("*") if p.is_file()}
+    said = ville.sesgrid()
+    assert said.count("up to date") == 8
+    assert before == {p: p.stat().st_mtime_ns for p in ville.result.rglob("*") if p.is_file()}
+    ville.configure(("bootstrap = 200", "bootstrap = 300"))
+    said = ville.sesgrid()
+    assert said.count("up to date") == 6
+    assert "analyse: analyse.bootstrap changed from 200 to 300" in said
+    assert "report: stage analyse changed" in said
+    (ville.result / "report.html").unlink()
+    said = ville.sesgrid()
+    assert "report: output report.html is missing" in said
+    assert said.count("up to date") == 7
+    ville.configure()
+    ville.sesgrid()
+
+
+def test_an_interrupted_stage_goes_on_where_it_stopped(ville):
+    record = ville.result / "work" / "stages" / "mosaic.json"
+    kept = record.read_text()
+    cube = {
+        p: p.stat().st_mtime_ns
+        for p in (ville.result / "cube.zarr" / "pixels" / "image").rglob("c/*")
+    }
+    record.unlink()
+    said = ville.sesgrid("mosaic")
+    assert "mosaic: not done yet" in said
+    assert f"blocks resumed: {json.loads(kept)['summary']['blocks']}" in said
+    assert cube == {p: p.stat().st_mtime_ns for p in cube}
+
+
+def test_a_truncated_tile_is_listed_and_the_run_goes_on(ville, tmp_path):
+    broken = Ville(tmp_path, ville.city)
+    ortho = tmp_path / Path(ville.city.ortho).name
+    shutil.copytree(ville.city.ortho, ortho)
+    tile = sorted(ortho.rglob("*.jp2"))[5]
+    tile.write_bytes(tile.read_bytes()[: tile.stat().st_size // 2])
+    broken.configure((str(ville.city.ortho), str(ortho)))
+    said = broken.sesgrid("mosaic", status=1)
+    assert tile.name in said
+    assert "read failures" in said
+    coverage = sesgrid.open_cube(broken.result / "cube.zarr")["pixels"]["coverage"].values
+    assert (coverage == 3).sum() > 100
+    assert (coverage == 1).sum() > 10 * (coverage == 3).sum()
+    # fresh the second time, and still not a success
+    said = broken.sesgrid("mosaic", status=1)
+    assert "mosaic: up to date" in said
+    assert tile.name in said
+
+
+def test_without_land_cover_the_report_says_so(ville, tmp_path):
+    bare = Ville(tmp_path, ville.city)
+    bare.configure(landcover=False)
+    shutil.copytree(ville.result / "models", bare.result / "models")
+    said = bare.sesgrid()
+    assert "none given" in said
+    assert pd.read_csv(bare.result / "activation.csv").empty
+    assert "land cover" in (bare.result / "report.html").read_text().lower()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("folds = 2", "folds = 40"), "40 folds × 3 classes need at least 120"),
+        (("classes = 3", "clases = 3"), "did you mean 'classes'"),
+        (('protocol = "scratch"', 'protocol = "fast"'), "train.protocol"),
+    ],
+)
+def test_what_cannot_run_says_why_and_leaves_nothing(ville, tmp_path, change, message):
+    bad = Ville(tmp_path, ville.city)
+    bad.configure(change)
+    said = bad.sesgrid(status=2)
+    assert message in said
+    assert "Traceback" not in said
+    assert not (bad.result / "report.html").exists()

@@ -1,0 +1,165 @@
+"""The network, the binomial layer, and guided Grad-CAM against the formulas written naively."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from sesgrid.errors import ConfigError, ModelMismatchError, SesgridWarning
+from sesgrid.kernels.binomial import (
+    binomial_log_probabilities,
+    binomial_probabilities,
+    log_binomials,
+)
+from sesgrid.kernels.network import BinomialLayer, NetworkSpec, build_network
+from sesgrid.kernels.saliency import Explainer
+
+
+@given(logit=st.floats(-30, 30), k=st.integers(2, 9))
+def test_binomial_is_scipys(logit, k):
+    p = 1 / (1 + np.exp(-logit))
+    ours = binomial_probabilities(np.array(logit), k)
+    np.testing.assert_allclose(ours, binom.pmf(np.arange(k), k - 1, p), rtol=1e-6, atol=1e-12)
+    assert ours.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_the_layer_is_the_kernel_and_never_saturates():
+    logit = np.array([[-200.0], [-3.0], [0.0], [2.5], [300.0]], dtype=np.float32)
+    layer = BinomialLayer(5)
+    ours = layer(logit).numpy()
+    np.testing.assert_allclose(
+        ours, binomial_log_probabilities(logit[:, 0], 5), rtol=1e-5, atol=1e-9
+    )
+    x = tf.constant(logit)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = -layer(x)[:, 0]
+    assert np.isfinite(tape.gradient(loss, x).numpy()).all()
+    again = BinomialLayer.from_config(layer.get_config())
+    np.testing.assert_array_equal(again(logit).numpy(), ours)
+
+
+def test_one_class_is_no_classification():
+    with pytest.raises(ConfigError, match="at least 2"):
+        log_binomials(1)
+
+
+def test_network_is_the_studys(networks):
+    spec, (model, _) = networks
+    assert model.input_shape == (None, 64, 64, 3)
+    assert model.output_shape == (None, 5)
+    names = [layer.name for layer in model.layers]
+    assert names.index("top_activation") < names.index("max_pool") < names.index("average_pool")
+    assert model.get_layer("max_pool").padding == "same"
+    momenta = {x.momentum for x in model.layers if isinstance(x, keras.layers.BatchNormalization)}
+    assert momenta == {0.8}
+    assert spec.n_classes == 5
+    with pytest.raises(ConfigError, match="at least 32 px"):
+        build_network(NetworkSpec(16, 5))
+
+
+def test_missing_imagenet_weights_are_said_plainly(monkeypatch):
+    real = keras.applications.EfficientNetB0
+
+    def offline(*args, weights=None, **kwargs):
+        if weights == "imagenet":
+            raise OSError("no route to host")
+        return real(*args, weights=weights, **kwargs)
+
+    monkeypatch.setattr(keras.applications, "EfficientNetB0", offline)
+    with pytest.warns(SesgridWarning, match="random weights"):
+        build_network(NetworkSpec(32, 3), "imagenet")
+
+
+def test_a_weight_file_is_loaded_and_a_wrong_one_refused(tmp_path):
+    source = keras.applications.EfficientNetB0(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
+    file = tmp_path / "backbone.weights.h5"
+    source.save_weights(file)
+    model = build_network(NetworkSpec(32, 3), str(file))
+    np.testing.assert_array_equal(
+        model.get_layer("top_conv").kernel.numpy(), source.get_layer("top_conv").kernel.numpy()
+    )
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(file)
+    with pytest.raises(ModelMismatchError, match=r"backbone\.weights\.h5"):
+        build_network(NetworkSpec(32, 3), str(file))
+
+
+def naive_guided_gradcam(model, image, k):
+    """Preset "paper" of class k for one image, from the formulas, one class at a time."""
+
+    @tf.custom_gradient
+    def guided(x):
+        y = x * tf.sigmoid(x)
+
+        def grad(dy):
+            slope = tf.sigmoid(x) * (1 + x * (1 - tf.sigmoid(x)))
+            return dy * slope * tf.cast(dy > 0, x.dtype) * tf.cast(y > 0, x.dtype)
+
+        return y, grad
+
+    def clone(layer):
+        if isinstance(layer, keras.layers.Activation) and "silu" in layer.activation.__name__:
+            return keras.layers.Lambda(guided, name=layer.name)
+        return type(layer).from_config(layer.get_config())
+
+    gated = keras.models.clone_model(model, clone_function=clone)
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.Dropout):
+            gated.get_layer(layer.name).set_weights(layer.get_weights())
+    x = tf.constant(image[None])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        probability = tf.exp(gated(x)[0, k])
+    backprop = tf.reduce_sum(tf.abs(tape.gradient(probability, x)), -1)[0].numpy()
+    both = keras.Model(model.inputs, [model.get_layer("top_activation").output, model.output])
+    with tf.GradientTape() as tape:
+        features, output = both(x)
+        probability = tf.exp(output[0, k])
+    weights = tf.reduce_mean(tape.gradient(probability, features), (1, 2))
+    cam = tf.nn.relu(tf.reduce_sum(weights[:, None, None] * features, -1, keepdims=True))
+    return tf.image.resize(cam, image.shape[:2])[0, ..., 0].numpy() * backprop
+
+
+def test_one_pass_gives_the_maps_of_the_formulas(networks):
+    _, models = networks
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    explainer = Explainer(models[0])
+    drawn = 0
+    for model in models:  # one explainer serves every model of the architecture
+        logit, maps = explainer.explain(explainer.weights_of(model), images)
+        np.testing.assert_allclose(
+            binomial_log_probabilities(logit, 5), model(images).numpy(), rtol=1e-4, atol=1e-4
+        )
+        np.testing.assert_allclose(
+            explainer.logit(explainer.weights_of(model), images), logit, rtol=1e-4, atol=1e-5
+        )
+        for i, image in enumerate(images):
+            for m, k in enumerate((0, 4)):
+                naive = naive_guided_gradcam(model, image, k)
+                if not naive.any():
+                    assert not maps[i, m].any()
+                    continue
+                drawn += 1
+                # the factor P'(k) cancels: compare shares
+                ours = maps[i, m] / maps[i, m].sum(dtype=np.float64)
+                np.testing.assert_allclose(
+                    ours, naive / naive.sum(dtype=np.float64), rtol=2e-3, atol=1e-7
+                )
+    assert drawn >= 2
+    assert (maps >= 0).all()
+
+
+def test_another_architecture_is_refused(networks):
+    _, (model, _) = networks
+    explainer = Explainer(model)
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ModelMismatchError, match="architecture"):
+        explainer.weights_of(other)

@@ -1,0 +1,164 @@
+"""The run's configuration, freshness, parts and batches."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pandas as pd
+import pytest
+
+from sesgrid.errors import ConfigError, FormatError, MissingInputError
+from sesgrid.run.config import load_config
+from sesgrid.run.freshness import StageRecord, fingerprint, key_of
+from sesgrid.store.parts import Parts, write_atomically
+
+MINIMAL = """
+name = "Ville"
+output = "out"
+[sources]
+census = "census.csv"
+ortho = "ortho"
+"""
+
+
+@pytest.fixture
+def toml(tmp_path):
+    (tmp_path / "census.csv").touch()
+    (tmp_path / "ortho").mkdir()
+    (tmp_path / "weights.h5").touch()
+
+    def write(text):
+        path = tmp_path / "city.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_paths_are_relative_to_the_file_and_defaults_are_the_studys(toml, tmp_path, monkeypatch):
+    path = toml(MINIMAL)
+    monkeypatch.chdir("/")
+    config = load_config(path)
+    assert config.sources.census == tmp_path / "census.csv"
+    assert config.sources.ortho == [tmp_path / "ortho"]
+    assert config.output == tmp_path / "out"
+    assert (config.grid.pixels_per_cell, config.cells.classes, config.cells.folds) == (800, 5, 5)
+    assert config.train.protocol == "paper"
+    several = load_config(toml(MINIMAL.replace('"ortho"', '["ortho", "."]')))
+    assert several.sources.ortho == [tmp_path / "ortho", tmp_path]
+    weights = load_config(toml(MINIMAL + '[train]\nweights = "weights.h5"\n'))
+    assert weights.train.weights == str(tmp_path / "weights.h5")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            MINIMAL + "[grid]\npixel_per_cell = 100\n",
+            "'grid.pixel_per_cell': did you mean 'pixels_per_cell'",
+        ),
+        (MINIMAL + "[gird]\n", "'gird': did you mean 'grid'"),
+        (MINIMAL + "[explain]\nzzz = 1\n", "'explain.zzz': known keys: preset"),
+        (MINIMAL.replace('name = "Ville"\n', ""), "missing key 'name'"),
+        (MINIMAL + "[grid]\npixels_per_cell = 0\n", "'grid.pixels_per_cell': .*received 0"),
+        (MINIMAL + '[grid]\npixels_per_cell = "many"\n', "received 'many'"),
+        (MINIMAL + '[cells]\nrule = "near"\n', "'cells.rule': .*received 'near'"),
+        (MINIMAL.replace('"Ville"', '"../Ville"'), "'name'"),
+        ("name = ", "not valid TOML"),
+    ],
+)
+def test_bad_settings_name_the_key(toml, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(toml(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MINIMAL.replace("census.csv", "gone.csv"), r"sources.census: .*gone.csv does not exist"),
+        (MINIMAL.replace('ortho = "ortho"', 'ortho = ["ortho", "gone"]'), "sources.ortho: .*gone"),
+        (MINIMAL + 'landcover = "gone.gpkg"\n', "sources.landcover: .*gone.gpkg"),
+        (MINIMAL + '[train]\nweights = "gone.h5"\n', "train.weights: .*gone.h5"),
+    ],
+)
+def test_missing_files_are_named(toml, text, message):
+    with pytest.raises(MissingInputError, match=message):
+        load_config(toml(text))
+
+
+def test_missing_configuration(tmp_path):
+    with pytest.raises(MissingInputError, match="no configuration at"):
+        load_config(tmp_path / "gone.toml")
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_config(tmp_path)
+
+
+def test_fingerprints_follow_content_not_order(tmp_path):
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "a").write_text("1")
+    (folder / "b").write_text("2")
+    before = fingerprint(folder)
+    assert before == fingerprint(folder)
+    assert fingerprint(folder / "a") != fingerprint(folder / "b")
+    os.utime(folder / "b", ns=(1, 1))
+    changed = fingerprint(folder)
+    assert changed != before
+    (folder / "a.md5").write_text("x")
+    assert fingerprint(folder) != changed
+
+
+def test_a_record_tells_what_changed(tmp_path):
+    record = StageRecord(tmp_path / "deep" / "mosaic.json")
+    facts = {"grid.pixels_per_cell": 128, "input ortho": {"a": "1"}, "stage cells": "k"}
+    output = tmp_path / "cube"
+    assert record.reasons(facts, []) == ["not done yet"]
+    record.write(facts, {"blocks": 3})
+    assert record.reasons(facts, []) == []
+    assert record.reasons(facts, [output]) == ["output cube is missing"]
+    changed = {**facts, "grid.pixels_per_cell": 160, "input ortho": {"a": "2"}}
+    assert record.reasons(changed, []) == [
+        "grid.pixels_per_cell changed from 128 to 160",
+        "input ortho changed",
+    ]
+    assert record.read()["key"] == key_of(facts)
+    record.forget()
+    assert record.reasons(facts, []) == ["not done yet"]
+    record.path.write_text("{half")
+    assert record.reasons(facts, []) == ["not done yet"]
+
+
+def test_parts_are_ours_only_with_our_key(tmp_path):
+    parts = Parts(tmp_path, "key-1")
+    rows = pd.DataFrame({"cell_id": ["a", "b"], "coverage": [1.0, 0.5]})
+    parts.write(0, rows, {"errors": ["tile x"]})
+    parts.write(1, rows, {"errors": []})
+    table, records = parts.read(2)
+    assert len(table) == 4
+    assert records[0]["errors"] == ["tile x"]
+    other = Parts(tmp_path, "key-2")
+    assert other.record(0) is None
+    with pytest.raises(FormatError, match="part-000000"):
+        other.read(1)
+    parts.clear(1)
+    assert not parts.path(1).exists()
+    assert parts.path(0).exists()
+    other.clear(1)
+    assert not parts.path(0).exists()
+    parts.path(0).write_bytes(b"PAR1")
+    with pytest.raises(FormatError, match="not a readable part"):
+        parts.record(0)
+
+
+def test_a_file_is_whole_or_absent(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    write_atomically(path, "first")
+
+    def full(fd):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomically(path, json.dumps({"second": 1}))
+    assert path.read_text() == "first"
