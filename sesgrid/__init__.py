@@ -35,6 +35,7 @@ _HOMES = {
     "mosaic": "sesgrid.stages.mosaic",
     "landcover": "sesgrid.stages.landcover",
     "train": "sesgrid.stages.train",
+    "protocol_named": "sesgrid.stages.protocol",
     "predict": "sesgrid.stages.predict",
     "explain": "sesgrid.stages.explain",
     "explain_maps": "sesgrid.stages.explain",

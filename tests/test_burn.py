@@ -108,7 +108,11 @@ DEGENERATE = {
     "touches itself": [(2, 2), (8, 2), (8, 8), (5, 2), (2, 8)],
     "repeated points": [(2.5, 2.5)] * 5 + [(8.5, 2.5)] * 3 + [(8.5, 8.5), (2.5, 8.5)],
     "pivot vertex twice": [(5.5, 9.5), (9, 3), (2, 3.5), (5.5, 9.5), (1.5, 9.5), (1, 1)],
-    "pivot closer than OGR's epsilon": [(5, 9.5), (5.000001, 9.5), (2, 9.5), (2, 2), (5, 2)],
+    # the turn at the lowest vertex contradicts the area; OGR does not trust it below 1e-5
+    "kink at the pivot": [
+        *[(2, 11.5), (8, 11.5), (8, 12.2), (10, 13.6), (10 - 1e-6, 13.6 - 1e-7)],
+        *[(10, 7.5), (2, 7.5)],
+    ],
     "left of the raster": [(-9, 2), (-3, 2), (-3, 9)],
     "right of the raster": [(30, 2), (35, 2), (30, 9)],
     "above": [(2, -9), (8, -9), (5, -2)],

@@ -167,7 +167,7 @@ def _ragged(geoms: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
     while (kinds > _POLYGON).any():  # one level of nesting a turn
         geoms, parent = shapely.get_parts(geoms, return_index=True)
         owner, kinds = owner[parent], shapely.get_type_id(geoms)
-    polygonal = (kinds == _POLYGON) & ~shapely.is_empty(geoms)
+    polygonal = kinds == _POLYGON
     if not polygonal.all():
         geoms, owner = geoms[polygonal], owner[polygonal]
     rings, polygon_of = shapely.get_rings(geoms, return_index=True)

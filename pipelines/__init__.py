@@ -1,0 +1,1 @@
+"""The Dask jobs by name; each is a short script over the same stages as `sesgrid run`."""

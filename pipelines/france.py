@@ -1,0 +1,45 @@
+"""All of France: every département's TOML in a folder, explained with the model of one city.
+
+``python -m pipelines.france departements/ --model build/paris/models/fold-0.keras``
+
+One cube per département: blocks are anchored to the projection's origin, so the cubes join without
+a gap. A département that fails is reported at the end and the others go on; run it again to do what is left.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from sesgrid.errors import SesgridError
+from sesgrid.run.cluster import connected
+from sesgrid.run.config import load_config
+from sesgrid.run.engine import run_stages
+from sesgrid.run.region import explain_with
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--scheduler", metavar="ADDRESS")
+def main(folder: Path, model: Path, scheduler: str | None) -> None:
+    """Explain every TOML in FOLDER."""
+    failed = []
+    configs = [(path, load_config(path)) for path in sorted(folder.glob("*.toml"))]
+    for path, settings in configs:
+        click.echo(f"== {path.name}")
+        try:
+            with connected(settings.cluster, scheduler) as client:
+                run_stages(settings, client, "landcover", click.echo)
+                explain_with(settings, client, model)
+        except SesgridError as error:
+            failed.append(f"{path.name}: {error}")
+    for line in failed:
+        click.echo(f"failed: {line}", err=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
