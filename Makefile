@@ -14,7 +14,7 @@ demo: $(VENV)/.package  ## draw a synthetic city and run the main job on it
 	$(BIN)/sesgrid run build/city/city.toml
 
 test: $(VENV)/.test     ## run the tests, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	NUMBA_JIT_COVERAGE=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 test-fast: $(VENV)/.test  ## run the tests that take less than a few seconds each
 	$(BIN)/python -m pytest -m "not slow"

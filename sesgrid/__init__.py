@@ -4,8 +4,8 @@ Data flow one way, and the stages read in that order::
 
     sources → cells → mosaic → landcover → train → predict → explain → analyse → report
 
-Every stage is a function from xarray / GeoDataFrame to xarray / GeoDataFrame. Names are imported when they are first
-used, so that reading a census file does not load TensorFlow.
+Every stage is a function from xarray / GeoDataFrame to xarray / GeoDataFrame. Names are imported
+when they are first used, so that reading a census file does not load TensorFlow.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def test_a_silent_scheduler_is_an_error_with_advice(monkeypatch):
 
     monkeypatch.setattr("sesgrid.run.cluster.Client", impatient)
     with (
-        pytest.raises(ConfigError, match="no Dask scheduler answers at 'tcp://127.0.0.1:1'"),
+        pytest.raises(ConfigError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:1'"),
         connected(ClusterSettings(), "tcp://127.0.0.1:1"),
     ):
         pass

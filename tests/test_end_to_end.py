@@ -226,6 +226,29 @@ def test_without_land_cover_the_report_says_so(ville, tmp_path):
     assert "land cover" in (bare.result / "report.html").read_text().lower()
 
 
+def test_the_pipelines_do_what_the_command_line_does(ville):
+    from pipelines import build_cube, explain_region, france, train_city
+
+    for job in (build_cube, train_city):
+        result = CliRunner().invoke(job.main, [str(ville.toml)])
+        assert result.exit_code == 0, result.output
+        assert "mosaic: up to date" in result.output
+    model = ["--model", str(ville.result / "models" / "fold-1.keras")]
+    for job, where in ((explain_region, ville.toml), (france, ville.toml.parent)):
+        result = CliRunner().invoke(job.main, [str(where), *model])
+        assert result.exit_code == 0, result.output
+        region = gpd.read_parquet(ville.result / "region.parquet")
+        assert (region["model_id"] == "Tiny-fold1").all()
+        own = gpd.read_parquet(ville.result / "cells.parquet").reindex(region.index)
+        same = own["model_id"] == "Tiny-fold1"
+        np.testing.assert_allclose(region["p"][same], own["p"][same], rtol=1e-5)
+        assert same.any()
+        assert not same.all()
+        areas = region[[f"area_{c}" for c in range(20)]].sum(axis=1)
+        assert (areas == 32 * 32).all()
+        (ville.result / "region.parquet").unlink()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

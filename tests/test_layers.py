@@ -44,7 +44,7 @@ def test_imports_go_one_way(layer):
     assert files
     for path in files:
         names = imports(path)
-        own = {(n.split(".") + [""])[1] for n in names if n.split(".")[0] == "sesgrid"}
+        own = {[*n.split("."), ""][1] for n in names if n.split(".")[0] == "sesgrid"}
         assert own <= ALLOWED[layer], f"{path.name} imports {own - ALLOWED[layer]}"
         outside = {n.split(".")[0] for n in names}
         assert not outside & FORBIDDEN_OUTSIDE.get(layer, set()), path.name

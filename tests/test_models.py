@@ -34,7 +34,7 @@ def test_card_and_weights_belong_together(networks, tmp_path):
     with pytest.raises(ModelMismatchError, match="do not belong together"):
         ModelRef.open(path)
     path.with_suffix(".json").unlink()
-    with pytest.raises(MissingInputError, match="fold-0.json is missing"):
+    with pytest.raises(MissingInputError, match=r"fold-0\.json is missing"):
         ModelRef.open(path)
 
 

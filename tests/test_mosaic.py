@@ -63,10 +63,10 @@ def tiles(names, year=2019, res=RES):
         size = SIZE * res
         footprint = gpd.GeoSeries([box(left, top - size, left + size, top)], crs=2154).to_crs(3035)
         rows.append(
-            dict(
-                path=name, crs="EPSG:2154", resolution_m=res, year=year, left=left, top=top,
-                width=SIZE, height=SIZE, geometry=footprint.iloc[0],
-            )
+            {
+                "path": name, "crs": "EPSG:2154", "resolution_m": res, "year": year, "left": left,
+                "top": top, "width": SIZE, "height": SIZE, "geometry": footprint.iloc[0],
+            }
         )  # fmt: skip
     return gpd.GeoDataFrame(rows, crs=3035)
 

@@ -16,7 +16,7 @@ from sesgrid.kernels.binomial import (
     binomial_probabilities,
     log_binomials,
 )
-from sesgrid.kernels.network import BinomialLayer, NetworkSpec, build_network
+from sesgrid.kernels.network import BinomialLayer, NetworkSpec, build_network, start_plain
 from sesgrid.kernels.saliency import Explainer
 
 
@@ -51,7 +51,7 @@ def test_one_class_is_no_classification():
 
 def test_network_is_the_studys(networks):
     spec, (model, _) = networks
-    assert model.input_shape == (None, None, None, 3)
+    assert model.input_shape == (None, 64, 64, 3)
     assert model.output_shape == (None, 5)
     names = [layer.name for layer in model.layers]
     assert names.index("top_activation") < names.index("max_pool") < names.index("average_pool")
@@ -163,3 +163,18 @@ def test_another_architecture_is_refused(networks):
     other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     with pytest.raises(ModelMismatchError, match="architecture"):
         explainer.weights_of(other)
+
+
+def test_a_plain_start_says_one_half_and_every_branch_is_silent(networks):
+    spec, _ = networks
+    model = start_plain(build_network(spec, None))
+    image = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    np.testing.assert_allclose(np.exp(model(image)), [[1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16]] * 2)
+    branches = [layer for layer in model.layers if layer.name.endswith("_add")]
+    assert len(branches) == 9
+    for branch in branches:
+        around = keras.Model(model.inputs, [branch.input, branch.output])
+        (shortcut, residual), out = around(image)
+        ends = [np.abs(np.asarray(t)).max() for t in (shortcut, residual)]
+        assert min(ends) == 0
+        assert np.isfinite(out).all()

@@ -18,7 +18,14 @@ from keras import layers, ops
 from sesgrid.errors import ConfigError, ModelMismatchError, SesgridWarning
 from sesgrid.kernels.binomial import log_binomials
 
-__all__ = ["FEATURES_LAYER", "LOGIT_LAYER", "BinomialLayer", "NetworkSpec", "build_network"]
+__all__ = [
+    "FEATURES_LAYER",
+    "LOGIT_LAYER",
+    "BinomialLayer",
+    "NetworkSpec",
+    "build_network",
+    "start_plain",
+]
 
 FEATURES_LAYER = "top_activation"
 """The last convolutional feature map of the backbone."""
@@ -39,7 +46,7 @@ class BinomialLayer(layers.Layer):
         self.n_classes = int(n_classes)
         self._log_binomials = log_binomials(self.n_classes).astype("float32")
 
-    def call(self, logit):  # type: ignore[no-untyped-def]
+    def call(self, logit):
         """Apply the layer."""
         k = ops.arange(self.n_classes, dtype="float32")
         log_p, log_q = ops.log_sigmoid(logit), ops.log_sigmoid(-logit)
@@ -92,8 +99,8 @@ def build_network(spec: NetworkSpec, weights: str | None = "imagenet") -> keras.
     """
     if spec.pixels_per_cell < 32:
         raise ConfigError(f"the network needs cells of at least 32 px, got {spec.pixels_per_cell}")
-    # fully convolutional: trained on crops, if the protocol says so, and run on whole cells
-    image = keras.Input((None, None, 3), name="image")
+    size = spec.pixels_per_cell
+    image = keras.Input((size, size, 3), name="image")
     backbone = _backbone(image, weights, spec.drop_connect_rate)
     x = backbone.get_layer(FEATURES_LAYER).output
     if spec.max_pool:
@@ -109,7 +116,22 @@ def build_network(spec: NetworkSpec, weights: str | None = "imagenet") -> keras.
     return model
 
 
-def _backbone(image, weights: str | None, drop_connect_rate: float) -> keras.Model:  # type: ignore[no-untyped-def]
+def start_plain(model: keras.Model) -> keras.Model:
+    """Make a randomly initialised network trainable on a few hundred cells.
+
+    The last batch normalisation of every residual branch starts at zero, so that the branches fade in
+    (Goyal et al. 2017, "Accurate, large minibatch SGD", §5.1), and the head starts at p = ½.
+    """
+    for layer in model.layers:
+        if layer.name.endswith("_add"):
+            gamma = model.get_layer(layer.name.removesuffix("_add") + "_project_bn").gamma
+            gamma.assign(ops.zeros_like(gamma))
+    kernel = model.get_layer(LOGIT_LAYER).kernel
+    kernel.assign(ops.zeros_like(kernel))
+    return model
+
+
+def _backbone(image, weights: str | None, drop_connect_rate: float) -> keras.Model:
     """EfficientNetB0 without top; Keras has no argument for the drop rate, so it is set after."""
 
     def build(initial: str | None) -> keras.Model:

@@ -35,15 +35,15 @@ PRESETS = ("paper",)
 class GuidedSwish(layers.Layer):
     """Swish whose gradient is gated: by its own sign, and by the sign of the activation."""
 
-    def call(self, x):  # type: ignore[no-untyped-def]
+    def call(self, x):
         """Apply swish; float ``(…)`` → ``(…)``."""
 
         @ops.custom_gradient
-        def swish(x):  # type: ignore[no-untyped-def]
+        def swish(x):
             s = ops.sigmoid(x)
             y = x * s
 
-            def grad(*args, upstream=None):  # type: ignore[no-untyped-def]
+            def grad(*args, upstream=None):
                 dy = args[0] if upstream is None else upstream
                 open_gate = ops.cast(ops.logical_and(dy > 0, y > 0), dy.dtype)
                 return dy * open_gate * (s + y * (1 - s))
@@ -124,16 +124,16 @@ class Explainer:
         logit, maps = self._explain(*weights, ops.convert_to_tensor(image))
         return ops.convert_to_numpy(logit), ops.convert_to_numpy(maps)
 
-    def _features(self, weights, image):  # type: ignore[no-untyped-def]
+    def _features(self, weights, image):
         return _stateless(self._trunk, weights, image)
 
-    def _logit_of(self, weights, features):  # type: ignore[no-untyped-def]
+    def _logit_of(self, weights, features):
         return _stateless(self._head, weights, features)[:, 0]
 
-    def _forward_pass(self, trunk, head, image):  # type: ignore[no-untyped-def]
+    def _forward_pass(self, trunk, head, image):
         return self._logit_of(head, self._features(trunk, image))
 
-    def _explain_pass(self, trunk, head, image):  # type: ignore[no-untyped-def]
+    def _explain_pass(self, trunk, head, image):
         features, to_image = vjp(lambda x: self._features(trunk, x), image)
         logit, to_features = vjp(lambda a: self._logit_of(head, a), features)
         gradient = to_features(ops.ones_like(logit))

@@ -14,9 +14,9 @@ from sesgrid import __version__
 from sesgrid.report import CellThumbnail, write_report
 from sesgrid.run.stages import Job, load_activation, load_models, protocol_of
 from sesgrid.run.workspace import load_table, save_table
-from sesgrid.sources import class_groups
+from sesgrid.sources import class_groups, class_names
 from sesgrid.stages.analyse import Findings, analyse
-from sesgrid.stages.explain import explain_maps
+from sesgrid.stages.explain import UNCLASSIFIED, explain_maps
 from sesgrid.store.cube import Cube
 from sesgrid.store.parts import write_atomically
 
@@ -25,19 +25,32 @@ __all__ = ["run_analyse", "run_report"]
 _GALLERY = 6
 """Cells shown with their activation."""
 
+_TABLES = ("activation", "pairs")
+"""Tables of the findings."""
+
 _SEALED = ("income", "individuals", "ses_true", "ses_predicted", "p", "fold", "coverage", "imputed")
 
 
 def run_analyse(job: Job) -> dict[str, Any]:
     """Predictions and class sums → metrics, findings, and the result files."""
     cells = load_table(job.files.table("predict"))
-    findings = _findings(job, cells)
-    colours = [c for c in cells if c.startswith("mean_")]
+    c = job.config
+    colours = [name for name in cells if name.startswith("mean_")]
+    findings = analyse(
+        cells,
+        load_activation(c, job.files) if c.sources.landcover is not None else None,
+        groups=class_groups(),
+        n_bootstrap=c.analyse.bootstrap,
+        seed=c.analyse.seed,
+        mean_colour=cells[colours],
+    )
     result = cells.drop(columns=colours)
     result.attrs = dict(cells.attrs)
     save_table(result, job.files.cells)
-    write_atomically(job.files.activation, findings.activation.to_csv(index=False))
-    write_atomically(job.files.pairs, findings.pairs.to_csv(index=False))
+    for name in _TABLES:
+        table = getattr(findings, name)
+        write_atomically(getattr(job.files, name), table.to_csv(index=False))
+        table.to_parquet(job.files.table(name))  # with its attributes, for the report
     write_atomically(
         job.files.metrics,
         json.dumps({**findings.metrics, "run": _named(job)}, indent=1, allow_nan=False),
@@ -69,18 +82,13 @@ def _named(job: Job) -> dict[str, Any]:
     }
 
 
-def _findings(job: Job, cells: gpd.GeoDataFrame) -> Findings:
-    c = job.config
-    colours = cells[[col for col in cells if col.startswith("mean_")]]
-    with_landcover = c.sources.landcover is not None
-    return analyse(
-        cells,
-        load_activation(c, job.files) if with_landcover else None,
-        groups=class_groups(),
-        n_bootstrap=c.analyse.bootstrap,
-        seed=c.analyse.seed,
-        mean_colour=colours,
-    )
+def _load_findings(job: Job) -> Findings:
+    """What `run_analyse` found."""
+    metrics = json.loads(job.files.metrics.read_text())
+    metrics.pop("run")
+    tables = {name: pd.read_parquet(job.files.table(name)) for name in _TABLES}
+    names = (UNCLASSIFIED, *class_names()) if job.config.sources.landcover is not None else ()
+    return Findings(metrics, **tables, landcover_classes=names, groups=class_groups())
 
 
 def run_report(job: Job) -> dict[str, Any]:
@@ -91,7 +99,7 @@ def run_report(job: Job) -> dict[str, Any]:
     write_report(
         job.files.report,
         cells,
-        _findings(job, cells),
+        _load_findings(job),
         title=f"Socioeconomic map of {c.name}",
         thumbnails=_thumbnails(job, cells),
         provenance={

@@ -1,7 +1,7 @@
 """Explain: guided Grad-CAM of every covered cell, summed per land-cover class.
 
-No map is ever kept: a task makes the maps of a batch, sums them over the class pixels at once and returns 2 × 20
-numbers a cell. No vector geometry is touched here.
+No map is ever kept: a task makes the maps of a batch, sums them over the class pixels at once and
+returns 2 × 20 numbers a cell. No vector geometry is touched here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import dask.array as da
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -19,17 +20,15 @@ from sesgrid.errors import GridMismatchError
 from sesgrid.grid import Extent
 from sesgrid.kernels.class_sums import class_areas, class_sums
 from sesgrid.kernels.device import batch_size_for
+from sesgrid.stages.evidence import UNCLASSIFIED
 from sesgrid.stages.mosaic import OBSERVED
 from sesgrid.stages.predict import CellTask, _sorted, by_model, place_cells, run_model
 from sesgrid.store.models import ModelRef
 
-__all__ = ["MAPS", "Explain", "activation_dataset", "explain", "explain_maps"]
+__all__ = ["MAPS", "UNCLASSIFIED", "Explain", "activation_dataset", "explain", "explain_maps"]
 
 MAPS = ("low", "high")
 """Maps of the lowest and the highest class, in this order."""
-
-UNCLASSIFIED = "unclassified"
-"""Name of class 0."""
 
 
 @dataclass(frozen=True)
@@ -163,14 +162,19 @@ class Maps:
         return out
 
 
+def _stack(maps: np.ndarray) -> np.ndarray:
+    return np.stack(list(maps))
+
+
 def explain_maps(
     cells: gpd.GeoDataFrame, pixels: xr.Dataset, models: Mapping[str, ModelRef]
 ) -> xr.DataArray:
     """The activation maps themselves, lazily: ``(cell, map, y, x)`` float32, at least 0."""
     size = Extent.from_attributes(pixels.attrs).grid.pixels_per_cell
     results = place_cells(Maps(batch_size_for(size)), cells, pixels, models, ["image"], "maps")
-    data = results.map_blocks(
-        lambda r: np.stack(list(r)),
+    data = da.map_blocks(
+        _stack,
+        results,
         dtype=np.float32,
         new_axis=[1, 2, 3],
         chunks=(results.chunks[0], (len(MAPS),), (size,), (size,)),

@@ -2,12 +2,13 @@
 
 Why the graph has this shape
 ----------------------------
-A national cube's bounding box holds 465,000 blocks, most of them sea, fields or abroad. A graph over that
-dense array would cost more in scheduling than the work itself. So a stage never sees the dense array:
-the caller lists the work (inhabited blocks, or inhabited cells) as frozen values, and `place` makes an
-array of *results* along that list, one dask chunk per group of items. Inputs that hold pixels are stacked along the same
-axis. Whatever needs pixels again (a lazy view, a write into the cube) maps over the results, and dask
-fuses it into the same task, so a block's pixels never leave the worker that made them.
+A national cube's bounding box holds 465,000 blocks, most of them sea, fields or abroad. A graph
+over that dense array would cost more in scheduling than the work itself. So a stage never sees the
+dense array: the caller lists the work (inhabited blocks, or inhabited cells) as frozen values, and
+`place` makes an array of *results* along that list, one dask chunk per group of items. Inputs that
+hold pixels are stacked along the same axis. Whatever needs pixels again (a lazy view, a write into
+the cube) maps over the results, and dask fuses it into the same task, so a block's pixels never
+leave the worker that made them.
 
 The Python API and the run engine call this same function; only what they do with the results differs.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -38,12 +39,9 @@ __all__ = [
 _NO_RESULTS = np.empty(0, dtype=object)
 
 
-class Stage(Protocol):
-    """What a worker runs: a small picklable value, called with a list of work items."""
-
-    def __call__(self, items: Sequence[Any], *inputs: np.ndarray) -> Sequence[Any]:
-        """One result per item; ``inputs[k][i]`` belongs to ``items[i]``."""
-        ...
+Stage = Callable[..., Sequence[Any]]
+"""What a worker runs: a small picklable value, called as ``stage(items, *inputs)`` with a list of
+work items and, per input, an array whose first axis runs along the items; one result per item."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +154,7 @@ def _run(items: np.ndarray, *inputs: np.ndarray, stage: Stage) -> np.ndarray:
 
 def map_results(results: da.Array, function: Callable[[Any], Any]) -> da.Array:
     """Apply a function to every result, in the task that made it."""
-    return results.map_blocks(_each, function, dtype=object, meta=_NO_RESULTS)
+    return da.map_blocks(_each, results, function, dtype=object, meta=_NO_RESULTS)
 
 
 def _each(results: np.ndarray, function: Callable[[Any], Any]) -> np.ndarray:
@@ -190,8 +188,9 @@ def lazy_pixels(
     data = {}
     for name, bands in names.items():
         lead = (bands,) if bands else ()
-        stack = results.map_blocks(
+        stack = da.map_blocks(
             _take,
+            results,
             name,
             dtype=np.uint8,
             new_axis=list(range(1, 3 + len(lead))),

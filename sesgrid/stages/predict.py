@@ -16,6 +16,7 @@ import xarray as xr
 
 from sesgrid.errors import ModelMismatchError
 from sesgrid.grid import Extent
+from sesgrid.kernels.backend import start_backend
 from sesgrid.kernels.binomial import binomial_probabilities
 from sesgrid.kernels.device import DEVICE_LOCK, batch_size_for
 from sesgrid.stages.mosaic import OBSERVED
@@ -80,6 +81,7 @@ def run_model(
     """
     parts: list[tuple[np.ndarray, ...]] = []
     with DEVICE_LOCK:
+        start_backend()
         model = ref.load()
         explainer = explainer_for(ref.pixels_per_cell, ref.n_classes, _architecture(ref))
         weights = explainer.weights_of(model)
@@ -163,8 +165,9 @@ def assign_models(
             f"received {', '.join(models) or 'none'}: train first"
         )
     out = cells.copy()
-    named = pd.Series([ids[int(f)] for f in cells["fold"]], index=cells.index, dtype="string")
-    out["model_id"] = named.where(cells["coverage"] >= min_coverage, pd.NA)
+    enough = cells["coverage"] >= min_coverage
+    named = [ids[int(f)] if ok else None for f, ok in zip(cells["fold"], enough, strict=True)]
+    out["model_id"] = pd.Series(named, index=cells.index, dtype="string")
     return out
 
 
@@ -236,8 +239,8 @@ def join_predictions(cells: gpd.GeoDataFrame, rows: pd.DataFrame) -> gpd.GeoData
     columns += [f"mean_{b}" for b in _BANDS]
     indexed = rows.set_index("cell_id") if len(rows) else pd.DataFrame(columns=columns)
     for column in columns:
-        dtype = "Int64" if column == "ses_predicted" else "float64"
-        out[column] = indexed[column].reindex(out.index).astype(dtype)
+        values = indexed[column].reindex(out.index)
+        out[column] = values.astype("Int64" if column == "ses_predicted" else "float64")
     out.attrs = dict(cells.attrs)
     return out
 

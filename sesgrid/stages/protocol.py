@@ -34,8 +34,6 @@ class Protocol:
     max_pool: bool = True
     batch_norm_momentum: float | None = None
     drop_connect_rate: float = 0.2
-    crop_share: float = 1.0
-    """Side of the random training crops, as a share of the cell's; 1 = whole cells."""
 
     def learning_rate_at(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0.
@@ -70,10 +68,10 @@ PROTOCOLS = {
         weights=None,
         learning_rate=1e-3,
         schedule="cosine",
-        epochs=20,
-        patience=20,
+        epochs=8,
+        patience=8,
         samples_per_epoch=None,
-        batch_size=16,
+        batch_size=8,
         validation_share=0.15,
         labels="observed",
         batch_norm_momentum=0.9,

@@ -1,7 +1,7 @@
 """Train: one network per fold, each seeing only the other folds' cells.
 
-Folds are independent, so each is one task that carries where the pixels lie and which cells it may see, never pixels
-or weights. A worker runs one training at a time: a network uses all its cores.
+Folds are independent, so each is one task that carries where the pixels lie and which cells it may
+see, never pixels or weights. A worker runs one training at a time: a network uses all its cores.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import xarray as xr
 
 from sesgrid.errors import TooFewCellsError
 from sesgrid.grid import Extent
+from sesgrid.kernels.backend import start_backend
 from sesgrid.kernels.device import DEVICE_LOCK
 from sesgrid.stages.protocol import Protocol, protocol_named
 from sesgrid.store.models import ModelRef, save_model
@@ -132,6 +133,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
     progress : callable, optional
         Called with the model id, the epoch and its logs.
     """
+    start_backend()
     from sesgrid.kernels.network import NetworkSpec
     from sesgrid.stages.fit import CellBatches, fit
 
@@ -167,12 +169,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
         model, history = fit(
             spec,
             protocol,
-            batches(
-                ~fold.validation,
-                samples_per_epoch=protocol.samples_per_epoch,
-                augment=True,
-                crop_share=protocol.crop_share,
-            ),
+            batches(~fold.validation, samples_per_epoch=protocol.samples_per_epoch, augment=True),
             batches(fold.validation),
             seed=fold.seed,
             checkpoint=checkpoint,

@@ -1,7 +1,8 @@
 """The cube: one Zarr v3 group whose addresses are dense and whose bytes are sparse.
 
-``pixels`` holds ``image`` (band, y, x), ``coverage`` and ``landcover`` (y, x), all uint8. A block is a shard, a cell
-an inner chunk: cells where nobody lives are absent. ``cells`` holds 200 m arrays once the run is sealed.
+``pixels`` holds ``image`` (band, y, x), ``coverage`` and ``landcover`` (y, x), all uint8. A block is
+a shard, a cell an inner chunk: cells where nobody lives are absent. ``cells`` holds 200 m arrays
+once the run is sealed.
 One writer a shard: zarr accepts a region smaller than a shard as read-modify-write, which loses
 data under concurrency, so only whole blocks can be written here.
 """
@@ -83,7 +84,7 @@ class Cube:
         y, x = extent.pixel_centres()
         for name, values in (("y", y), ("x", x)):
             array = pixels.create_array(
-                name, data=values, chunks=len(values), dimension_names=(name,)
+                name, data=values, chunks=(len(values),), dimension_names=(name,)
             )
             array.attrs.update({"units": "metre", "standard_name": f"projection_{name}_coordinate"})
         _write_spatial_ref(pixels, extent, extent.grid.pixel_m)
@@ -141,7 +142,8 @@ class Cube:
             expected = (*((bands,) if bands else ()), n, n)
             if bands is None or array.shape != expected or array.dtype != np.uint8:
                 raise GridMismatchError(
-                    f"block ({block_row}, {block_col}): expected {name} as uint8 {expected}, received {array.dtype} "
+                    f"block ({block_row}, {block_col}): expected {name} as uint8 {expected}, "
+                    f"received {array.dtype} "
                     f"{array.shape}"
                 )
         for name, array in arrays.items():
@@ -177,7 +179,7 @@ class Cube:
             ("y", north - (np.arange(shape[0]) + 0.5) * CELL_M),
             ("x", west + (np.arange(shape[1]) + 0.5) * CELL_M),
         ):
-            group.create_array(name, data=data, chunks=len(data), dimension_names=(name,))
+            group.create_array(name, data=data, chunks=(len(data),), dimension_names=(name,))
         _write_spatial_ref(group, self.extent, CELL_M)
         root.attrs.update(dict(attributes))
 

@@ -1,0 +1,34 @@
+"""Start the Keras backend once, without its start-up chatter."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+__all__ = ["start_backend"]
+
+
+@lru_cache(maxsize=1)
+def start_backend() -> str:
+    """Import Keras and open its device; the backend's name.
+
+    TensorFlow's C++ side writes to the file descriptor of standard error before any logging level
+    applies; a failure still raises.
+    """
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            for gpu in tf.config.list_physical_devices("GPU"):
+                # a worker shares the device: take memory as it is needed
+                tf.config.experimental.set_memory_growth(gpu, True)
+            tf.zeros(1)
+        return str(keras.backend.backend())
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
