@@ -50,7 +50,12 @@ _HOMES = {
 __all__ = ["__version__", *sorted(_HOMES)]
 
 
+_FOLDERS = ("kernels", "report", "run", "sources", "stages", "store", "synth")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _FOLDERS:
+        return import_module(f"sesgrid.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'sesgrid' has no attribute {name!r}")
     value = getattr(import_module(_HOMES[name]), name)

@@ -67,8 +67,8 @@ class Ville:
             text = text.replace(old, new)
         self.toml.write_text(text)
 
-    def sesgrid(self, command: str = "run", status: int = 0) -> str:
-        result = CliRunner().invoke(main, [command, str(self.toml)])
+    def sesgrid(self, command: str = "run", *options: str, status: int = 0) -> str:
+        result = CliRunner().invoke(main, [command, str(self.toml), *options])
         shown = result.output + (str(result.exception) if result.exception else "")
         assert result.exit_code == status, shown
         return result.output
@@ -82,6 +82,10 @@ def ville(tmp_path_factory) -> Ville:
     v.configure()
     v.sesgrid()
     return v
+
+
+def result_cells(ville: Ville) -> gpd.GeoDataFrame:
+    return gpd.read_parquet(ville.result / "cells.parquet").set_index("cell_id")
 
 
 def test_the_results_are_what_their_names_promise(ville):
@@ -101,9 +105,8 @@ def test_the_results_are_what_their_names_promise(ville):
         "prediction", "landcover_class", "n_cells", "activation_ratio", "ci_low", "ci_high",
         "probability", "probability_ci_low", "probability_ci_high",
     } <= set(activation)  # fmt: skip
-    cells = gpd.read_parquet(ville.result / "cells.parquet")
+    cells = result_cells(ville)
     assert cells.crs.to_epsg() == 3035
-    assert cells.index.name == "cell_id" or "cell_id" in cells
     wanted = ["income", "ses_true", "ses_predicted", "p", "fold", "model_id", "imputed", "coverage"]
     assert set(wanted) <= set(cells)
     assert cells["ses_predicted"].between(1, 3).all()
@@ -114,7 +117,7 @@ def test_the_results_are_what_their_names_promise(ville):
 
 
 def test_every_cell_is_predicted_by_a_model_that_did_not_see_it(ville):
-    cells = gpd.read_parquet(ville.result / "cells.parquet")
+    cells = result_cells(ville)
     assert (cells["model_id"] == [f"Tiny-fold{f}" for f in cells["fold"]]).all()
     for card in sorted((ville.result / "models").glob("fold-*.json")):
         assert json.loads(card.read_text())["n_classes"] == 3
@@ -151,7 +154,7 @@ def test_the_cube_and_the_python_api_hold_the_same_bytes(ville):
         for ref in map(sesgrid.ModelRef.open, sorted((ville.result / "models").glob("*.keras")))
     }
     predicted = sesgrid.predict(cells, loaded, models)
-    stored = gpd.read_parquet(ville.result / "cells.parquet").reindex(predicted.index)
+    stored = result_cells(ville).reindex(predicted.index)
     np.testing.assert_allclose(predicted["p"], stored["p"], rtol=1e-5)
     sums = sesgrid.explain(predicted, loaded, models, sesgrid.class_names())
     rows = pd.read_parquet(ville.result / "work" / "explain.parquet").set_index("cell_id")
@@ -226,6 +229,21 @@ def test_without_land_cover_the_report_says_so(ville, tmp_path):
     assert "land cover" in (bare.result / "report.html").read_text().lower()
 
 
+def test_a_running_scheduler_is_used(ville, tmp_path):
+    from distributed import LocalCluster
+
+    elsewhere = Ville(tmp_path, ville.city)
+    elsewhere.configure()
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        said = elsewhere.sesgrid("landcover", "--scheduler", cluster.scheduler_address)
+    assert "landcover: not done yet" in said
+    one, other = (sesgrid.open_cube(v.result / "cube.zarr")["pixels"] for v in (ville, elsewhere))
+    for name in ("image", "coverage", "landcover"):
+        np.testing.assert_array_equal(one[name].values, other[name].values)
+
+
 def test_the_pipelines_do_what_the_command_line_does(ville):
     from pipelines import build_cube, explain_region, france, train_city
 
@@ -239,7 +257,7 @@ def test_the_pipelines_do_what_the_command_line_does(ville):
         assert result.exit_code == 0, result.output
         region = gpd.read_parquet(ville.result / "region.parquet")
         assert (region["model_id"] == "Tiny-fold1").all()
-        own = gpd.read_parquet(ville.result / "cells.parquet").reindex(region.index)
+        own = result_cells(ville).reindex(region.index)
         same = own["model_id"] == "Tiny-fold1"
         np.testing.assert_allclose(region["p"][same], own["p"][same], rtol=1e-5)
         assert same.any()

@@ -99,8 +99,8 @@ def build_network(spec: NetworkSpec, weights: str | None = "imagenet") -> keras.
     """
     if spec.pixels_per_cell < 32:
         raise ConfigError(f"the network needs cells of at least 32 px, got {spec.pixels_per_cell}")
-    size = spec.pixels_per_cell
-    image = keras.Input((size, size, 3), name="image")
+    # fully convolutional: a protocol may train it on crops; it is run on whole cells
+    image = keras.Input((None, None, 3), name="image")
     backbone = _backbone(image, weights, spec.drop_connect_rate)
     x = backbone.get_layer(FEATURES_LAYER).output
     if spec.max_pool:

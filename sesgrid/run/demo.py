@@ -19,7 +19,7 @@ ortho = "{ortho}"
 landcover = "{landcover}"
 
 [grid]
-pixels_per_cell = 128
+pixels_per_cell = 256
 
 [cells]
 folds = 3

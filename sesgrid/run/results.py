@@ -46,7 +46,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
     )
     result = cells.drop(columns=colours)
     result.attrs = dict(cells.attrs)
-    save_table(result, job.files.cells)
+    save_table(result.reset_index(), job.files.cells)  # the id is a column for every reader
     for name in _TABLES:
         table = getattr(findings, name)
         write_atomically(getattr(job.files, name), table.to_csv(index=False))

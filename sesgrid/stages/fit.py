@@ -32,7 +32,9 @@ class CellBatches(keras.utils.PyDataset):
     samples_per_epoch : int, optional
         Default: each cell once.
     augment : bool
-        Shuffle, and flip at random in both directions.
+        Shuffle, flip at random in both directions, and crop.
+    crop_share : float
+        Side of the random crop, as a share of the cell's.
     seed : int
     """
 
@@ -45,11 +47,13 @@ class CellBatches(keras.utils.PyDataset):
         *,
         samples_per_epoch: int | None = None,
         augment: bool = False,
+        crop_share: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.read, self.ses, self.n_classes = read, np.asarray(ses), n_classes
         self.batch_size, self.augment, self.seed = batch_size, augment, seed
+        self.crop_share = crop_share
         self.samples = samples_per_epoch or len(self.ses)
         self.epoch = 0
 
@@ -72,9 +76,15 @@ class CellBatches(keras.utils.PyDataset):
         image = np.moveaxis(self.read(index), 1, -1).astype(np.float32)
         if self.augment:
             rng = np.random.default_rng([self.seed, 1, self.epoch, batch])
-            for i, (vertical, horizontal) in enumerate(rng.integers(0, 2, (len(image), 2))):
-                image[i] = image[i][:: 1 - 2 * vertical, :: 1 - 2 * horizontal]
+            image = np.stack([self._vary(one, rng) for one in image])
         return image, np.eye(self.n_classes, dtype=np.float32)[self.ses[index]]
+
+    def _vary(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        vertical, horizontal = rng.integers(0, 2, 2)
+        image = image[:: 1 - 2 * vertical, :: 1 - 2 * horizontal]
+        size = round(self.crop_share * image.shape[0])
+        y, x = rng.integers(0, image.shape[0] - size + 1, 2)
+        return image[y : y + size, x : x + size]
 
     def on_epoch_end(self) -> None:
         """Move on to the next window of the shuffle."""

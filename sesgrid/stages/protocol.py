@@ -34,6 +34,8 @@ class Protocol:
     max_pool: bool = True
     batch_norm_momentum: float | None = None
     drop_connect_rate: float = 0.2
+    crop_share: float = 1.0
+    """Side of the random training crops, as a share of the cell's; 1 = whole cells."""
 
     def learning_rate_at(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0.
@@ -76,6 +78,7 @@ PROTOCOLS = {
         labels="observed",
         batch_norm_momentum=0.9,
         drop_connect_rate=0.0,
+        crop_share=0.5,
     ),
 }
 

@@ -169,7 +169,12 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
         model, history = fit(
             spec,
             protocol,
-            batches(~fold.validation, samples_per_epoch=protocol.samples_per_epoch, augment=True),
+            batches(
+                ~fold.validation,
+                samples_per_epoch=protocol.samples_per_epoch,
+                augment=True,
+                crop_share=protocol.crop_share,
+            ),
             batches(fold.validation),
             seed=fold.seed,
             checkpoint=checkpoint,
