@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from shapely import box
 from sklearn.model_selection import StratifiedKFold
 
 from sesgrid import cells as label
-from sesgrid.errors import ConfigError, FormatError, TooFewCellsError
+from sesgrid.errors import ConfigError, FormatError, SesgridWarning, TooFewCellsError
 from sesgrid.grid import cell_id_of
 from sesgrid.stages.cells import classify, fold_of_block, quantile_thresholds, stratified_folds
 
@@ -42,10 +44,20 @@ def census(n=60, *, imputed=0, seed=0) -> gpd.GeoDataFrame:
     income=st.lists(st.integers(0, 10**6), min_size=20, max_size=200, unique=True),
     k=st.integers(2, 6),
 )
-def test_classes_are_pandas_quantile_classes(income, k):
+def test_classes_are_exact_quantile_classes(income, k):
     values = np.array(income, dtype=np.float64)
     ours = classify(values, quantile_thresholds(values, k))
-    assert ours.tolist() == (pd.qcut(values, k, labels=False) + 1).tolist()
+    ordered = [Fraction(v) for v in sorted(income)]
+    edges = []
+    for j in range(1, k):
+        place = Fraction(j * (len(income) - 1), k)
+        low, part = int(place), place - int(place)
+        high = min(low + 1, len(income) - 1)
+        edges.append(ordered[low] + part * (ordered[high] - ordered[low]))
+    assert ours.tolist() == [1 + sum(v > e for e in edges) for v in income]
+    away = ~np.isin(values, [float(e) for e in edges])  # pandas is inexact on ties
+    theirs = pd.qcut(values, k, labels=False) + 1
+    assert ours[away].tolist() == theirs[away].tolist()
 
 
 @settings(max_examples=30, deadline=None)
@@ -79,6 +91,10 @@ def test_only_observed_cells_are_labelled_by_default():
     assert table.attrs["vintage"] == "2019"
     assert len(table.attrs["thresholds"]) == 4
     assert label(census(imputed=20), labels="all")["labelled"].all()
+    unflagged = census()
+    unflagged["imputed"] = pd.array([pd.NA] * len(unflagged), dtype="boolean")
+    with pytest.warns(SesgridWarning, match="no flag of imputed cells"):
+        assert label(unflagged)["labelled"].all()
 
 
 def test_unlabelled_neighbours_share_a_fold_and_the_rest_spread():

@@ -140,3 +140,46 @@ def test_a_lazy_mosaic_is_written_as_it_computes(tmp_path):
         np.testing.assert_array_equal(stored[name].values, loaded[name].values)
     assert not stored["landcover"].values.any()
     assert stored.rio.transform() == loaded.rio.transform()
+    # a cube may be rewritten from its own pixels, and from pixels in memory
+    again = write_cube(stored.assign(landcover=stored["coverage"]), cube.path)
+    both = open_cube(again.path)["pixels"].to_dataset()
+    np.testing.assert_array_equal(both["image"].values, loaded["image"].values)
+    np.testing.assert_array_equal(both["landcover"].values, loaded["coverage"].values)
+    held = open_cube(write_cube(loaded, tmp_path / "held.zarr").path)["pixels"]
+    np.testing.assert_array_equal(held["image"].values, loaded["image"].values)
+
+
+def test_a_cube_made_anew_is_another_cube(tmp_path):
+    path = tmp_path / "cube.zarr"
+    old = Cube.create(path, EXTENT, {})
+    old.write_block(0, 0, block_arrays(3))
+    new = Cube.create(path, Extent.of_cells(Grid(20, 4), [0, 9], [0, 9]), {})
+    assert new.token != old.token
+    layer = np.full((80, 80), 9, dtype=np.uint8)
+    new.write_block(0, 0, {"coverage": layer})
+    coverage = open_cube(path)["pixels"]["coverage"].values
+    assert (coverage[:80, :80] == 9).all()
+    assert coverage.sum() == 9 * 6400
+
+
+def test_building_a_graph_over_a_cube_reads_no_pixel(cube, monkeypatch):
+    import cloudpickle
+    import xarray.backends.zarr as backend
+
+    from sesgrid.stages.place import stack_cells
+
+    cube.write_block(1, 2, block_arrays())
+    pixels = cube.pixels()
+    reads = []
+    real = backend.ZarrArrayWrapper._getitem
+    monkeypatch.setattr(
+        backend.ZarrArrayWrapper,
+        "_getitem",
+        lambda self, key: reads.append(key) or real(self, key),
+    )
+    image, _ = stack_cells(pixels, ["image", "coverage"], np.r_[4, 5], np.r_[8, 9], 1)
+    graph = cloudpickle.dumps(dict(image.__dask_graph__()))
+    assert not reads
+    assert len(graph) < 20_000
+    np.testing.assert_array_equal(image.compute(scheduler="threads"), 7)
+    assert len(reads) == 2

@@ -9,7 +9,7 @@ import rasterio.features
 from shapely import box
 
 from sesgrid import landcover
-from sesgrid.errors import FormatError
+from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.grid import Extent, Grid
 from sesgrid.store.georeference import georeference
 from tests.test_mosaic import COL, ROW, cells
@@ -59,3 +59,7 @@ def test_polygons_without_values_are_refused():
         landcover(pixels, table, polygons().drop(columns="value"))
     with pytest.raises(FormatError, match="'value'"):
         landcover(pixels, table, polygons().assign(value=300))
+    elsewhere = polygons()
+    elsewhere.geometry = elsewhere.translate(1e6)
+    with pytest.raises(MissingInputError, match="none of the 40 land-cover polygons"):
+        landcover(pixels, table, elsewhere)

@@ -14,7 +14,15 @@ from shapely import box
 from sesgrid import mosaic
 from sesgrid.errors import MissingInputError, ReadError
 from sesgrid.grid import Extent, Grid
-from sesgrid.stages.mosaic import NODATA, OBSERVED, OUTSIDE, READ_FAILED, Mosaic, plan_mosaic
+from sesgrid.stages.mosaic import (
+    NODATA,
+    OBSERVED,
+    OUTSIDE,
+    READ_FAILED,
+    Mosaic,
+    Tile,
+    plan_mosaic,
+)
 
 RES = 2.0
 SIZE = 300
@@ -165,8 +173,8 @@ def test_absence_is_told_apart(whole):
         if code != OUTSIDE:
             assert counts[code] > 1000
         assert (image[:, coverage != OBSERVED] == 0).all()
-        errors = {e for r in results for e in r.errors}
-        assert errors == ({f"{middle}: truncated"} if code == READ_FAILED else set())
+        errors = {tile: e for r in results for tile, e in r.errors.items()}
+        assert errors == ({middle: f"{middle}: truncated"} if code == READ_FAILED else {})
         shares = sum(row["coverage"] for r in results for row in r.rows) * 2500
         assert shares == pytest.approx(counts[OBSERVED])
     assert seen[NODATA] == seen[READ_FAILED]
@@ -190,6 +198,32 @@ def test_the_year_nearest_to_the_census_wins_and_others_fill_in():
     holed = FakeReader(hole=tuple(names), offset=reader.offset)
     pixels = mosaic(table, both, holed, pixels_per_cell=50, near_year=2019).compute()
     np.testing.assert_array_equal(cells_of(pixels, table)["image"], only[2012])
+
+
+def test_tiles_without_a_year_come_last():
+    table, names = cells(2), around(6)
+    undated = tiles(names)
+    undated["year"] = pd.array([pd.NA] * len(names), dtype="Int64")
+    (first, *_) = plan_mosaic(Grid(50, 8), table, undated)
+    assert first.tiles[0].year is None
+    mixed = gpd.GeoDataFrame(
+        pd.concat([undated, tiles([f"{n}_x" for n in names])], ignore_index=True), crs=3035
+    )
+    (first, *_) = plan_mosaic(Grid(50, 8), table, mixed)
+    years = [t.year for t in first.tiles]
+    assert years == sorted(years, key=lambda y: y is None)
+    assert {None, 2019} <= set(years)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.25, 0.5, 0.75])
+def test_tiles_of_one_lattice_adjoin_in_whole_pixels(phase):
+    made = [
+        Tile("x", "EPSG:2154", (k + phase) * 2.0, (k + phase) * 2.0, 2.0, 1001, 1001, None)
+        for k in (1000, 2001, 3002)
+    ]
+    assert len({t.lattice for t in made}) == 1
+    origins = np.array([t.window_origin() for t in made])
+    np.testing.assert_array_equal(np.diff(origins, axis=0), [[-1001, 1001]] * 2)
 
 
 def test_only_the_given_cells_are_drawn():

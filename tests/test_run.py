@@ -107,6 +107,10 @@ def test_fingerprints_follow_content_not_order(tmp_path):
     assert changed != before
     (folder / "a.md5").write_text("x")
     assert fingerprint(folder) != changed
+    # companions of a file count: the parts of a shapefile, a world file
+    alone = fingerprint(folder / "b")
+    (folder / "b.prj").write_text("2154")
+    assert fingerprint(folder / "b") != alone
 
 
 def test_a_record_tells_what_changed(tmp_path):
@@ -123,6 +127,8 @@ def test_a_record_tells_what_changed(tmp_path):
         "input ortho changed",
     ]
     assert record.read()["key"] == key_of(facts)
+    assert record.write(facts, {}) == key_of(facts)
+    assert record.write(facts, {}, "weights-1") != record.write(facts, {}, "weights-2")
     record.forget()
     assert record.reasons(facts, []) == ["not done yet"]
     record.path.write_text("{half")

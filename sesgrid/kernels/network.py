@@ -154,7 +154,7 @@ def _backbone(image, weights: str | None, drop_connect_rate: float) -> keras.Mod
         warnings.warn(
             "ImageNet weights could not be downloaded "
             f"({type(error).__name__}): the network starts from random weights, which needs "
-            "protocol 'scratch' or your own weight file (train.weights = \"path\")",
+            "protocol 'scratch'; or put Keras' efficientnetb0_notop.h5 into ~/.keras/models",
             SesgridWarning,
             stacklevel=3,
         )

@@ -41,7 +41,6 @@ class GdalPlugin(WorkerPlugin):
     def setup(self, worker: object) -> None:
         """Set the environment before the first raster is opened."""
         os.environ["GDAL_CACHEMAX"] = str(self.cache_mb)
-        os.environ.setdefault("GDAL_DISABLE_READDIR_ON_OPEN", "EMPTY_DIR")
 
 
 @contextmanager

@@ -18,6 +18,10 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,7 +33,7 @@ class Sources(_Section):
     """Filosofi 200 m cells: CSV, GeoPackage, shapefile or parquet, plain or in .zip/.7z."""
     census_layer: str | None = None
     """Layer of the census file, where it holds several."""
-    vintage: str | None = None
+    vintage: Annotated[str | None, BeforeValidator(_text)] = None
     """Census year, where neither columns nor file name tell."""
     ortho: Annotated[list[Path], BeforeValidator(_listed), Field(min_length=1)]
     """BD ORTHO deliveries, folders of rasters or single rasters."""
@@ -37,6 +41,8 @@ class Sources(_Section):
     """CRS of tiles that carry none."""
     landcover: Path | None = None
     """Urban Atlas; without it nothing is explained per class."""
+    landcover_layer: str | None = None
+    """Layer of the land cover's file, where its name does not tell."""
     boundary: Path | None = None
     """Polygon of the city; default: the Urban Atlas boundary, else wherever there is imagery."""
     boundary_layer: str | None = None
@@ -75,7 +81,8 @@ class TrainSettings(_Section):
 
     protocol: Literal["paper", "scratch"] = "paper"
     weights: str | None = None
-    """"imagenet", "random", or a weight file of EfficientNetB0 without top."""
+    """"imagenet" (downloaded, or from Keras' cache), "random", or a weight file of Keras'
+    EfficientNetB0 without top as built with weights=None (inputs scaled by 1/255 only)."""
     epochs: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sesgrid.errors import ConfigError
 from sesgrid.store.parts import write_atomically
 from sesgrid.synth import SynthCity
 
@@ -50,5 +51,9 @@ def write_demo_config(city: SynthCity, output: str = "result") -> Path:
         landcover=relative(city.landcover),
     )
     path = base / "city.toml"
+    if path.exists() and path.read_text() != text:
+        raise ConfigError(
+            f"{path} exists and says something else: it is left as it is; run it, or move it away"
+        )
     write_atomically(path, text)
     return path

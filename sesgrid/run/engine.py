@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from distributed import Client
@@ -27,6 +28,7 @@ from sesgrid.run.stages import (
 )
 from sesgrid.run.training import run_train
 from sesgrid.run.workspace import Workspace
+from sesgrid.store.cube import CUBE_VERSION
 
 __all__ = ["STAGES", "facts_of", "run_stages"]
 
@@ -57,6 +59,7 @@ STAGES: dict[str, StageSpec] = {
             "sources.census_layer",
             "sources.vintage",
             "sources.boundary_layer",
+            "sources.ortho_crs",
             "grid.cells_per_block",
         ),
         ("census", "boundary"),
@@ -67,7 +70,9 @@ STAGES: dict[str, StageSpec] = {
         ("grid.pixels_per_cell", "mosaic.resampling", "sources.ortho_crs"),
         ("ortho",),
     ),
-    "landcover": StageSpec(run_landcover, ("mosaic",), (), ("landcover",)),
+    "landcover": StageSpec(
+        run_landcover, ("mosaic", "cells"), ("sources.landcover_layer",), ("landcover",)
+    ),
     "train": StageSpec(run_train, ("mosaic",), ("cells.min_coverage", "train.seed")),
     "predict": StageSpec(run_predict, ("train",), ("cells.min_coverage",)),
     "explain": StageSpec(run_explain, ("predict", "landcover"), ("explain.preset",)),
@@ -79,15 +84,15 @@ STAGES: dict[str, StageSpec] = {
 """In the order of the data flow."""
 
 
-def facts_of(stage: str, config: Config, keys: Mapping[str, str]) -> dict[str, Any]:
+def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str, Any]:
     """Everything that a stage's results depend on, flat, for hashing and for telling what changed.
 
     Parameters
     ----------
     stage : str
     config : Config
-    keys : mapping
-        Keys of the stages that it needs.
+    results : mapping
+        Names of the results (``result_id``) of the stages that it needs.
     """
     spec = STAGES[stage]
     facts: dict[str, Any] = {"sesgrid": __version__}
@@ -108,7 +113,11 @@ def facts_of(stage: str, config: Config, keys: Mapping[str, str]) -> dict[str, A
         value = getattr(config.sources, name)
         paths = value if isinstance(value, list) else [value] if value is not None else []
         facts[f"input {name}"] = {str(p): fingerprint(p) for p in paths}
-    facts |= {f"stage {name}": keys[name] for name in spec.needs}
+    if stage == "mosaic":
+        facts["cube version"] = CUBE_VERSION
+    if stage == "train" and facts["train.weights"] not in (None, "imagenet"):
+        facts["input weights"] = fingerprint(Path(facts["train.weights"]))
+    facts |= {f"stage {name}": results[name] for name in spec.needs}
     return facts
 
 
@@ -141,26 +150,26 @@ def run_stages(
         Summary per stage; ``errors`` lists what failed without stopping the run.
     """
     files = Workspace(config.output)
-    keys: dict[str, str] = {}
+    results: dict[str, str] = {}
     summaries: dict[str, dict[str, Any]] = {}
     for name in _closure(last):
-        facts = facts_of(name, config, keys)
-        keys[name] = key_of(facts)
+        facts = facts_of(name, config, results)
         record = files.record(name)
-        reasons = record.reasons(facts, outputs_of(files, name))
+        reasons = record.reasons(facts, outputs_of(config, files, name))
         if not reasons:
             tell(f"{name}: up to date")
-            summaries[name] = record.read()["summary"]
+            known = record.read()
+            summaries[name], results[name] = known["summary"], known["result_id"]
             continue
         tell(f"{name}: {'; '.join(reasons)}")
         record.forget()
         started = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SesgridWarning)
-            summary = dict(STAGES[name].run(Job(config, files, client, keys[name])))
+            summary = dict(STAGES[name].run(Job(config, files, client, key_of(facts))))
         notes = [str(w.message) for w in caught if issubclass(w.category, SesgridWarning)]
         summary["notes"] = list(dict.fromkeys([*summary.get("notes", []), *notes]))
-        record.write(facts, summary)
+        results[name] = record.write(facts, summary, summary.pop("result_id", None))
         summaries[name] = summary
         _tell_summary(summary, time.perf_counter() - started, tell)
     return summaries

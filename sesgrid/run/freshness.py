@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +17,17 @@ __all__ = ["StageRecord", "fingerprint", "key_of"]
 
 
 def fingerprint(path: Path) -> str:
-    """Size and time of change of a file, or of every file below a folder, hashed.
+    """Size and time of change of a file and its companions, or of every file below a folder, hashed.
 
-    A ``.md5`` delivered beside a file is one more file of the folder, so it counts.
+    Companions begin with the file's stem: the parts of a shapefile, a world file, a boundary beside
+    a land cover, a ``.md5``. Links to folders are followed.
     """
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    lines = [f"{p.relative_to(path)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
+    if path.is_dir():
+        found = [Path(top) / f for top, _, files in os.walk(path, followlinks=True) for f in files]
+    else:
+        found = [p for p in path.parent.glob(f"{glob.escape(path.stem)}*") if p.is_file()]
+    files = sorted(p for p in found if p.exists())
+    lines = [f"{p} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
@@ -46,10 +53,29 @@ class StageRecord:
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
 
-    def write(self, facts: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
-        """Mark the stage as finished with these facts."""
-        record = {"facts": dict(facts), "key": key_of(facts), "summary": dict(summary)}
+    def write(
+        self, facts: Mapping[str, Any], summary: Mapping[str, Any], result_id: str | None = None
+    ) -> str:
+        """Mark the stage as finished with these facts.
+
+        Parameters
+        ----------
+        facts, summary : mapping
+        result_id : str, optional
+            Names the result where the facts alone do not (a cube that may be made anew, weights that
+            no training repeats to the bit); later stages depend on it. Default: the facts' hash.
+
+        Returns
+        -------
+        str
+            The ``result_id``.
+        """
+        key = key_of(facts)
+        result_id = f"{key}-{result_id}" if result_id else key
+        record = {"facts": dict(facts), "key": key, "result_id": result_id}
+        record["summary"] = dict(summary)
         write_atomically(self.path, json.dumps(record, indent=1, default=str))
+        return result_id
 
     def forget(self) -> None:
         """Mark the stage as unfinished."""

@@ -12,7 +12,13 @@ from sesgrid.run.config import Config
 from sesgrid.run.workspace import Workspace, load_table, save_table
 from sesgrid.sources import class_names
 from sesgrid.stages.explain import Explain
-from sesgrid.stages.predict import Predict, batch_size_for, join_predictions, place_cells
+from sesgrid.stages.predict import (
+    Predict,
+    batch_size_for,
+    join_predictions,
+    place_cells,
+    with_model,
+)
 from sesgrid.store.cube import Cube
 from sesgrid.store.models import ModelRef
 
@@ -38,9 +44,9 @@ def explain_with(config: Config, client: Client, model: Path) -> gpd.GeoDataFram
     """
     ref, files = ModelRef.open(model), Workspace(config.output)
     cells = load_table(files.table("mosaic"))
-    covered = cells[cells["coverage"] >= config.cells.min_coverage].sort_values(["row", "col"])
-    covered["model_id"] = ref.model_id
-    covered.attrs = dict(cells.attrs)
+    enough = cells["coverage"] >= config.cells.min_coverage
+    cells["model_id"] = pd.Series(ref.model_id, index=cells.index, dtype="string").where(enough)
+    covered = with_model(cells, config.grid.cells_per_block)
     pixels = Cube.open(files.cube).pixels()
     batch = batch_size_for(config.grid.pixels_per_cell)
 

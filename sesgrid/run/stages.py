@@ -13,6 +13,7 @@ import pandas as pd
 from distributed import Client
 
 from sesgrid import __version__
+from sesgrid.errors import SesgridError
 from sesgrid.grid import Extent, Grid
 from sesgrid.run.batches import in_batches, run_batches
 from sesgrid.run.config import Config
@@ -37,6 +38,7 @@ from sesgrid.stages.predict import (
     batch_size_for,
     join_predictions,
     place_cells,
+    with_model,
 )
 from sesgrid.stages.protocol import Protocol, protocol_named
 from sesgrid.store.cube import Cube
@@ -100,8 +102,9 @@ def run_cells(job: Job) -> dict[str, Any]:
         area, origin = read_boundary(c.sources.landcover), c.sources.landcover.name
     else:
         area = read_ortho(c.sources.ortho, default_crs=c.sources.ortho_crs)
-        origin = "the imagery's footprint"
-    chosen = select_cells(census, area, "touching" if origin.startswith("the ") else c.cells.rule)
+        origin = "footprint of the imagery (every cell that it touches)"
+    no_boundary = c.sources.boundary is None and c.sources.landcover is None
+    chosen = select_cells(census, area, "touching" if no_boundary else c.cells.rule)
     table = label_cells(
         chosen,
         city=c.name,
@@ -143,7 +146,7 @@ def _split_blocks(results: list[BlockResult]) -> tuple[list[dict], dict[str, Any
         for r in results
         for row in (r.rows or ({},))
     ]
-    errors = list(dict.fromkeys(e for r in results for e in r.errors))
+    errors = {path: message for r in results for path, message in r.errors.items()}
     return rows, {"errors": errors, "block_seconds": [round(r.seconds, 3) for r in results]}
 
 
@@ -182,7 +185,8 @@ def run_mosaic(job: Job) -> dict[str, Any]:
         "cells with imagery": int((table["coverage"] > 0).sum()),
         f"cells covered at least {c.cells.min_coverage:.0%}": enough,
         "imagery years": {str(k): int(v) for k, v in years.items()},
-        "errors": list(dict.fromkeys(e for r in records for e in r["errors"])),
+        "errors": list({p: e for r in records for p, e in r["errors"].items()}.values()),
+        "result_id": cube.token,
     }
 
 
@@ -192,8 +196,8 @@ def _cube(job: Job, extent: Extent) -> Cube:
     if path.exists():
         try:
             cube = Cube.open(path)
-        except ValueError:
-            cube = None
+        except SesgridError:
+            cube = None  # of another version, or never finished
         if cube is not None and cube.extent == extent and cube.attribute("mosaic_key") == job.key:
             return cube
     attributes = {
@@ -203,8 +207,9 @@ def _cube(job: Job, extent: Extent) -> Cube:
         "sources": json.loads(job.config.sources.model_dump_json()),
         "configuration": json.loads(job.config.model_dump_json()),
     }
-    for part in job.files.parts("mosaic").glob("part-*.parquet"):
-        part.unlink()
+    for stage in ("mosaic", "landcover"):
+        for part in job.files.parts(stage).glob("part-*.parquet"):
+            part.unlink()
     return Cube.create(path, extent, attributes)
 
 
@@ -214,7 +219,7 @@ def run_landcover(job: Job) -> dict[str, Any]:
     if source is None:
         return {"landcover": "none given: activations cannot be summed per class"}
     cells = load_table(job.files.table("cells"))
-    polygons = read_urban_atlas(source)
+    polygons = read_urban_atlas(source, job.config.sources.landcover_layer)
     blocks = plan_blocks(job.grid, cells["row"].to_numpy(), cells["col"].to_numpy())
     work = plan_landcover(job.grid, blocks, polygons)
     stage, write = Landcover(job.grid), WriteBlock(Cube.open(job.files.cube))
@@ -236,15 +241,11 @@ def load_models(job: Job) -> dict[str, ModelRef]:
     return {ref.model_id: ref for ref in refs}
 
 
-def _sorted_todo(named: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    return named[named["model_id"].notna()].sort_values(["row", "col"])
-
-
 def _run_cells_stage(
     job: Job, name: str, stage: Any, named: gpd.GeoDataFrame, layers: Sequence[str]
 ) -> pd.DataFrame:
     """Run a stage over every cell that has a model; rows in the order of the cells."""
-    todo = _sorted_todo(named)
+    todo = with_model(named, job.config.grid.cells_per_block)
     pixels = Cube.open(job.files.cube).pixels()
     models = load_models(job)
 
@@ -301,15 +302,18 @@ def load_activation(config: Config, files: Workspace) -> Any:
 Runner = Callable[[Job], Mapping[str, Any]]
 
 
-def outputs_of(files: Workspace, stage: str) -> list[Path]:
+def outputs_of(config: Config, files: Workspace, stage: str) -> list[Path]:
     """Files without which a stage is not finished."""
+    models = [files.models / f"fold-{k}.keras" for k in range(config.cells.folds)]
+    sums = [files.table("explain")] if config.sources.landcover is not None else []
+    tables = [files.table("activation"), files.table("pairs")]
     return {
         "cells": [files.table("cells")],
         "mosaic": [files.cube / "zarr.json", files.table("mosaic")],
         "landcover": [],
-        "train": [],
+        "train": models,
         "predict": [files.table("predict")],
-        "explain": [],
-        "analyse": [files.cells, files.activation, files.metrics],
+        "explain": sums,
+        "analyse": [files.cells, files.activation, files.pairs, files.metrics, *tables],
         "report": [files.report],
     }[stage]

@@ -52,6 +52,7 @@ def run_train(job: Job) -> dict[str, Any]:
         "best validation loss": [round(v, 4) for v in best],
         "protocol": c.train.protocol,
         "notes": notes,
+        "result_id": "-".join(ModelRef.open(f.path).sha256[:12] for f in folds),
     }
 
 

@@ -16,19 +16,22 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sesgrid.errors import GridMismatchError
+from sesgrid.errors import ConfigError, GridMismatchError
 from sesgrid.grid import Extent
 from sesgrid.kernels.class_sums import class_areas, class_sums
 from sesgrid.kernels.device import batch_size_for
 from sesgrid.stages.evidence import UNCLASSIFIED
 from sesgrid.stages.mosaic import OBSERVED
-from sesgrid.stages.predict import CellTask, _sorted, by_model, place_cells, run_model
+from sesgrid.stages.predict import CellTask, by_model, place_cells, run_model, with_model
 from sesgrid.store.models import ModelRef
 
 __all__ = ["MAPS", "UNCLASSIFIED", "Explain", "activation_dataset", "explain", "explain_maps"]
 
 MAPS = ("low", "high")
 """Maps of the lowest and the highest class, in this order."""
+
+PRESETS = ("paper",)
+"""Named variants of guided Grad-CAM; see `sesgrid.kernels.saliency`."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,11 @@ def explain(
         raise GridMismatchError(
             "the pixels hold no 'landcover': add it with pixels['landcover'] = sesgrid.landcover(…)"
         )
-    todo = _sorted(cells[cells["model_id"].notna()])
-    size = Extent.from_attributes(pixels.attrs).grid.pixels_per_cell
-    stage = Explain(batch_size_for(size), len(class_names) + 1)
+    if preset not in PRESETS:
+        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, received {preset!r}")
+    grid = Extent.from_attributes(pixels.attrs).grid
+    todo = with_model(cells, grid.cells_per_block)
+    stage = Explain(batch_size_for(grid.pixels_per_cell), len(class_names) + 1)
     layers = ["image", "coverage", "landcover"]
     results = place_cells(stage, todo, pixels, models, layers, "explain")
     return activation_dataset(

@@ -12,7 +12,7 @@ import shapely
 import xarray as xr
 from shapely import box
 
-from sesgrid.errors import FormatError
+from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.grid import Extent, Grid
 from sesgrid.kernels.burn import burn_polygons
 from sesgrid.stages.place import (
@@ -79,6 +79,8 @@ def plan_landcover(
     ------
     FormatError
         The polygons have no ``value`` column, or one out of range.
+    MissingInputError
+        No polygon touches any block.
     """
     if "value" not in polygons or not polygons["value"].between(0, 255).all():
         raise FormatError(
@@ -91,6 +93,13 @@ def plan_landcover(
     hits: list[list[int]] = [[] for _ in blocks]
     for b, k in zip(*polygons.sindex.query(squares, predicate="intersects"), strict=True):
         hits[int(b)].append(int(k))
+    if not any(hits):
+        west, south, east, north = (round(float(v)) for v in polygons.total_bounds)
+        raise MissingInputError(
+            f"none of the {len(polygons)} land-cover polygons touches any of the {len(blocks)} blocks: they "
+            f"cover eastings {west}–{east} and northings {south}–{north} (EPSG:3035); is it the "
+            "land cover of this city?"
+        )
     return [
         PolygonBlock(b, tuple(wkb[k] for k in sorted(h)), tuple(int(codes[k]) for k in sorted(h)))
         for b, h in zip(blocks, hits, strict=True)

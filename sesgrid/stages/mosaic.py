@@ -16,6 +16,7 @@ from typing import Protocol
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import xarray as xr
 from affine import Affine
 from pyproj import Transformer
@@ -72,12 +73,20 @@ class Tile:
     @property
     def lattice(self) -> tuple:
         """Tiles with equal lattices can be pasted into one image without resampling."""
-        phase = [round(v / self.resolution_m % 1.0, 4) % 1.0 for v in (self.left, self.top)]
-        return (self.crs, round(self.resolution_m, 9), *phase, self.year)
+        return (self.crs, round(self.resolution_m, 9), *self._phase(), self.year)
+
+    def _phase(self) -> tuple[float, float]:
+        """Part of a pixel by which the lattice is off the CRS' own (0, 0), (y, x), in [0, 1)."""
+        y, x = (round(v / self.resolution_m % 1.0, 4) % 1.0 for v in (-self.top, self.left))
+        return y, x
 
     def window_origin(self) -> tuple[int, int]:
         """(row, col) of the tile's first pixel on its lattice, which starts at (0, 0) of the CRS."""
-        return round(-self.top / self.resolution_m), round(self.left / self.resolution_m)
+        y, x = self._phase()
+        return (
+            round(-self.top / self.resolution_m - y),
+            round(self.left / self.resolution_m - x),
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class Mosaic:
         image = np.zeros((3, n, n), dtype=np.uint8)
         coverage = np.zeros((n, n), dtype=np.uint8)
         years: dict[tuple[int, int], int | None] = {}
-        errors: list[str] = []
+        errors: list[tuple[str, str]] = []
         for tiles in _by_lattice(item.tiles):
             scene = Scene.read(tiles, item.block.cells, self.reader, errors)
             if scene is None:
@@ -119,7 +128,7 @@ class Mosaic:
             item.block,
             {"image": image, "coverage": coverage},
             tuple(self._row(cell, coverage, years.get(cell)) for cell in item.block.cells),
-            tuple(dict.fromkeys(errors)),
+            dict(errors),
             time.perf_counter() - started,
         )
 
@@ -139,7 +148,9 @@ class Mosaic:
         for code in (NODATA, READ_FAILED):
             if (state == code).any():
                 _, there = warp(source, transform, scene.crs, *args, source_valid=state == code)
-                coverage[missing & (there == 1)] = code
+                # a tile that could not be read says more than another that has no data there
+                known = coverage == READ_FAILED
+                coverage[missing & (there == 1) & ~known] = code
         new = missing & (seen == 1)
         image[:, new] = pixels[:, new]
         coverage[new] = OBSERVED
@@ -179,7 +190,7 @@ class Scene:
         tiles: Sequence[Tile],
         cells: Sequence[tuple[int, int]],
         reader: Reader,
-        errors: list[str],
+        errors: list[tuple[str, str]],
     ) -> Scene | None:
         """Read what the cells need; None when no tile touches them."""
         first = tiles[0]
@@ -201,7 +212,7 @@ class Scene:
             try:
                 pixels, valid = reader.read(tile.path, window)
             except ReadError as error:
-                errors.append(str(error))
+                errors.append((tile.path, str(error)))
                 state[at][todo] = READ_FAILED
                 continue
             new = todo & valid
@@ -302,7 +313,7 @@ def plan_mosaic(
                 float(t.resolution_m),
                 int(t.width),
                 int(t.height),
-                None if t.year != t.year or t.year is None else _int(t.year),
+                None if pd.isna(t.year) else int(t.year),
             )
             for t in tiles.itertuples(index=False)
         ),
@@ -326,13 +337,6 @@ def plan_mosaic(
         TiledBlock(b, tuple(by_path[p] for p in sorted(set(hits[k]), key=order.__getitem__)))
         for k, b in enumerate(blocks)
     ]
-
-
-def _int(value: object) -> int | None:
-    try:
-        return int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        return None
 
 
 def _year_rank(year: int | None, near: int | None) -> tuple[int, int]:

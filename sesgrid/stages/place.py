@@ -15,6 +15,7 @@ The Python API and the run engine call this same function; only what they do wit
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,10 +71,9 @@ class BlockResult:
     """``image`` (band, y, x), ``coverage`` (y, x), ``landcover`` (y, x), as the stage makes them."""
     rows: tuple[dict, ...] = ()
     """One row per cell."""
-    errors: tuple[str, ...] = ()
-    """What went wrong without stopping the run."""
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """What went wrong without stopping the run: path of a tile → message."""
     seconds: float = 0.0
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plan_blocks(grid: Grid, rows: np.ndarray, cols: np.ndarray) -> list[BlockCells]:
@@ -234,7 +234,7 @@ def stack_cells(
             index_chunks = da.from_array(index, chunks=group, name=False)
             stacked = index_chunks.map_blocks(
                 _read_cells,
-                variable=array,
+                layer=Layer(array),
                 dtype=array.dtype,
                 new_axis=list(range(1, 1 + len(shape))),
                 chunks=(index_chunks.chunks[0], *((n,) for n in shape)),
@@ -245,5 +245,20 @@ def stack_cells(
     return out
 
 
-def _read_cells(index: np.ndarray, variable: xr.Variable) -> np.ndarray:
-    return np.stack([np.asarray(variable[..., y, x]) for y, x in index])
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A pixel layer that is indexed where a task needs it.
+
+    Dask hashes what it finds in a graph, and would read a lazy variable whole to do so: the layer
+    answers with a name of its own instead.
+    """
+
+    variable: xr.Variable
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return ("sesgrid-layer", self.token)
+
+
+def _read_cells(index: np.ndarray, layer: Layer) -> np.ndarray:
+    return np.stack([np.asarray(layer.variable[..., y, x]) for y, x in index])

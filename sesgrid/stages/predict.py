@@ -35,6 +35,7 @@ __all__ = [
     "place_cells",
     "predict",
     "with_coverage",
+    "with_model",
 ]
 
 GROUP = 64
@@ -91,6 +92,11 @@ def run_model(
             padded[: len(batch)] = np.moveaxis(batch, 1, -1)
             out = getattr(explainer, method)(weights, padded)
             out = out if isinstance(out, tuple) else (out,)
+            if not np.isfinite(out[0][: len(batch)]).all():
+                raise ModelMismatchError(
+                    f"model {ref.model_id} ({ref.path}) gives a logit that is not a number: its weights "
+                    "are damaged, or its training diverged; train again"
+                )
             parts.append(tuple(a[: len(batch)] for a in out))
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
@@ -220,15 +226,21 @@ def predict(
     """
     cells = with_coverage(cells, pixels)
     named = assign_models(cells, models, min_coverage=min_coverage)
-    todo = _sorted(named[named["model_id"].notna()])
-    stage = Predict(batch_size_for(Extent.from_attributes(pixels.attrs).grid.pixels_per_cell))
+    grid = Extent.from_attributes(pixels.attrs).grid
+    todo = with_model(named, grid.cells_per_block)
+    stage = Predict(batch_size_for(grid.pixels_per_cell))
     results = place_cells(stage, todo, pixels, models, ["image", "coverage"], "predict")
     return join_predictions(named, pd.DataFrame(list(results.compute())))
 
 
-def _sorted(cells: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Block by block, so that a task reads few shards."""
-    return cells.sort_values(["row", "col"])
+def with_model(cells: gpd.GeoDataFrame, cells_per_block: int) -> gpd.GeoDataFrame:
+    """The cells that have a model, block by block, so that a task reads few shards."""
+    chosen = cells[cells["model_id"].notna()]
+    row, col = chosen["row"].to_numpy(), chosen["col"].to_numpy()
+    order = np.lexsort((col, row, col // cells_per_block, row // cells_per_block))
+    out = chosen.iloc[order]
+    out.attrs = dict(cells.attrs)
+    return out
 
 
 def join_predictions(cells: gpd.GeoDataFrame, rows: pd.DataFrame) -> gpd.GeoDataFrame:

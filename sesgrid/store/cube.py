@@ -10,6 +10,7 @@ data under concurrency, so only whole blocks can be written here.
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +34,8 @@ __all__ = ["CUBE_VERSION", "PIXEL_LAYERS", "Cube", "open_cube", "write_cube"]
 CUBE_VERSION = 1
 """Version of the layout; a cube of another version is refused."""
 
+_VERSION = "sesgrid_cube_version"
+
 PIXEL_LAYERS = {"image": 3, "coverage": 0, "landcover": 0}
 """Variables of ``pixels`` and their number of bands (0: no band axis)."""
 
@@ -43,6 +46,8 @@ class Cube:
 
     path: str
     extent: Extent
+    token: str
+    """Drawn when the cube was made: another cube at the same path is another cube."""
 
     @classmethod
     def create(cls, path: str | Path, extent: Extent, attributes: Mapping[str, Any]) -> Cube:
@@ -54,18 +59,9 @@ class Cube:
             ``path`` exists and is not a cube.
         """
         path = Path(path)
-        if path.exists():
-            if not (path / "zarr.json").exists():
-                raise FormatError(f"{path} exists and is not a cube: move it away")
-            shutil.rmtree(path)
-        root = zarr.open_group(str(path), mode="w", zarr_format=3)
-        root.attrs.update(
-            {
-                "sesgrid_cube_version": CUBE_VERSION,
-                **extent.attributes(),
-                **attributes,
-            }
-        )
+        beside = path.with_name(f".{path.name}.new")
+        shutil.rmtree(beside, ignore_errors=True)
+        root = zarr.open_group(str(beside), mode="w", zarr_format=3)
         pixels = root.create_group("pixels", attributes=extent.attributes())
         size, p = extent.grid.block_px, extent.grid.pixels_per_cell
         for name, bands in PIXEL_LAYERS.items():
@@ -88,7 +84,18 @@ class Cube:
             )
             array.attrs.update({"units": "metre", "standard_name": f"projection_{name}_coordinate"})
         _write_spatial_ref(pixels, extent, extent.grid.pixel_m)
-        return cls(str(path), extent)
+        token = uuid.uuid4().hex
+        root.attrs.update(
+            {
+                _VERSION: CUBE_VERSION,
+                "sesgrid_cube_token": token,
+                **extent.attributes(),
+                **attributes,
+            }
+        )
+        _remove_cube(path)
+        beside.rename(path)
+        return cls(str(path), extent, token)
 
     @classmethod
     def open(cls, path: str | Path) -> Cube:
@@ -102,13 +109,14 @@ class Cube:
             Not a cube, or a cube of another version.
         """
         attributes = _root(path).attrs
-        version = attributes.get("sesgrid_cube_version")
+        version = attributes.get(_VERSION)
         if version != CUBE_VERSION:
             raise FormatError(
                 f"{path}: expected a sesgrid cube of version {CUBE_VERSION}, received version "
                 f"{version!r}; make it again with `sesgrid mosaic`"
             )
-        return cls(str(path), Extent.from_attributes(dict(attributes)))
+        extent = Extent.from_attributes(dict(attributes))
+        return cls(str(path), extent, str(attributes["sesgrid_cube_token"]))
 
     def attribute(self, name: str) -> Any:
         """An attribute of the cube, or None."""
@@ -147,7 +155,7 @@ class Cube:
                     f"{array.shape}"
                 )
         for name, array in arrays.items():
-            _array(self.path, name)[(..., *slices)] = array
+            _array(self.path, name, self.token)[(..., *slices)] = array
 
     def pixels(self, *, chunked: bool = False) -> xr.Dataset:
         """The pixels: read only where touched (default), or as dask arrays of one chunk a block."""
@@ -201,8 +209,21 @@ def _root(path: str | Path) -> zarr.Group:
         ) from error
 
 
+def _remove_cube(path: Path) -> None:
+    """Remove a cube, and nothing else."""
+    if not path.exists():
+        return
+    try:
+        ours = _VERSION in zarr.open_group(str(path), mode="r").attrs
+    except (FileNotFoundError, ValueError):
+        ours = False
+    if not ours:
+        raise FormatError(f"{path} exists and is not a sesgrid cube: move it away")
+    shutil.rmtree(path)
+
+
 @lru_cache(maxsize=16)
-def _array(path: str, name: str) -> zarr.Array:
+def _array(path: str, name: str, token: str) -> zarr.Array:
     array = zarr.open_group(path, mode="r+")[f"pixels/{name}"]
     if not isinstance(array, zarr.Array):
         raise FormatError(f"{path}: pixels/{name} is not an array")
@@ -232,7 +253,9 @@ def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     cube = Cube.open(path)
     size = cube.extent.grid.block_px
     chunks: Any = {"band": -1, "y": size, "x": size} if chunked else None
+    # cache=False: indexing a part must never keep the whole
     options: dict[str, Any] = {"engine": "zarr", "consolidated": False, "decode_coords": "all"}
+    options["cache"] = False
     pixels = xr.open_dataset(path, group="pixels", chunks=chunks, **options)
     if "band" in pixels.dims:
         pixels = pixels.assign_coords(band=list(BANDS))
@@ -252,8 +275,14 @@ def write_cube(pixels: xr.Dataset, path: str | Path) -> Cube:
     path : str or Path
         Replaced if it is a cube.
     """
+    path = Path(path)
     extent = Extent.from_attributes(pixels.attrs)
-    cube = Cube.create(path, extent, {})
+    n = extent.grid.block_px
+    pixels = pixels.chunk({d: -1 if d == "band" else n for d in pixels.dims})
+    # beside its place first: the pixels may come from the very cube that is replaced
+    beside = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    cube = Cube.create(beside, extent, {})
     writes = []
     for name, array in pixels.data_vars.items():
         blocks = array.data.to_delayed().reshape(extent.n_block_rows, extent.n_block_cols)
@@ -261,7 +290,9 @@ def write_cube(pixels: xr.Dataset, path: str | Path) -> Cube:
             at = (extent.block_row + i, extent.block_col + j)
             writes.append(dask.delayed(_write_if_any)(cube, *at, str(name), block))
     dask.compute(*writes)
-    return cube
+    _remove_cube(path)
+    beside.rename(path)
+    return Cube.open(path)
 
 
 def _write_if_any(cube: Cube, row: int, col: int, name: str, block: np.ndarray) -> None:

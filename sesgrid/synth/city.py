@@ -236,11 +236,15 @@ def _paths(directory: Path, files: dict[str, str]) -> SynthCity:
 
 def _move_in(partial: Path, directory: Path) -> None:
     """Put the finished parts in place, ``truth.json`` last: it says that the city is whole."""
-    for part in sorted(partial.iterdir(), key=lambda p: (p.name == "truth.json", p.name)):
-        target = directory / part.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        part.replace(target)
+    parts = sorted(partial.iterdir(), key=lambda p: (p.name == "truth.json", p.name))
+    taken = [p.name for p in parts if (directory / p.name).exists()]
+    if taken:
+        raise ConfigError(
+            f"{directory} already holds {', '.join(taken)}, but no whole synthetic city: choose an "
+            "empty folder, or move these away"
+        )
+    for part in parts:
+        part.replace(directory / part.name)
     partial.rmdir()
 
 
