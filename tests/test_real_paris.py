@@ -14,7 +14,7 @@ from sesgrid.run.cli import main
 pytestmark = pytest.mark.slow
 
 
-def test_a_run_goes_through_and_says_what_is_missing(realdata, tmp_path):
+def test_a_run_goes_through_and_says_what_is_missing(realdata, tmp_path, scheduler):
     toml = tmp_path / "paris.toml"
     toml.write_text(
         f'''
@@ -24,9 +24,9 @@ output = "result"
 census = "{realdata}/filosofi/paris_strip_filosofi2019_200m.csv"
 ortho = "{realdata}/ortho/paris_patches"
 [grid]
-pixels_per_cell = 64
+pixels_per_cell = 32
 [cells]
-classes = 2
+classes = 3
 folds = 2
 min_coverage = 0.1
 [train]
@@ -34,11 +34,9 @@ protocol = "scratch"
 epochs = 1
 [analyse]
 bootstrap = 100
-[cluster]
-workers = 1
 '''
     )
-    result = CliRunner().invoke(main, ["run", str(toml)])
+    result = CliRunner().invoke(main, ["run", str(toml), "--scheduler", scheduler])
     assert result.exit_code == 0, (result.output, result.exception)
     assert "vintage: 2019" in result.output
     assert "none given" in result.output

@@ -34,6 +34,10 @@ LOGIT_LAYER = "logit"
 """The network's one scalar: the logit of p."""
 
 
+MIN_PX = 32
+"""Smallest side of an image that the network can halve five times."""
+
+
 @keras.saving.register_keras_serializable(package="sesgrid")
 class BinomialLayer(layers.Layer):
     """Log-probabilities of K ordered classes from one logit, in log space.
@@ -97,8 +101,10 @@ def build_network(spec: NetworkSpec, weights: str | None = "imagenet") -> keras.
     SesgridWarning
         ImageNet weights cannot be had: random ones are used instead.
     """
-    if spec.pixels_per_cell < 32:
-        raise ConfigError(f"the network needs cells of at least 32 px, got {spec.pixels_per_cell}")
+    if spec.pixels_per_cell < MIN_PX:
+        raise ConfigError(
+            f"the network needs cells of at least {MIN_PX} px, received {spec.pixels_per_cell}"
+        )
     # fully convolutional: a protocol may train it on crops; it is run on whole cells
     image = keras.Input((None, None, 3), name="image")
     backbone = _backbone(image, weights, spec.drop_connect_rate)

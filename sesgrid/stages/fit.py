@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from sesgrid.errors import SesgridError
-from sesgrid.kernels.network import NetworkSpec, build_network, start_plain
+from sesgrid.kernels.network import MIN_PX, NetworkSpec, build_network, start_plain
 from sesgrid.stages.protocol import Protocol
 
 __all__ = ["CellBatches", "fit"]
@@ -34,7 +34,7 @@ class CellBatches(keras.utils.PyDataset):
     augment : bool
         Shuffle, flip at random in both directions, and crop.
     crop_share : float
-        Side of the random crop, as a share of the cell's.
+        Side of the random crop, as a share of the cell's; at least `MIN_PX` pixels.
     seed : int
     """
 
@@ -82,7 +82,7 @@ class CellBatches(keras.utils.PyDataset):
     def _vary(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         vertical, horizontal = rng.integers(0, 2, 2)
         image = image[:: 1 - 2 * vertical, :: 1 - 2 * horizontal]
-        size = round(self.crop_share * image.shape[0])
+        size = min(image.shape[0], max(MIN_PX, round(self.crop_share * image.shape[0])))
         y, x = rng.integers(0, image.shape[0] - size + 1, 2)
         return image[y : y + size, x : x + size]
 
