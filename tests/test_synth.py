@@ -351,8 +351,12 @@ def test_an_interrupted_write_is_done_again(tmp_path):
     stale = tmp_path / "Filosofi2019_carreaux_200m_csv"
     stale.mkdir()
     (stale / "carreaux_200m_met.csv").write_text("half of a file")
+    with pytest.raises(ConfigError, match="already holds Filosofi2019"):
+        write_city(tmp_path, **arguments)  # for all we know it is the user's
+    assert (stale / "carreaux_200m_met.csv").read_text() == "half of a file"
+    (tmp_path / ".synth-moving").write_text("x.gpkg\nFilosofi2019_carreaux_200m_csv")
     city = write_city(tmp_path, **arguments)
-    assert not (tmp_path / ".synth-partial").exists()
+    assert not list(tmp_path.glob(".synth-*"))
     assert len(pd.read_csv(city.census)) > 4
     city.landcover.unlink()
     assert write_city(tmp_path, **arguments).landcover.is_file()

@@ -235,17 +235,30 @@ def _paths(directory: Path, files: dict[str, str]) -> SynthCity:
 
 
 def _move_in(partial: Path, directory: Path) -> None:
-    """Put the finished parts in place, ``truth.json`` last: it says that the city is whole."""
+    """Put the finished parts in place, ``truth.json`` last: it says that the city is whole.
+
+    Only what a city of ours left there is replaced: a damaged one (its truth has been checked), or
+    one whose move was interrupted (its names are in the marker).
+    """
     parts = sorted(partial.iterdir(), key=lambda p: (p.name == "truth.json", p.name))
-    taken = [p.name for p in parts if (directory / p.name).exists()]
+    marker = directory / ".synth-moving"
+    ours = set(marker.read_text().split("\n")) if marker.exists() else set()
+    if (directory / "truth.json").is_file():
+        ours |= {p.name for p in parts}
+    taken = [p.name for p in parts if (directory / p.name).exists() and p.name not in ours]
     if taken:
         raise ConfigError(
             f"{directory} already holds {', '.join(taken)}, but no whole synthetic city: choose an "
             "empty folder, or move these away"
         )
+    marker.write_text("\n".join(p.name for p in parts))
     for part in parts:
-        part.replace(directory / part.name)
+        target = directory / part.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        part.replace(target)
     partial.rmdir()
+    marker.unlink()
 
 
 def _lambert_square(city: City) -> shapely.Polygon:
