@@ -23,13 +23,7 @@ from sesgrid.errors import ModelMismatchError
 from sesgrid.kernels.gradient import compiled, vjp
 from sesgrid.kernels.network import FEATURES_LAYER, LOGIT_LAYER
 
-__all__ = ["MAPS", "PRESETS", "Explainer", "GuidedSwish"]
-
-MAPS = ("low", "high")
-"""Order of the maps: the lowest class, the highest class."""
-
-PRESETS = ("paper",)
-"""Named variants of the method."""
+__all__ = ["Explainer", "GuidedSwish"]
 
 
 class GuidedSwish(layers.Layer):

@@ -31,7 +31,7 @@ from sesgrid.stages.cells import cells as label_cells
 from sesgrid.stages.explain import Explain, activation_dataset
 from sesgrid.stages.landcover import Landcover, plan_landcover
 from sesgrid.stages.mosaic import Mosaic, plan_mosaic
-from sesgrid.stages.place import BlockResult, map_results, place, plan_blocks
+from sesgrid.stages.place import BlockResult, Stage, map_results, place, plan_blocks
 from sesgrid.stages.predict import (
     Predict,
     assign_models,
@@ -150,6 +150,22 @@ def _split_blocks(results: list[BlockResult]) -> tuple[list[dict], dict[str, Any
     return rows, {"errors": errors, "block_seconds": [round(r.seconds, 3) for r in results]}
 
 
+def _run_blocks(
+    job: Job, name: str, stage: Stage, work: Sequence[Any], cube: Cube
+) -> tuple[pd.DataFrame, list[dict[str, Any]], int]:
+    """Run a stage that makes pixels, each block written by the task that made it."""
+    write = WriteBlock(cube)
+    return run_batches(
+        job.client,
+        job.parts(name),
+        name,
+        in_batches(work, BATCH),
+        lambda batch: map_results(place(stage, batch, name=name), write),
+        _split_blocks,
+        unit="block",
+    )
+
+
 def run_mosaic(job: Job) -> dict[str, Any]:
     """Tiles → image and coverage in the cube."""
     c, cells = job.config, load_table(job.files.table("cells"))
@@ -159,16 +175,8 @@ def run_mosaic(job: Job) -> dict[str, Any]:
     work = plan_mosaic(job.grid, cells, tiles, near_year=near)
     extent = Extent.of_cells(job.grid, cells["row"], cells["col"])
     cube = _cube(job, extent)
-    stage, write = Mosaic(job.grid, RasterReader(), c.mosaic.resampling), WriteBlock(cube)
-    rows, records, resumed = run_batches(
-        job.client,
-        job.parts("mosaic"),
-        "mosaic",
-        in_batches(work, BATCH),
-        lambda batch: map_results(place(stage, batch, name="mosaic"), write),
-        _split_blocks,
-        unit="block",
-    )
+    stage = Mosaic(job.grid, RasterReader(), c.mosaic.resampling)
+    rows, records, resumed = _run_blocks(job, "mosaic", stage, work, cube)
     table = cells.copy()
     indexed = rows.set_index("cell_id")
     for name in ("coverage", "share_nodata", "share_read_failed", "ortho_year"):
@@ -222,16 +230,7 @@ def run_landcover(job: Job) -> dict[str, Any]:
     polygons = read_urban_atlas(source, job.config.sources.landcover_layer)
     blocks = plan_blocks(job.grid, cells["row"].to_numpy(), cells["col"].to_numpy())
     work = plan_landcover(job.grid, blocks, polygons)
-    stage, write = Landcover(job.grid), WriteBlock(Cube.open(job.files.cube))
-    run_batches(
-        job.client,
-        job.parts("landcover"),
-        "landcover",
-        in_batches(work, BATCH),
-        lambda batch: map_results(place(stage, batch, name="landcover"), write),
-        _split_blocks,
-        unit="block",
-    )
+    _run_blocks(job, "landcover", Landcover(job.grid), work, Cube.open(job.files.cube))
     return {"polygons": len(polygons), "blocks": len(work)}
 
 

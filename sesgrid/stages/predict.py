@@ -21,6 +21,7 @@ from sesgrid.kernels.binomial import binomial_probabilities
 from sesgrid.kernels.device import DEVICE_LOCK, batch_size_for
 from sesgrid.stages.mosaic import OBSERVED
 from sesgrid.stages.place import place, stack_cells
+from sesgrid.store.georeference import BANDS
 from sesgrid.store.models import ModelRef
 
 if TYPE_CHECKING:
@@ -134,12 +135,9 @@ class Predict:
                     "p": float(1 / (1 + np.exp(-np.float64(logit[k])))),
                     "ses_predicted": int(np.argmax(probabilities[k])) + 1,
                     **{f"probability_{c + 1}": float(v) for c, v in enumerate(probabilities[k])},
-                    **{f"mean_{b}": float(v) for b, v in zip(_BANDS, colour, strict=True)},
+                    **{f"mean_{b}": float(v) for b, v in zip(BANDS, colour, strict=True)},
                 }
         return rows
-
-
-_BANDS = ("red", "green", "blue")
 
 
 def by_model(items: Sequence[CellTask]) -> dict[ModelRef, np.ndarray]:
@@ -248,7 +246,7 @@ def join_predictions(cells: gpd.GeoDataFrame, rows: pd.DataFrame) -> gpd.GeoData
     out = cells.copy()
     k = cells.attrs["n_classes"]
     columns = ["p", "ses_predicted", *(f"probability_{c + 1}" for c in range(k))]
-    columns += [f"mean_{b}" for b in _BANDS]
+    columns += [f"mean_{b}" for b in BANDS]
     indexed = rows.set_index("cell_id") if len(rows) else pd.DataFrame(columns=columns)
     for column in columns:
         values = indexed[column].reindex(out.index)
