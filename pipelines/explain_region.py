@@ -10,22 +10,23 @@ from pathlib import Path
 import click
 
 from sesgrid.run.cluster import connected
+from sesgrid.run.command import Command, bring_up_to_date, config_argument, end, scheduler_option
 from sesgrid.run.config import load_config
-from sesgrid.run.engine import run_stages
 from sesgrid.run.region import explain_with
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@click.command(cls=Command)
+@config_argument
 @click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--scheduler", metavar="ADDRESS")
+@scheduler_option
 def main(config: Path, model: Path, scheduler: str | None) -> None:
     """Explain the covered cells of CONFIG with one model."""
     settings = load_config(config)
     with connected(settings.cluster, scheduler) as client:
-        run_stages(settings, client, "landcover", click.echo)
+        done = bring_up_to_date(settings, client, "landcover")
         table = explain_with(settings, client, model)
     click.echo(f"{len(table)} cells explained: {settings.output / 'region.parquet'}")
+    end(done)
 
 
 if __name__ == "__main__":

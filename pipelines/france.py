@@ -15,30 +15,32 @@ import click
 
 from sesgrid.errors import SesgridError
 from sesgrid.run.cluster import connected
+from sesgrid.run.command import Command, bring_up_to_date, end, scheduler_option
 from sesgrid.run.config import load_config
-from sesgrid.run.engine import run_stages
 from sesgrid.run.region import explain_with
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--model", required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--scheduler", metavar="ADDRESS")
+@scheduler_option
 def main(folder: Path, model: Path, scheduler: str | None) -> None:
     """Explain every TOML in FOLDER."""
-    failed = []
+    done, failed = [], []
     configs = [(path, load_config(path)) for path in sorted(folder.glob("*.toml"))]
     for path, settings in configs:
         click.echo(f"== {path.name}")
         try:
             with connected(settings.cluster, scheduler) as client:
-                run_stages(settings, client, "landcover", click.echo)
+                done.append(bring_up_to_date(settings, client, "landcover"))
                 explain_with(settings, client, model)
         except SesgridError as error:
             failed.append(f"{path.name}: {error}")
-    for line in failed:
-        click.echo(f"failed: {line}", err=True)
-    sys.exit(1 if failed else 0)
+    if failed:
+        for line in failed:
+            click.echo(f"failed: {line}", err=True)
+        sys.exit(2)
+    end(*done)
 
 
 if __name__ == "__main__":

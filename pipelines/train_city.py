@@ -5,26 +5,24 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
 from sesgrid.run.cluster import connected
+from sesgrid.run.command import Command, bring_up_to_date, config_argument, end, scheduler_option
 from sesgrid.run.config import load_config
-from sesgrid.run.engine import run_stages
 
 
-@click.command()
-@click.argument("config", type=click.Path(path_type=Path))
-@click.option("--scheduler", metavar="ADDRESS")
+@click.command(cls=Command)
+@config_argument
+@scheduler_option
 def main(config: Path, scheduler: str | None) -> None:
     """Bring the models of CONFIG up to date."""
     settings = load_config(config)
     with connected(settings.cluster, scheduler) as client:
-        done = run_stages(settings, client, "train", click.echo)
-    if done["mosaic"].get("errors"):
-        sys.exit(1)
+        done = bring_up_to_date(settings, client, "train")
+    end(done)
 
 
 if __name__ == "__main__":

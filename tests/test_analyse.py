@@ -77,6 +77,20 @@ def test_table_is_the_papers_formulas(cells, activation, side):
         assert rows.loc[name, "group"] == GROUPS[name]
 
 
+def test_an_imputed_income_is_no_truth(cells, activation):
+    some = cells.copy()
+    some.attrs = dict(cells.attrs)
+    some.loc[some.index[::3], "labelled"] = False
+    unknown = some.copy()
+    unknown.attrs = dict(cells.attrs)
+    unknown.loc[unknown.index[::3], "ses_true"] = pd.NA
+    one, other = (activation_table(c, activation, n_bootstrap=5) for c in (some, unknown))
+    pd.testing.assert_frame_equal(one, other)
+    full = activation_table(cells, activation, n_bootstrap=5)
+    assert (one["n_cells_probability"] < full["n_cells_probability"]).any()
+    pd.testing.assert_series_equal(one["activation_ratio"], full["activation_ratio"])
+
+
 def test_intervals_are_scipys(cells, activation):
     table = activation_table(cells, activation, n_bootstrap=4000)
     row = table[(table["prediction"] == "low") & (table["landcover_class"] == "railways")].iloc[0]

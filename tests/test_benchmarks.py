@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks import burn, class_sums
+from benchmarks import burn, class_sums, planted_truth
 from benchmarks.rounds import interleave, lower_quartile_ratio
 
 
@@ -38,3 +39,51 @@ def test_a_ratio_is_paired_and_its_lower_quartile():
     # the machine was ten times slower in the last round: the pairs do not see it
     ours, peer = np.array([1.0, 1, 1, 1, 10]), np.array([2.0, 3, 4, 5, 60])
     assert lower_quartile_ratio(peer, ours) == 3.0
+
+
+def test_the_planted_truth_is_told_by_factor():
+    """Two cells, two classes; the CAM looks at the left half, the gradient at both."""
+    size, rng = 32, np.random.default_rng(0)
+    left = np.zeros((2, 2, 4, 4), dtype=np.float32)
+    left[..., :2] = 1
+    classes = np.repeat([[2] * (size // 2) + [3] * (size // 2)], size, axis=0).astype(np.uint8)
+    guided = rng.uniform(0.9, 1.1, (2, 2, size, size)).astype(np.float32)
+    factors = planted_truth.Factors(
+        left, guided, np.stack([classes] * 2), np.array([1, 5]), n_classes=5
+    )
+    table, profiles = planted_truth.compare(factors, {"dense urban fabric"})
+    # one cell a side is too few for a mean: the table leaves such classes out
+    assert table.empty
+    both = planted_truth.Factors(
+        np.repeat(left, 2, 0), np.repeat(guided, 2, 0), np.stack([classes] * 4),
+        np.array([1, 2, 4, 5]), 5,
+    )  # fmt: skip
+    table, profiles = planted_truth.compare(both, {"dense urban fabric"})
+    low = table[table["predicted"] == "low"].set_index("class")
+    assert low["bears"].tolist() == [True, False]
+    # 4 columns enlarged to 32: 12 px of 1, then a ramp of 8 px, half of it on each side
+    assert low.loc["dense urban fabric", "Grad-CAM alone"] == pytest.approx(1.875, abs=0.02)
+    assert low.loc["dense urban fabric", "guided alone"] == pytest.approx(1.0, abs=0.02)
+    assert low.loc["dense urban fabric", "guided Grad-CAM"] == pytest.approx(1.875, abs=0.03)
+    assert low["… weighted by area"].sum() == pytest.approx(2.0, abs=1e-6)
+    assert profiles.loc["low, guided alone"].to_numpy() == pytest.approx(1.0, abs=0.05)
+
+
+def test_enlarging_is_the_explainers_bilinear_rule():
+    import keras
+
+    cams = np.random.default_rng(1).random((3, 8, 8)).astype(np.float32)
+    expected = keras.ops.image.resize(cams[..., None], (100, 100), interpolation="bilinear")
+    ours = planted_truth.enlarged(cams, 100, 0.0)
+    np.testing.assert_allclose(ours, keras.ops.convert_to_numpy(expected)[..., 0], atol=1e-5)
+
+
+def test_the_verdict_is_the_csvs():
+    rows = [("low", "dense", 1.4, 1.2), ("low", "roads", 1.1, 1.0), ("high", "dense", 1.2, 0.9)]
+    table = pd.DataFrame(
+        rows, columns=["prediction", "landcover_class", "activation_ratio", "ci_low"]
+    ).assign(ci_high=2.0)
+    table.loc[len(table)] = ("high", "roads", 0.4, 0.3, 0.5)
+    found, missed = planted_truth.verdict(table, {"dense"})
+    assert found.startswith("found   low   dense")
+    assert missed.startswith("missed  high  dense")

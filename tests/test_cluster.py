@@ -30,3 +30,17 @@ def test_a_silent_scheduler_is_an_error_with_advice(monkeypatch):
         connected(ClusterSettings(), "tcp://127.0.0.1:1"),
     ):
         pass
+
+
+def test_a_scheduler_without_workers_is_an_error_with_advice(monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr("sesgrid.run.cluster._PATIENCE_S", 0.2)
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        pytest.raises(
+            ConfigError, match=r"has no workers after 0\.2 s: start some with `dask worker"
+        ),
+        connected(ClusterSettings(), cluster.scheduler_address),
+    ):
+        pass

@@ -204,8 +204,13 @@ def test_an_interrupted_stage_goes_on_where_it_stopped(ville):
     assert "mosaic: not done yet" in said
     assert f"blocks resumed: {json.loads(kept)['summary']['blocks']}" in said
     assert cube == shards(ville)
-    # the same cube: what was made from it still holds
-    assert ville.sesgrid().count("up to date") == 8
+    # the results were withdrawn before the cube was touched
+    assert not (ville.result / "report.html").exists()
+    assert not (ville.result / "activation.csv").exists()
+    # the same cube: the models and all that was made from it still hold
+    said = ville.sesgrid()
+    assert said.count("up to date") == 6
+    assert "analyse: output cells.parquet is missing" in said
 
 
 def test_a_lost_cube_redoes_all_that_lay_in_it(ville, tmp_path):
@@ -266,6 +271,7 @@ def test_without_land_cover_the_report_says_so(ville, tmp_path):
     bare.configure(landcover=False)
     said = bare.sesgrid()
     assert "none given" in said
+    assert "vintage: 2019" in said  # told by the folder alone
     assert pd.read_csv(bare.result / "activation.csv").empty
     assert "No land cover was given" in (bare.result / "report.html").read_text()
 

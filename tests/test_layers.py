@@ -16,7 +16,7 @@ ALLOWED = {
     "sources": {"errors", "grid", "sources"},
     "store": {"errors", "grid", "store", "kernels"},
     "stages": {"errors", "grid", "kernels", "store", "stages"},
-    "report": {"errors", "grid", "stages", "report", ""},
+    "report": {"errors", "grid", "store", "stages", "report", ""},
     "synth": {"errors", "grid", "synth", "sources"},
 }
 FORBIDDEN_OUTSIDE = {

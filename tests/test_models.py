@@ -38,6 +38,15 @@ def test_card_and_weights_belong_together(networks, tmp_path):
         ModelRef.open(path)
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"model_id": "x"}', "null"])
+def test_a_broken_card_is_named(tmp_path, text):
+    path = tmp_path / "fold-0.keras"
+    path.touch()
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(ModelMismatchError, match=r"fold-0\.json is not a model's card"):
+        ModelRef.open(path)
+
+
 def test_a_model_for_another_size_or_number_of_classes_is_refused(networks, tmp_path):
     _, (model, _) = networks
     ref = save_model(model, tmp_path / "m.keras", model_id="x-fold0", card=CARD)

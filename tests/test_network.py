@@ -16,7 +16,13 @@ from sesgrid.kernels.binomial import (
     binomial_probabilities,
     log_binomials,
 )
-from sesgrid.kernels.network import BinomialLayer, NetworkSpec, build_network, start_plain
+from sesgrid.kernels.network import (
+    BinomialLayer,
+    NetworkSpec,
+    build_network,
+    obtainable_weights,
+    start_plain,
+)
 from sesgrid.kernels.saliency import Explainer
 
 
@@ -72,8 +78,10 @@ def test_missing_imagenet_weights_are_said_plainly(monkeypatch):
         return real(*args, weights=weights, **kwargs)
 
     monkeypatch.setattr(keras.applications, "EfficientNetB0", offline)
-    with pytest.warns(SesgridWarning, match="random weights"):
-        build_network(NetworkSpec(32, 3), "imagenet")
+    for _ in range(2):  # every training says it, not only the first of a process
+        with pytest.warns(SesgridWarning, match="random weights"):
+            assert obtainable_weights("imagenet") is None
+    assert obtainable_weights("file.h5") == "file.h5"
 
 
 def test_a_weight_file_is_loaded_and_a_wrong_one_refused(tmp_path):

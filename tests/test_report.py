@@ -172,7 +172,7 @@ def test_hostile_names_stay_text(cells, tmp_path):
     assert page.text.count(EVIL) > 10
 
 
-@pytest.mark.parametrize("missing", ["everything", "land cover", "predictions", "truth"])
+@pytest.mark.parametrize("missing", ["everything", "land cover", "overlap", "predictions", "truth"])
 def test_page_is_written_with_little_to_say(cells, tmp_path, missing):
     few = cells.iloc[:4].copy() if missing == "everything" else cells.copy()
     if missing in ("everything", "predictions"):
@@ -182,6 +182,9 @@ def test_page_is_written_with_little_to_say(cells, tmp_path, missing):
     if missing == "truth":
         few["ses_true"] = pd.array([pd.NA] * len(few), dtype="Int64")
     activation = None if missing in ("everything", "land cover") else fake_activation(few)
+    if missing == "overlap":  # there is land cover, elsewhere
+        activation = activation.where(activation["landcover_class"] == "unclassified", 0)
+        activation["area"] = activation["area"].astype(np.int64)
     thumbnails = [dataclasses.replace(t, classes=None) for t in fake_thumbnails(few, 1)]
     path = write_report(
         tmp_path / "report.html",
@@ -194,7 +197,8 @@ def test_page_is_written_with_little_to_say(cells, tmp_path, missing):
     assert (page.broken, page.open) == ([], [])
     assert not re.search(r"\bnan\b|\bNone\b|<NA>", page.text.split("}", 1)[1])
     assert ("No land cover was given" in page.text) == (activation is None)
-    assert ("nothing to score" in page.text) == (missing != "land cover")
+    assert ("meets none of the explained cells" in page.text) == (missing == "overlap")
+    assert ("nothing to score" in page.text) == (missing not in ("land cover", "overlap"))
     assert bool(page.all("img")) == (missing == "land cover")
 
 
@@ -237,7 +241,7 @@ def test_failed_writing_leaves_the_old_page_and_nothing_else(
     def refuse(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("sesgrid.report.render.os.replace", refuse)
+    monkeypatch.setattr("sesgrid.store.parts.os.replace", refuse)
     with pytest.raises(OSError, match="disk full"):
         write_report(path, cells, findings, title="new")
     assert path.read_text(encoding="utf-8") == "old"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 
+import click
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from sesgrid.errors import ConfigError, FormatError, MissingInputError
+from sesgrid.run.command import Command, end
 from sesgrid.run.config import load_config
 from sesgrid.run.freshness import StageRecord, fingerprint, key_of
+from sesgrid.run.workspace import Workspace
 from sesgrid.store.parts import Parts, write_atomically
 
 MINIMAL = """
@@ -65,6 +69,7 @@ def test_paths_are_relative_to_the_file_and_defaults_are_the_studys(toml, tmp_pa
         (MINIMAL + '[grid]\npixels_per_cell = "many"\n', "received 'many'"),
         (MINIMAL + '[cells]\nrule = "near"\n', "'cells.rule': .*received 'near'"),
         (MINIMAL.replace('"Ville"', '"../Ville"'), "'name'"),
+        (MINIMAL.replace('"Ville"', '"  "'), "'name'"),
         ("name = ", "not valid TOML"),
     ],
 )
@@ -168,3 +173,44 @@ def test_a_file_is_whole_or_absent(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, json.dumps({"second": 1}))
     assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (ConfigError("no such key"), 2, "error: no such key"),
+        (ZeroDivisionError("of ours"), 3, "defect of sesgrid"),
+        (None, 0, ""),
+    ],
+)
+def test_a_defect_is_told_from_bad_input(error, status, told):
+    @click.command(cls=Command)
+    def command():
+        if error is not None:
+            raise error
+
+    result = CliRunner().invoke(command)
+    assert result.exit_code == status
+    assert told in result.output
+    assert CliRunner().invoke(command, ["--no-such"]).exit_code == 2
+
+
+def test_read_failures_end_with_status_1(capsys):
+    end({"mosaic": {"errors": []}}, {"cells": {}})
+    with pytest.raises(SystemExit) as caught:
+        end({"mosaic": {"errors": ["tile.jp2: broken"]}})
+    assert caught.value.code == 1
+    assert "1 read failures" in (err := capsys.readouterr().err)
+    assert "tile.jp2" in err
+
+
+def test_results_are_withdrawn_before_what_they_rest_on_changes(tmp_path):
+    files = Workspace(tmp_path)
+    results = [files.report, files.metrics, files.activation, files.pairs, files.cells]
+    for path in results:
+        path.touch()
+    files.withdraw("report")
+    assert [p.exists() for p in results] == [False, True, True, True, True]
+    files.withdraw("cells")
+    assert not any(p.exists() for p in results)

@@ -24,6 +24,7 @@ __all__ = [
     "BinomialLayer",
     "NetworkSpec",
     "build_network",
+    "obtainable_weights",
     "start_plain",
 ]
 
@@ -96,10 +97,12 @@ def build_network(spec: NetworkSpec, weights: str | None = "imagenet") -> keras.
     keras.Model
         float32 ``(batch, y, x, band)`` → log-probabilities ``(batch, class)``.
 
-    Warns
-    -----
-    SesgridWarning
-        ImageNet weights cannot be had: random ones are used instead.
+    Raises
+    ------
+    ConfigError
+        Cells too small for the network.
+    ModelMismatchError
+        The file's weights do not fit.
     """
     if spec.pixels_per_cell < MIN_PX:
         raise ConfigError(
@@ -137,34 +140,45 @@ def start_plain(model: keras.Model) -> keras.Model:
     return model
 
 
-def _backbone(image, weights: str | None, drop_connect_rate: float) -> keras.Model:
-    """EfficientNetB0 without top; Keras has no argument for the drop rate, so it is set after."""
+def obtainable_weights(weights: str | None) -> str | None:
+    """The initial weights that can be had: None (random) where ImageNet's cannot be downloaded.
 
-    def build(initial: str | None) -> keras.Model:
-        with warnings.catch_warnings():
-            # Keras only warns when a file leaves layers at their random start
-            warnings.filterwarnings("error", message="Skipping|.*freshly-initialized")
-            return keras.applications.EfficientNetB0(
-                include_top=False, weights=initial, input_tensor=image, name="efficientnetb0"
-            )
-
+    Warns
+    -----
+    SesgridWarning
+        ImageNet weights cannot be had.
+    """
+    if weights != "imagenet":
+        return weights
     try:
-        backbone = build(weights)
-    except (ValueError, UserWarning) as error:
-        raise ModelMismatchError(
-            f"weights {weights!r} do not fit EfficientNetB0 without top: {error}"
-        ) from error
-    except Exception as error:
-        if weights != "imagenet":
-            raise
+        keras.applications.EfficientNetB0(
+            include_top=False, weights="imagenet", input_shape=(MIN_PX, MIN_PX, 3)
+        )
+    except Exception as error:  # whatever a download may raise
         warnings.warn(
             "ImageNet weights could not be downloaded "
             f"({type(error).__name__}): the network starts from random weights, which needs "
             "protocol 'scratch'; or put Keras' efficientnetb0_notop.h5 into ~/.keras/models",
             SesgridWarning,
-            stacklevel=3,
+            stacklevel=2,
         )
-        backbone = build(None)
+        return None
+    return weights
+
+
+def _backbone(image, weights: str | None, drop_connect_rate: float) -> keras.Model:
+    """EfficientNetB0 without top; Keras has no argument for the drop rate, so it is set after."""
+    try:
+        with warnings.catch_warnings():
+            # Keras only warns when a file leaves layers at their random start
+            warnings.filterwarnings("error", message="Skipping|.*freshly-initialized")
+            backbone = keras.applications.EfficientNetB0(
+                include_top=False, weights=weights, input_tensor=image, name="efficientnetb0"
+            )
+    except (ValueError, UserWarning) as error:
+        raise ModelMismatchError(
+            f"weights {weights!r} do not fit EfficientNetB0 without top: {error}"
+        ) from error
     for layer in backbone.layers:
         if isinstance(layer, layers.Dropout) and drop_connect_rate != 0.2:
             layer.rate *= drop_connect_rate / 0.2

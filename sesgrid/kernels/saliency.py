@@ -68,6 +68,7 @@ class Explainer:
         keys = {id(v): k for k, v in _variables(guided).items()}
         self._keys = [[keys[id(v)] for v in m.variables] for m in (self._trunk, self._head)]
         self._forward = compiled(self._forward_pass)
+        self._factors = compiled(self._factors_pass)
         self._explain = compiled(self._explain_pass)
 
     def weights_of(self, model: keras.Model) -> tuple[list[Any], list[Any]]:
@@ -118,6 +119,24 @@ class Explainer:
         logit, maps = self._explain(*weights, ops.convert_to_tensor(image))
         return ops.convert_to_numpy(logit), ops.convert_to_numpy(maps)
 
+    def factors(
+        self, weights: tuple[list[Any], list[Any]], image: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Logit of p, and the two factors of the maps by themselves.
+
+        Returns
+        -------
+        logit : np.ndarray
+            float32 ``(batch,)``.
+        cams : np.ndarray
+            Grad-CAM, float32 ``(batch, map, v, u)`` on the last feature map; at least 0.
+        guided : np.ndarray
+            Guided gradient, summed over the bands, float32 ``(batch, map, y, x)``; at least 0.
+        """
+        factors = self._factors(*weights, ops.convert_to_tensor(image))
+        logit, cams, guided = map(ops.convert_to_numpy, factors)
+        return logit, cams, guided
+
     def _features(self, weights, image):
         return _stateless(self._trunk, weights, image)
 
@@ -127,19 +146,22 @@ class Explainer:
     def _forward_pass(self, trunk, head, image):
         return self._logit_of(head, self._features(trunk, image))
 
-    def _explain_pass(self, trunk, head, image):
+    def _factors_pass(self, trunk, head, image):
         features, to_image = vjp(lambda x: self._features(trunk, x), image)
         logit, to_features = vjp(lambda a: self._logit_of(head, a), features)
         gradient = to_features(ops.ones_like(logit))
         weights = ops.mean(gradient, axis=(1, 2), keepdims=True)
-        evidence = ops.sum(weights * features, axis=-1, keepdims=True)
+        evidence = ops.sum(weights * features, axis=-1)
+        signs = (-1.0, 1.0)
+        cams = ops.stack([ops.relu(sign * evidence) for sign in signs], axis=1)
+        guided = [ops.sum(ops.abs(to_image(sign * gradient)), axis=-1) for sign in signs]
+        return logit, cams, ops.stack(guided, axis=1)
+
+    def _explain_pass(self, trunk, head, image):
+        logit, cams, guided = self._factors_pass(trunk, head, image)
         size = tuple(image.shape[1:3])
-        maps = []
-        for sign in (-1.0, 1.0):
-            cam = ops.image.resize(ops.relu(sign * evidence), size, interpolation="bilinear")
-            guided = ops.sum(ops.abs(to_image(sign * gradient)), axis=-1)
-            maps.append(cam[..., 0] * guided)
-        return logit, ops.stack(maps, axis=1)
+        cams = ops.image.resize(ops.moveaxis(cams, 1, -1), size, interpolation="bilinear")
+        return logit, ops.moveaxis(cams, -1, 1) * guided
 
 
 def _variables(model: keras.Model) -> dict[tuple[str, int], Any]:

@@ -91,10 +91,12 @@ def automatic_notes(cells: pd.DataFrame, findings: Findings) -> list[str]:
             "over groups of neighbours: with random folds, part of the answer leaks from training "
             "to test"
         )
-    if not len(findings.activation):
+    if not findings.landcover_classes:
         notes.append(
             "No land cover was given: what the model looked at is not broken down by class"
         )
+    elif not len(findings.activation):
+        notes.append("The land cover meets none of the explained cells: look at its extent")
     for side, count in findings.activation.attrs.get("cells_without_activation", {}).items():
         if count:
             notes.append(f"Cells predicted {side} without any activation (no ratios): {count:,}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from sesgrid.report.maps import confusion_chart, ses_map
 from sesgrid.stages.analyse import Findings
 from sesgrid.stages.evidence import n_extreme_classes
 from sesgrid.stages.score import class_count, require_columns
+from sesgrid.store.parts import write_atomically
 
 __all__ = ["write_report"]
 
@@ -34,7 +34,7 @@ _COLUMNS = ("row", "col", "ses_true", "ses_predicted", "labelled", "imputed", "c
 
 
 def write_report(
-    path: str | os.PathLike[str],
+    path: str | Path,
     cells: pd.DataFrame,
     findings: Findings,
     *,
@@ -79,7 +79,9 @@ def write_report(
     """
     require_columns(cells, _COLUMNS)
     html = _render(cells, findings, title, thumbnails or (), provenance or {}, notes)
-    return _write_whole(Path(path), html)
+    path = Path(path)
+    write_atomically(path, html)
+    return path
 
 
 def _render(
@@ -114,6 +116,7 @@ def _render(
         legend=ses_legend(n_classes, cells.attrs.get("thresholds")),
         metrics=findings.metrics,
         activation=findings.activation.to_dict("records"),
+        landcover_given=bool(findings.landcover_classes),
         activation_sentences=activation_sentences(findings.activation),
         provenance=provenance_sections(provenance),
         gallery=gallery(thumbnails, findings.landcover_classes, findings.groups, n_classes),
@@ -138,16 +141,3 @@ def _figures(cells: pd.DataFrame, findings: Findings, n_classes: int) -> dict[st
         "coactivation": pair_heatmap(findings.pairs, "coactivation", "Coactivation", order),
         "gain": pair_heatmap(findings.pairs, "gain", "Co-appearance gain", order),
     }
-
-
-def _write_whole(path: Path, text: str) -> Path:
-    """Write beside the place, then move: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
 from sesgrid import __version__
-from sesgrid.errors import SesgridError
+from sesgrid.run.command import Command, bring_up_to_date, config_argument, end, scheduler_option
 
 __all__ = ["main"]
-
-# set before TensorFlow is imported, here and in the workers: its start-up lines are no news
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 _STAGES = ("cells", "mosaic", "landcover", "train", "predict", "explain", "analyse", "report")
 
 
-class _Group(click.Group):
-    """Expected errors become one line and exit status 2."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except SesgridError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sesgrid")
 def main() -> None:
     """Explained maps of socioeconomic status from aerial images, census cells and land cover."""
@@ -39,25 +25,16 @@ def main() -> None:
 def _run(config_path: Path, scheduler: str | None, last: str) -> None:
     from sesgrid.run.cluster import connected
     from sesgrid.run.config import load_config
-    from sesgrid.run.engine import run_stages
 
     config = load_config(config_path)
     with connected(config.cluster, scheduler) as client:
-        click.echo(f"dashboard: {client.dashboard_link}")
-        summaries = run_stages(config, client, last, click.echo)
-    failures = [e for s in summaries.values() for e in s.get("errors", [])]
+        summaries = bring_up_to_date(config, client, last)
     if last == "report":
         _tell_results(config.output, summaries["analyse"])
-    if failures:
-        click.echo(
-            f"{len(failures)} read failures; those pixels are marked 'read failed':", err=True
-        )
-        for failure in failures:
-            click.echo(f"  {failure}", err=True)
-        sys.exit(1)
+    end(summaries)
 
 
-def _tell_results(output: Path, scores: dict) -> None:
+def _tell_results(output: Path, scores: Mapping[str, Any]) -> None:
     def figure(name: str) -> str:
         value = scores.get(name)
         return "undefined" if value is None else f"{value:.3f}"
@@ -72,9 +49,9 @@ def _tell_results(output: Path, scores: dict) -> None:
 
 
 def _stage_command(name: str, last: str, text: str) -> None:
-    @main.command(name, help=text)
-    @click.argument("config", type=click.Path(path_type=Path))
-    @click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.")
+    @main.command(name, cls=Command, help=text)
+    @config_argument
+    @scheduler_option
     def command(config: Path, scheduler: str | None) -> None:
         _run(config, scheduler, last)
 
@@ -84,7 +61,7 @@ for _name in _STAGES:
     _stage_command(_name, _name, f"Bring the stage '{_name}' up to date, with all that it needs.")
 
 
-@main.command()
+@main.command(cls=Command)
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--cells", default=20, show_default=True, help="Cells along one side of the city.")
 @click.option("--seed", default=0, show_default=True)

@@ -15,6 +15,9 @@ from sesgrid.run.config import ClusterSettings
 
 __all__ = ["connected", "local_size"]
 
+_PATIENCE_S = 60
+"""How long a scheduler may have no worker."""
+
 
 def local_size(settings: ClusterSettings, cpus: int | None = None) -> tuple[int, int]:
     """(workers, threads per worker) of a local cluster.
@@ -43,6 +46,16 @@ class GdalPlugin(WorkerPlugin):
         os.environ["GDAL_CACHEMAX"] = str(self.cache_mb)
 
 
+def _wait_for_workers(client: Client, scheduler: str) -> None:
+    try:
+        client.wait_for_workers(1, timeout=_PATIENCE_S)
+    except TimeoutError as error:
+        raise ConfigError(
+            f"the Dask scheduler at {scheduler!r} has no workers after {_PATIENCE_S} s: start some with "
+            f"`dask worker {scheduler}`"
+        ) from error
+
+
 @contextmanager
 def connected(settings: ClusterSettings, scheduler: str | None) -> Iterator[Client]:
     """A client of a running scheduler, or of a local cluster that ends with the block.
@@ -50,7 +63,7 @@ def connected(settings: ClusterSettings, scheduler: str | None) -> Iterator[Clie
     Raises
     ------
     ConfigError
-        The scheduler cannot be reached.
+        The scheduler cannot be reached, or has no workers.
     """
     if scheduler is not None:
         try:
@@ -61,6 +74,7 @@ def connected(settings: ClusterSettings, scheduler: str | None) -> Iterator[Clie
                 "`dask scheduler`, or leave --scheduler out for a local cluster"
             ) from error
         with client:
+            _wait_for_workers(client, scheduler)
             client.register_plugin(GdalPlugin(settings.gdal_cache_mb))
             yield client
         return

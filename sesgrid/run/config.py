@@ -7,7 +7,14 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from sesgrid.errors import ConfigError, MissingInputError
 
@@ -117,7 +124,9 @@ class ClusterSettings(_Section):
 class Config(_Section):
     """One run."""
 
-    name: Annotated[str, Field(min_length=1, pattern=r"^[^/\\\x00]+$")]
+    name: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^/\\\x00]+$")
+    ]
     """Of the city; names the models."""
     output: Path
     """Folder for everything that the run makes."""
@@ -129,11 +138,6 @@ class Config(_Section):
     explain: ExplainSettings = ExplainSettings()
     analyse: AnalyseSettings = AnalyseSettings()
     cluster: ClusterSettings = ClusterSettings()
-
-    @field_validator("name")
-    @classmethod
-    def _strip(cls, value: str) -> str:
-        return value.strip()
 
 
 def load_config(path: str | Path) -> Config:

@@ -163,6 +163,7 @@ def run_stages(
             continue
         tell(f"{name}: {'; '.join(reasons)}")
         record.forget()
+        files.withdraw(name)
         started = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SesgridWarning)

@@ -9,17 +9,12 @@ import pandas as pd
 from distributed import Client
 
 from sesgrid.run.config import Config
+from sesgrid.run.freshness import key_of
+from sesgrid.run.stages import Job, run_over_cells
 from sesgrid.run.workspace import Workspace, load_table, save_table
 from sesgrid.sources import class_names
 from sesgrid.stages.explain import Explain
-from sesgrid.stages.predict import (
-    Predict,
-    batch_size_for,
-    join_predictions,
-    place_cells,
-    with_model,
-)
-from sesgrid.store.cube import Cube
+from sesgrid.stages.predict import Predict, batch_size_for, join_predictions
 from sesgrid.store.models import ModelRef
 
 __all__ = ["explain_with"]
@@ -27,6 +22,9 @@ __all__ = ["explain_with"]
 
 def explain_with(config: Config, client: Client, model: Path) -> gpd.GeoDataFrame:
     """Predict and explain every covered cell of a built cube with one given model.
+
+    The model is taken to be foreign to the region: whoever trained it here knows which cells it saw.
+    An interrupted call goes on where it stopped.
 
     Parameters
     ----------
@@ -43,22 +41,22 @@ def explain_with(config: Config, client: Client, model: Path) -> gpd.GeoDataFram
         probabilities, and, where there is land cover, the class sums (``low_0`` … ``area_19``).
     """
     ref, files = ModelRef.open(model), Workspace(config.output)
+    made_from = {
+        stage: files.record(stage).read()["result_id"] for stage in ("mosaic", "landcover")
+    }
+    key = key_of({**made_from, "model": ref.sha256, "min_coverage": config.cells.min_coverage})
+    job = Job(config, files, client, key)
     cells = load_table(files.table("mosaic"))
     enough = cells["coverage"] >= config.cells.min_coverage
     cells["model_id"] = pd.Series(ref.model_id, index=cells.index, dtype="string").where(enough)
-    covered = with_model(cells, config.grid.cells_per_block)
-    pixels = Cube.open(files.cube).pixels()
-    batch = batch_size_for(config.grid.pixels_per_cell)
-
-    def rows(stage: object, layers: list[str], name: str) -> pd.DataFrame:
-        placed = place_cells(stage, covered, pixels, {ref.model_id: ref}, layers, name)
-        return pd.DataFrame(list(client.compute(placed).result()))
-
-    table = join_predictions(covered, rows(Predict(batch), ["image", "coverage"], "predict"))
+    batch, models = batch_size_for(config.grid.pixels_per_cell), {ref.model_id: ref}
+    rows = run_over_cells(job, "region-predict", Predict(batch), cells, models, Predict.layers)
+    table = join_predictions(cells, rows)
     if config.sources.landcover is not None:
         stage = Explain(batch, len(class_names()) + 1)
-        sums = rows(stage, ["image", "coverage", "landcover"], "explain").set_index("cell_id")
-        table = table.join(sums.drop(columns="model_id"))
-    table.attrs = dict(covered.attrs)
+        sums = run_over_cells(job, "region-explain", stage, cells, models, Explain.layers)
+        table = table.join(sums.set_index("cell_id").drop(columns="model_id"))
+    table = table[table["model_id"].notna()]
+    table.attrs = dict(cells.attrs)
     save_table(table, files.output / "region.parquet")
     return table

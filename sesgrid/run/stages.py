@@ -66,6 +66,12 @@ class Job:
         """The run's grid."""
         return Grid(self.config.grid.pixels_per_cell, self.config.grid.cells_per_block)
 
+    def cube(self, cells: gpd.GeoDataFrame) -> Cube:
+        """The run's cube, which must lie on the grid of the run's cells."""
+        cube = Cube.open(self.files.cube)
+        cube.require(Extent.of_cells(self.grid, cells["row"], cells["col"]))
+        return cube
+
     def parts(self, stage: str) -> Parts:
         """The parts of a stage, with this job's key."""
         return Parts(self.files.parts(stage), self.key)
@@ -230,7 +236,7 @@ def run_landcover(job: Job) -> dict[str, Any]:
     polygons = read_urban_atlas(source, job.config.sources.landcover_layer)
     blocks = plan_blocks(job.grid, cells["row"].to_numpy(), cells["col"].to_numpy())
     work = plan_landcover(job.grid, blocks, polygons)
-    _run_blocks(job, "landcover", Landcover(job.grid), work, Cube.open(job.files.cube))
+    _run_blocks(job, "landcover", Landcover(job.grid), work, job.cube(cells))
     return {"polygons": len(polygons), "blocks": len(work)}
 
 
@@ -240,13 +246,17 @@ def load_models(job: Job) -> dict[str, ModelRef]:
     return {ref.model_id: ref for ref in refs}
 
 
-def _run_cells_stage(
-    job: Job, name: str, stage: Any, named: gpd.GeoDataFrame, layers: Sequence[str]
+def run_over_cells(
+    job: Job,
+    name: str,
+    stage: Any,
+    named: gpd.GeoDataFrame,
+    models: Mapping[str, ModelRef],
+    layers: Sequence[str],
 ) -> pd.DataFrame:
     """Run a stage over every cell that has a model; rows in the order of the cells."""
     todo = with_model(named, job.config.grid.cells_per_block)
-    pixels = Cube.open(job.files.cube).pixels()
-    models = load_models(job)
+    pixels = job.cube(named).pixels()
 
     def make(batch: Any) -> Any:
         chosen = todo.iloc[list(batch)]
@@ -268,9 +278,10 @@ def _run_cells_stage(
 def run_predict(job: Job) -> dict[str, Any]:
     """Pixels and models → the class of every covered cell."""
     c, cells = job.config, load_table(job.files.table("mosaic"))
-    named = assign_models(cells, load_models(job), min_coverage=c.cells.min_coverage)
+    models = load_models(job)
+    named = assign_models(cells, models, min_coverage=c.cells.min_coverage)
     stage = Predict(batch_size_for(c.grid.pixels_per_cell))
-    rows = _run_cells_stage(job, "predict", stage, named, ["image", "coverage"])
+    rows = run_over_cells(job, "predict", stage, named, models, Predict.layers)
     table = join_predictions(named, rows)
     save_table(table, job.files.table("predict"))
     without = int(named["model_id"].isna().sum())
@@ -283,8 +294,7 @@ def run_explain(job: Job) -> dict[str, Any]:
         return {"explain": "skipped: no land cover given"}
     named = load_table(job.files.table("predict"))
     stage = Explain(batch_size_for(job.config.grid.pixels_per_cell), len(class_names()) + 1)
-    layers = ["image", "coverage", "landcover"]
-    rows = _run_cells_stage(job, "explain", stage, named, layers)
+    rows = run_over_cells(job, "explain", stage, named, load_models(job), Explain.layers)
     rows.to_parquet(job.files.table("explain"))
     return {"cells explained": len(rows), "preset": job.config.explain.preset}
 

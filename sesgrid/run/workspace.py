@@ -59,6 +59,15 @@ class Workspace:
         """Model files and their cards."""
         return self.output / "models"
 
+    def withdraw(self, stage: str) -> None:
+        """Remove the results that rest on a stage, before it is done again.
+
+        What lies beside a cube or a model must have been made from it, also if the run stops here.
+        """
+        findings = [self.cells, self.activation, self.pairs, self.metrics]
+        for path in [self.report] if stage == "report" else [self.report, *findings]:
+            path.unlink(missing_ok=True)
+
     def table(self, stage: str) -> Path:
         """A stage's table of cells."""
         return self.output / "work" / f"{stage}.parquet"

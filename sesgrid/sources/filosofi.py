@@ -98,13 +98,16 @@ def read_filosofi(
     cells = _cells(frame, names, label)
     squares = cell_squares(northing, easting)
     result = gpd.GeoDataFrame(cells, geometry=squares, crs=CRS)
-    known = vintage_of(table.columns, (path.name, table.path.name, table.name))
+    # INSEE's files inside an archive have no year in their names, the folder made from it has
+    known = vintage_of(
+        table.columns, (path.name, table.path.name, table.name, path.absolute().parent.name)
+    )
     result.attrs = {"vintage": known or str(vintage or "unknown"), "source": path.name}
     return result
 
 
 def vintage_of(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Release year told by the columns, else by a file or layer name; None if neither does.
+    """Release year told by the columns, else by the first name with one; None if neither does.
 
     2019 and 2021 have the same columns. ``Groupe`` left with 2019, as did capital letters.
 

@@ -69,6 +69,8 @@ def sides(cells: pd.DataFrame, activation: xr.Dataset | None) -> Iterator[Side]:
     true, predicted = (
         cells[c].to_numpy(np.float64, na_value=np.nan) for c in ("ses_true", "ses_predicted")
     )
+    if "labelled" in cells:  # an imputed income is no truth unless the protocol takes it for one
+        true = np.where(cells["labelled"].fillna(False).astype(bool), true, np.nan)
     unknown = np.isnan(true)[:, None] | (area == 0)
     n_extreme = n_extreme_classes(n_classes)
     for name in ("low", "high"):

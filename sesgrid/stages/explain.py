@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import dask.array as da
 import geopandas as gpd
@@ -38,6 +38,7 @@ PRESETS = ("paper",)
 class Explain:
     """The stage: class sums of both maps."""
 
+    layers: ClassVar = ("image", "coverage", "landcover")
     batch_size: int
     n_values: int
     """Land-cover values, 0 (unclassified) included."""
@@ -144,8 +145,7 @@ def explain(
     grid = Extent.from_attributes(pixels.attrs).grid
     todo = with_model(cells, grid.cells_per_block)
     stage = Explain(batch_size_for(grid.pixels_per_cell), len(class_names) + 1)
-    layers = ["image", "coverage", "landcover"]
-    results = place_cells(stage, todo, pixels, models, layers, "explain")
+    results = place_cells(stage, todo, pixels, models, stage.layers, "explain")
     return activation_dataset(
         pd.DataFrame(list(results.compute())), class_names, {"preset": preset}
     )

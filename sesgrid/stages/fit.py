@@ -13,7 +13,13 @@ import numpy as np
 from keras import ops
 
 from sesgrid.errors import SesgridError
-from sesgrid.kernels.network import MIN_PX, NetworkSpec, build_network, start_plain
+from sesgrid.kernels.network import (
+    MIN_PX,
+    NetworkSpec,
+    build_network,
+    obtainable_weights,
+    start_plain,
+)
 from sesgrid.stages.protocol import Protocol
 
 __all__ = ["CellBatches", "fit"]
@@ -143,7 +149,7 @@ def fit(
     seed: int,
     checkpoint: Path,
     on_epoch: Callable[[int, dict[str, float]], None],
-) -> tuple[keras.Model, dict[str, list[float]]]:
+) -> tuple[keras.Model, dict[str, list[float]], str]:
     """Train one network; the weights of the best validation loss are kept.
 
     Parameters
@@ -163,13 +169,16 @@ def fit(
         Valid until the next call in this process.
     history : dict
         Per epoch: loss, val_loss, accuracy, val_accuracy, learning_rate.
+    initial_weights : str
+        Of the backbone, as they were had: "imagenet", a file, or "random".
 
     Raises
     ------
     SesgridError
         The loss became NaN.
     """
-    model = _trainer(spec, protocol.weights, seed).reset()
+    weights = obtainable_weights(protocol.weights)
+    model = _trainer(spec, weights, seed).reset()
     callbacks = [
         keras.callbacks.LearningRateScheduler(lambda epoch, _: protocol.learning_rate_at(epoch)),
         keras.callbacks.TerminateOnNaN(),
@@ -194,4 +203,5 @@ def fit(
             f"the loss became NaN in epoch {len(history['loss'])}: lower train.learning_rate "
             f"(now {protocol.learning_rate:g})"
         )
-    return model, {k: [float(v) for v in values] for k, values in history.items()}
+    figures = {k: [float(v) for v in values] for k, values in history.items()}
+    return model, figures, weights or "random"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import dask
 import dask.array as da
@@ -116,6 +116,7 @@ def _architecture(ref: ModelRef) -> str:
 class Predict:
     """The stage: p, class and mean colour of cells."""
 
+    layers: ClassVar = ("image", "coverage")
     batch_size: int
 
     def __call__(
@@ -227,7 +228,7 @@ def predict(
     grid = Extent.from_attributes(pixels.attrs).grid
     todo = with_model(named, grid.cells_per_block)
     stage = Predict(batch_size_for(grid.pixels_per_cell))
-    results = place_cells(stage, todo, pixels, models, ["image", "coverage"], "predict")
+    results = place_cells(stage, todo, pixels, models, stage.layers, "predict")
     return join_predictions(named, pd.DataFrame(list(results.compute())))
 
 

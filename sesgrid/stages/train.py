@@ -166,7 +166,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
     checkpoint = Path(fold.path).with_suffix(".best.weights.h5")
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     with DEVICE_LOCK:
-        model, history = fit(
+        model, history, start = fit(
             spec,
             protocol,
             batches(
@@ -180,7 +180,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
             checkpoint=checkpoint,
             on_epoch=lambda epoch, logs: progress and progress(fold.model_id, epoch, dict(logs)),
         )
-        card = {**fold.card, **asdict(spec), "history": history}
+        card = {**fold.card, **asdict(spec), "initial_weights": start, "history": history}
         ref = save_model(model, fold.path, model_id=fold.model_id, card=card)
     checkpoint.unlink(missing_ok=True)
     return ref

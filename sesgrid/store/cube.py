@@ -115,8 +115,13 @@ class Cube:
                 f"{path}: expected a sesgrid cube of version {CUBE_VERSION}, received version "
                 f"{version!r}; make it again with `sesgrid mosaic`"
             )
-        extent = Extent.from_attributes(dict(attributes))
-        return cls(str(path), extent, str(attributes["sesgrid_cube_token"]))
+        try:
+            extent = Extent.from_attributes(dict(attributes))
+            return cls(str(path), extent, str(attributes["sesgrid_cube_token"]))
+        except KeyError as error:
+            raise FormatError(
+                f"{path}: the cube lacks the attribute {error}; make it again with `sesgrid mosaic`"
+            ) from error
 
     def attribute(self, name: str) -> Any:
         """An attribute of the cube, or None."""

@@ -47,10 +47,20 @@ class ModelRef:
                 raise MissingInputError(
                     f"model file {p} is missing: train again, or check the path"
                 )
-        card = json.loads(card_path.read_text())
-        ref = cls(
-            card["model_id"], str(path), card["sha256"], card["pixels_per_cell"], card["n_classes"]
-        )
+        try:
+            card = json.loads(card_path.read_text())
+            ref = cls(
+                card["model_id"],
+                str(path),
+                card["sha256"],
+                int(card["pixels_per_cell"]),
+                int(card["n_classes"]),
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise ModelMismatchError(
+                f"{card_path} is not a model's card ({type(error).__name__}: {error}): train again, or "
+                "bring the card that was saved with the model"
+            ) from error
         ref.verify()
         return ref
 

@@ -1,0 +1,79 @@
+"""What every command shares: options, exit status, and the run behind it.
+
+Exit status: 0 done; 1 done, but some pixels could not be read; 2 it cannot be done as asked (the
+message says why); 3 a defect of the software.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sesgrid.errors import SesgridError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from sesgrid.run.config import Config
+
+__all__ = ["Command", "bring_up_to_date", "config_argument", "end", "scheduler_option"]
+
+# set before TensorFlow is imported, here and in the workers: its start-up lines are no news
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+Summaries = Mapping[str, Mapping[str, Any]]
+
+config_argument = click.argument("config", type=click.Path(path_type=Path))
+scheduler_option = click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.")
+
+
+class Command(click.Command):
+    """A command whose expected errors are one line and status 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except SesgridError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(2)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:
+            traceback.print_exc()
+            click.echo(
+                "this is a defect of sesgrid: please report it with the lines above", err=True
+            )
+            sys.exit(3)
+
+
+def bring_up_to_date(config: Config, client: Client, last: str) -> Summaries:
+    """Run the stages up to ``last`` that are not up to date, and tell what happens.
+
+    Returns
+    -------
+    mapping
+        Summary per stage, for `end`.
+    """
+    from sesgrid.run.engine import run_stages
+
+    click.echo(f"dashboard: {client.dashboard_link}")
+    return run_stages(config, client, last, click.echo)
+
+
+def end(*runs: Summaries) -> None:
+    """Exit with the status of the runs: 1, and a line each, where pixels could not be read."""
+    failures = [e for run in runs for summary in run.values() for e in summary.get("errors", [])]
+    if failures:
+        click.echo(
+            f"{len(failures)} read failures; those pixels are marked 'read failed':", err=True
+        )
+        for failure in failures:
+            click.echo(f"  {failure}", err=True)
+        sys.exit(1)
