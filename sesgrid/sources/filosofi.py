@@ -19,11 +19,11 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from sesgrid.errors import CellIdError, ConfigError, FormatError, MissingInputError, SesgridWarning
+from sesgrid.errors import CellIdError, ConfigError, FormatError, SesgridWarning
 from sesgrid.grid import CRS
 from sesgrid.sources.archive import unpacked
 from sesgrid.sources.cell_geometry import cell_squares, corners_of_ids, count_redrawn
-from sesgrid.sources.tables import Table, list_tables, match_columns, pick_by_name, read_table
+from sesgrid.sources.tables import Table, match_columns, read_table, wanted_tables
 
 __all__ = ["VINTAGES", "read_filosofi"]
 
@@ -86,7 +86,7 @@ def read_filosofi(
     if vintage is not None and str(vintage) not in VINTAGES:
         raise ConfigError(f"vintage must be one of {', '.join(VINTAGES)}, received {vintage!r}")
     with unpacked(path, _SUFFIXES) as content:
-        table = _choose_table(list_tables(content, _SUFFIXES), layer, path)
+        table = _choose_table(wanted_tables(content, _SUFFIXES, layer, path), path)
         names = match_columns(table, _COLUMNS)
         frame = read_table(table, list(names.values()), geometry=True)
     label = str(table) if table.path == path else f"{path.name} → {table}"
@@ -128,14 +128,7 @@ def vintage_of(columns: Sequence[str], names: Sequence[str]) -> str | None:
     return None
 
 
-def _choose_table(tables: list[Table], layer: str | None, path: Path) -> Table:
-    if not tables:
-        raise MissingInputError(
-            f"{path}: nothing to read in it; expected a file ending in "
-            f"{', '.join(sorted(_SUFFIXES))}, plain or in a .zip or .7z"
-        )
-    if layer is not None:
-        tables = [pick_by_name(tables, layer, path)]
+def _choose_table(tables: list[Table], path: Path) -> Table:
     found = {table: match_columns(table, _COLUMNS) for table in tables}
     candidates = [t for t in tables if set(_NEEDED) <= set(found[t])]
     if not candidates:

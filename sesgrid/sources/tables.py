@@ -20,7 +20,7 @@ import pyogrio
 
 from sesgrid.errors import FormatError, MissingInputError
 
-__all__ = ["Table", "list_tables", "match_columns", "pick_by_name", "read_table"]
+__all__ = ["Table", "list_tables", "match_columns", "pick_by_name", "read_table", "wanted_tables"]
 
 TABLE_SUFFIXES = frozenset({".csv", ".parquet", ".geoparquet"})
 VECTOR_SUFFIXES = frozenset({".gpkg", ".shp", ".gdb", ".geojson", ".fgb"})
@@ -121,6 +121,27 @@ def pick_by_name(tables: Sequence[Table], layer: str, source: Path) -> Table:
             return hits[0]
     names = ", ".join(repr(t.name) for t in tables) or "none"
     raise MissingInputError(f"{source}: no layer {layer!r}; its layers are {names}")
+
+
+def wanted_tables(
+    folder: Path, suffixes: frozenset[str], layer: str | None, source: Path
+) -> list[Table]:
+    """The tables to choose from: all that are there, or the one named `layer`.
+
+    Raises
+    ------
+    MissingInputError
+        None is there, or none has that name; `source` is how the message calls the input.
+    FormatError
+        A file cannot be opened.
+    """
+    tables = list_tables(folder, suffixes)
+    if not tables:
+        raise MissingInputError(
+            f"{source}: nothing to read in it; expected a file ending in "
+            f"{', '.join(sorted(suffixes))}, plain or in a .zip or .7z"
+        )
+    return tables if layer is None else [pick_by_name(tables, layer, source)]
 
 
 def read_table(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.DataFrame:

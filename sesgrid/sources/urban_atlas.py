@@ -14,11 +14,11 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
+from sesgrid.errors import FormatError, SesgridWarning
 from sesgrid.sources.archive import unpacked
 from sesgrid.sources.landcover import landcover_classes
 from sesgrid.sources.polygons import clean_polygons, count_overlaps
-from sesgrid.sources.tables import Table, list_tables, pick_by_name, read_table
+from sesgrid.sources.tables import Table, read_table, wanted_tables
 
 __all__ = ["read_urban_atlas"]
 
@@ -60,7 +60,7 @@ def read_urban_atlas(path: str | Path, layer: str | None = None) -> gpd.GeoDataF
     """
     path = Path(path)
     with unpacked(path, _SUFFIXES) as content:
-        table = _choose_layer(list_tables(content, _SUFFIXES), layer, path)
+        table = _choose_layer(wanted_tables(content, _SUFFIXES, layer, path), path)
         column = _code_columns(table)[0]
         frame = read_table(table, [column], geometry=True)
     label = str(table) if table.path == path else f"{path.name} → {table}"
@@ -95,14 +95,7 @@ def _code_columns(table: Table) -> list[str]:
     return [c for c in table.columns if _CODE.fullmatch(c)]
 
 
-def _choose_layer(tables: list[Table], layer: str | None, path: Path) -> Table:
-    if not tables:
-        raise MissingInputError(
-            f"{path}: nothing to read in it; expected a file ending in "
-            f"{', '.join(sorted(_SUFFIXES))}, plain or in a .zip or .7z"
-        )
-    if layer is not None:
-        tables = [pick_by_name(tables, layer, path)]
+def _choose_layer(tables: list[Table], path: Path) -> Table:
     coded = [t for t in tables if _code_columns(t)]
     named = [t for t in coded if _LAND_USE.fullmatch(t.name)]
     candidates = named or coded
