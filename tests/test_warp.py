@@ -1,15 +1,21 @@
-"""The warp's contract, against pyproj and scipy in float64: the same tests serve its successor."""
+"""The warp's contract, against pyproj and scipy in float64, and against GDAL's exact transformer."""
 
 from __future__ import annotations
 
 import numpy as np
 import pyproj
 import pytest
+import rasterio
 from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from sesgrid.errors import FormatError, GridMismatchError
+from sesgrid.grid import CELL_M, Grid
 from sesgrid.kernels import warp
+from sesgrid.kernels.lattice import Lattice, projector
+from sesgrid.kernels.warp import RESAMPLINGS
 
 L93, LAEA = "EPSG:2154", "EPSG:3035"
 SIDE = 240
@@ -34,6 +40,11 @@ def source_positions(out_shape, out_transform, source_transform=SOURCE, crs=(L93
     return (y - f) / e, (x - c) / a
 
 
+def clear(y, x):
+    """Positions whose source pixel is beyond doubt."""
+    return np.minimum(abs(y - np.rint(y)), abs(x - np.rint(x))) > 2e-3
+
+
 def inside(y, x, margin=0.0, side=SIDE):
     return (np.minimum(y, x) >= margin) & (np.maximum(y, x) < side - margin)
 
@@ -56,7 +67,7 @@ def smooth():
     return np.uint8((image - image.min()) / np.ptp(image) * 255)
 
 
-@pytest.mark.parametrize("resampling", ["bilinear", "nearest", "cubic"])
+@pytest.mark.parametrize("resampling", RESAMPLINGS)
 def test_the_same_grid_gives_the_same_bytes(noise, resampling):
     noise = noise.copy()
     noise[:, 10:20, 10:20] = 0
@@ -96,8 +107,11 @@ def test_coordinates_are_exact_where_the_projection_bends():
     pixels, coverage = warp(image, source, "EPSG:4326", (300, 300), grid, LAEA, "nearest")
     y, x = source_positions((300, 300), grid, source, ("EPSG:4326", LAEA))
     assert coverage.all()
-    # GDAL's default of 0.125 px moves thousands of these pixels to a neighbour
-    assert (pixels[0] != image[0, y.astype(int), x.astype(int)]).sum() <= 2
+    # a tolerance of 0.125 px, GDAL's default, moves thousands of these pixels to a neighbour
+    sure = np.minimum(abs(y - np.rint(y)), abs(x - np.rint(x))) > 0.006
+    assert sure.mean() > 0.97
+    expected = image[0, y.astype(int), x.astype(int)]
+    np.testing.assert_array_equal(pixels[0][sure], expected[sure])
 
 
 @pytest.mark.parametrize("value", [0, 1, 77, 254, 255])
@@ -129,7 +143,7 @@ def test_black_is_a_colour(noise):
 
 
 @pytest.mark.parametrize("pixel_m", [0.25, 0.5])
-@pytest.mark.parametrize("resampling", ["bilinear", "nearest", "cubic", "average"])
+@pytest.mark.parametrize("resampling", RESAMPLINGS)
 def test_invalid_pixels_lend_no_colour(resampling, pixel_m):
     rng = np.random.default_rng(3)
     valid = ndimage.gaussian_filter(rng.random((SIDE, SIDE)), 5) > 0.5
@@ -138,9 +152,9 @@ def test_invalid_pixels_lend_no_colour(resampling, pixel_m):
     shape, grid = (size, size), around_the_middle(size, pixel_m)
     pixels, coverage = warp(image, SOURCE, L93, shape, grid, LAEA, resampling, valid)
     y, x = source_positions(shape, grid)
-    clear = np.minimum(abs(y - np.rint(y)), abs(x - np.rint(x))) > 2e-3
+    sure = clear(y, x)
     expected = valid[y.astype(int), x.astype(int)]
-    np.testing.assert_array_equal(coverage[clear], expected[clear])
+    np.testing.assert_array_equal(coverage[sure], expected[sure])
     assert 0.2 < coverage.mean() < 0.8
     assert (pixels == 100 * coverage).all()
 
@@ -157,18 +171,54 @@ def test_a_coarser_grid_averages_what_it_skips():
     stripes = np.zeros((1, SIDE, SIDE), np.uint8)
     stripes[:, :, ::2] = 255
     shape, grid = (40, 40), around_the_middle(40, 1.0)
-    pixels, coverage = warp(stripes, SOURCE, L93, shape, grid, LAEA)
+    pixels, coverage = warp(stripes, SOURCE, L93, shape, grid, LAEA, "box")
     assert coverage.all()
     assert abs(pixels.astype(int) - 127).max() < 12  # four stripes a pixel: grey, no moiré
 
 
-def test_a_coarser_grid_follows_a_smooth_image():
-    x = np.arange(SIDE) / SIDE * 255
-    image = np.broadcast_to(x, (1, SIDE, SIDE)).astype(np.uint8)
-    shape, grid = (45, 45), around_the_middle(45, 0.9)
-    pixels, _ = warp(image, SOURCE, L93, shape, grid, LAEA)
+@pytest.mark.parametrize("pixel_m", [0.3, 0.9, 2.0])
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_box_is_the_mean_of_its_area(noise, pixel_m, holes):
+    size = int(50 / pixel_m)
+    shape, grid = (size, size - 3), around_the_middle(size, pixel_m)
+    valid = np.ones((SIDE, SIDE), bool)
+    if holes:
+        valid[::17, 5:] = valid[40:60, 40:90] = False
+    pixels, coverage = warp(noise, SOURCE, L93, shape, grid, LAEA, "box", valid)
     y, x = source_positions(shape, grid)
-    assert np.abs(pixels - interpolated(image, y, x)).max() <= 1.6
+    # the summed area of a box, from the integral of the image; its sides follow the pixel's
+    side_y, side_x = (np.hypot(*np.gradient(v)).mean() for v in (y, x))
+    weight = integral(valid.astype(float), y, x, side_y, side_x)
+    mean = [integral(b * valid, y, x, side_y, side_x) / np.maximum(weight, 1e-9) for b in noise]
+    inner = inside(y, x, 2 * side_x) & clear(y, x)
+    assert inner.mean() > 0.3
+    np.testing.assert_array_equal(
+        coverage[inner], valid[y[inner].astype(int), x[inner].astype(int)]
+    )
+    seen = inner & (coverage == 1)
+    assert np.abs(pixels - np.stack(mean))[:, seen].max() <= 1.0
+
+
+def integral(image, y, x, side_y, side_x):
+    """Sum of an image over boxes around (y, x), fractions of pixels included."""
+    table = np.pad(image.astype(float).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    corners = [(sy, sx) for sy in (-0.5, 0.5) for sx in (-0.5, 0.5)]
+    parts = [
+        np.sign(sy * sx)
+        * ndimage.map_coordinates(
+            table, [y + sy * side_y, x + sx * side_x], order=1, mode="nearest"
+        )
+        for sy, sx in corners
+    ]
+    return sum(parts)
+
+
+def test_a_box_no_larger_than_a_pixel_is_bilinear(noise):
+    shape, grid = (200, 200), around_the_middle(200, 0.2)
+    box, blend = (warp(noise, SOURCE, L93, shape, grid, LAEA, r)[0] for r in ("box", "bilinear"))
+    difference = np.abs(box.astype(int) - blend)
+    assert (difference <= 1).mean() > 0.99
+    assert difference.max() <= 2
 
 
 @pytest.mark.parametrize("pixel_m", [0.25, 0.5])
@@ -185,7 +235,7 @@ def test_blocks_warped_apart_are_the_whole(noise, pixel_m):
             np.testing.assert_array_equal(coverage, covered[window])
             difference = np.abs(pixels.astype(int) - whole[:, *window])
             assert difference.max() <= 1
-            assert (difference > 0).mean() < 1e-3
+            assert (difference > 0).mean() < 3e-3
 
 
 @pytest.mark.parametrize("shift_m", [100, 5000, 4_000_000])
@@ -212,7 +262,8 @@ def test_nothing_valid_and_no_pixels(noise):
         ({"source": np.zeros((3, 4, 4))}, FormatError, "uint8.*float64"),
         ({"source": np.zeros((4, 4), np.uint8)}, FormatError, "band, y, x"),
         ({"source_valid": np.ones((3, 4), bool)}, GridMismatchError, r"\(3, 4\)"),
-        ({"resampling": "bilinaer"}, FormatError, "expected one of nearest, bilinear"),
+        ({"resampling": "bilinaer"}, FormatError, "expected one of nearest, bilinear, box"),
+        ({"source_transform": Affine.scale(0)}, FormatError, "cannot be inverted"),
         ({"out_crs": "EPSG:x"}, FormatError, "out_crs.*'EPSG:x'"),
     ],
 )
@@ -227,3 +278,89 @@ def test_bad_input_is_named(changed, error, words):
     }
     with pytest.raises(error, match=words):
         warp(**{**arguments, **changed})
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    east=st.integers(3_200_000 // CELL_M, 4_300_000 // CELL_M),
+    north=st.integers(2_000_000 // CELL_M, 3_150_000 // CELL_M),
+    resolution_m=st.sampled_from([0.15, 0.2, 0.5, 5.0]),
+    pixels=st.sampled_from([1, 2, 100, 800, 1000]),
+)
+def test_positions_are_exact_anywhere_in_france(east, north, resolution_m, pixels):
+    """Brest to Bastia: every cell, also those of the sea between."""
+    cell = Grid(pixels, 8).cell_transform(-north, east)
+    source = Affine(resolution_m, 0, 100_000, 0, -resolution_m, 7_200_000)
+    project = projector(cell, LAEA, source, L93)
+    lattice = Lattice.of((pixels, pixels), project)
+    assert lattice.y.size == 4  # one mesh a cell
+    at = np.arange(pixels)
+    t = at / max(pixels - 1, 1)
+    exact = source_positions((pixels, pixels), cell, source)
+    for nodes, truth in zip((lattice.y, lattice.x), exact, strict=True):
+        columns = nodes[:, :1] + (nodes[:, 1:] - nodes[:, :1]) * t
+        guess = columns[:1] + (columns[1:] - columns[:1]) * t[:, None]
+        assert np.abs(guess - truth).max() < 0.01
+
+
+@pytest.mark.parametrize("place", [(650000, 6860000), (150000, 6850000), (1230000, 6130000)])
+def test_a_block_of_cells_is_the_oracles(place):
+    """0.2 m to 0.25 m, as aerial images come: Paris, Brest, Corsica."""
+    west, north = place
+    image = np.random.default_rng(5).integers(0, 256, (3, 1300, 1300), dtype=np.uint8)
+    source = Affine(0.2, 0, west, 0, -0.2, north)
+    x, y = pyproj.Transformer.from_crs(L93, LAEA, always_xy=True).transform(west + 130, north - 130)
+    grid = Affine(0.25, 0, round(x) - 100, 0, -0.25, round(y) + 100)
+    pixels, coverage = warp(image, source, L93, (800, 800), grid, LAEA)
+    y, x = source_positions((800, 800), grid, source)
+    seen = inside(y, x, 1, 1300)
+    assert seen.all()
+    assert coverage.all()
+    difference = np.abs(pixels - interpolated(image, y, x))
+    assert (difference <= 1).mean() >= 0.999
+    assert difference.max() < 1
+
+
+def gdal_exact(image, source, shape, grid, resampling, valid):
+    """GDAL's warp with every position projected and its kernel not widened."""
+    bands = np.concatenate([image, valid[np.newaxis] * np.uint8(255)])
+    profile = {"driver": "GTiff", "photometric": "MINISBLACK", "alpha": "UNSPECIFIED"}
+    count, height, width = bands.shape
+    with rasterio.MemoryFile() as memory:
+        with memory.open(
+            **profile, count=count, height=height, width=width, dtype="uint8",
+            transform=source, crs=L93,
+        ) as target:  # fmt: skip
+            target.write(bands)
+        with (
+            memory.open() as dataset,
+            rasterio.vrt.WarpedVRT(
+                dataset, crs=LAEA, transform=grid, height=shape[0], width=shape[1],
+                resampling=rasterio.enums.Resampling[resampling], tolerance=1e-3,
+                src_alpha=count, XSCALE=1.0, YSCALE=1.0,
+            ) as vrt,
+        ):  # fmt: skip
+            out = vrt.read()
+    return out[:-1], out[-1]
+
+
+@pytest.mark.parametrize("pixel_m", [0.2, 0.25, 0.4])
+@pytest.mark.parametrize("holes", [False, True])
+def test_differences_from_gdals_exact_warp_are_the_stated_ones(noise, pixel_m, holes):
+    valid = np.ones((SIDE, SIDE), bool)
+    if holes:
+        valid[90:120, 80:140] = False
+    size = int(90 / pixel_m)
+    shape, grid = (size, size), around_the_middle(size, pixel_m)
+    ours, coverage = warp(noise, SOURCE, L93, shape, grid, LAEA, source_valid=valid)
+    theirs, alpha = gdal_exact(noise, SOURCE, shape, grid, "bilinear", valid)
+    seen = (coverage == 1) & (alpha > 0)
+    difference = np.abs(ours.astype(int) - theirs)[:, seen]
+    assert difference.max() <= 1
+    # wherever we have a colour GDAL has one, and more: up to half a pixel around
+    y, x = source_positions(shape, grid)
+    assert (alpha > 0)[(coverage == 1) & clear(y, x)].all()
+    beyond = (alpha > 0) & (coverage == 0)
+    near = ndimage.distance_transform_edt(np.pad(~valid, 1, constant_values=True))
+    at = np.clip(np.floor([y, x]).astype(int) + 1, 0, SIDE + 1)
+    assert (near[at[0], at[1]][beyond] <= 1).all()
