@@ -8,21 +8,26 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
+from affine import Affine
 from pyproj import Transformer
 from shapely import box
 
-from sesgrid import mosaic
-from sesgrid.errors import MissingInputError, ReadError
+from sesgrid import RasterReader, mosaic, read_ortho
+from sesgrid.errors import ConfigError, MissingInputError, ReadError
 from sesgrid.grid import Extent, Grid
 from sesgrid.stages.mosaic import (
     NODATA,
     OBSERVED,
     OUTSIDE,
+    PREFER,
     READ_FAILED,
     Mosaic,
-    Tile,
     plan_mosaic,
 )
+from sesgrid.stages.place import group_blocks
+from sesgrid.stages.scene import Units, sources_of
+from sesgrid.stages.tiles import Tile, ranked_tiles
 
 RES = 2.0
 SIZE = 300
@@ -48,19 +53,25 @@ class FakeReader:
     broken: tuple[str, ...] = ()
     hole: tuple[str, ...] = ()
     offset: dict = field(default_factory=dict, compare=False)
+    reads: list = field(default_factory=list, compare=False)
 
-    def read(self, path, window):
+    def unit_shape(self, path, level=0):
+        return 70, 110
+
+    def read(self, path, window, level=0):
+        self.reads.append((path, window))
         if path in self.broken:
             raise ReadError(f"{path}: truncated")
         left, top = (float(v) for v in path.split("_")[:2])
         r0, r1, c0, c1 = window
-        assert 0 <= r0 < r1 <= SIZE
-        assert 0 <= c0 < c1 <= SIZE
-        north = top - (np.arange(r0, r1)[:, None] + 0.5) * RES
-        east = left + (np.arange(c0, c1)[None, :] + 0.5) * RES
+        assert 0 <= r0 < r1 <= SIZE >> level
+        assert 0 <= c0 < c1 <= SIZE >> level
+        step = RES * 2**level
+        north = top - (np.arange(r0, r1)[:, None] + 0.5) * step
+        east = left + (np.arange(c0, c1)[None, :] + 0.5) * step
         pixels = scene_pixels(east + 0 * north, north + 0 * east)
         pixels = pixels + np.uint8(self.offset.get(path, 0))
-        valid = np.full(pixels.shape[1:], path not in self.hole)
+        valid = np.zeros(pixels.shape[1:], bool) if path in self.hole else None
         return pixels, valid
 
 
@@ -221,8 +232,8 @@ def test_tiles_of_one_lattice_adjoin_in_whole_pixels(phase):
         Tile("x", "EPSG:2154", (k + phase) * 2.0, (k + phase) * 2.0, 2.0, 1001, 1001, None)
         for k in (1000, 2001, 3002)
     ]
-    assert len({t.lattice for t in made}) == 1
-    origins = np.array([t.window_origin() for t in made])
+    assert len({t.grid() for t in made}) == 1
+    origins = np.array([t.origin() for t in made])
     np.testing.assert_array_equal(np.diff(origins, axis=0), [[-1001, 1001]] * 2)
 
 
@@ -235,3 +246,135 @@ def test_only_the_given_cells_are_drawn():
 def test_imagery_of_elsewhere_is_an_error():
     with pytest.raises(MissingInputError, match="none of the 1 tiles"):
         mosaic(cells(2), tiles(["100000.0_6100000.0"]), FakeReader())
+
+
+def test_a_group_decodes_each_unit_once_and_drops_what_it_no_longer_needs():
+    table, reader = cells(12), FakeReader()
+    work = plan_mosaic(Grid(50, 3), table, tiles(around(8)))
+    (group,) = group_blocks(work, 64)
+    assert len(group) >= 16
+    drawn = {r.block: r.arrays["image"] for r in Mosaic(Grid(50, 3), reader).each(group)}
+    assert len(reader.reads) == len(set(reader.reads)) > 50
+    # apart, neighbours decode what they share again; the pixels are the same
+    alone = FakeReader()
+    for item in work:
+        (result,) = Mosaic(Grid(50, 3), alone)([item])
+        np.testing.assert_array_equal(result.arrays["image"], drawn[item.block])
+    assert set(alone.reads) == set(reader.reads)
+    assert len(alone.reads) > 1.1 * len(reader.reads)
+
+
+def test_units_are_held_no_longer_than_needed():
+    table, reader = cells(12), FakeReader()
+    made = [sources_of((r, c), ranked(around(8)), 4.0) for r, c in table[["row", "col"]].to_numpy()]
+    units = Units(reader)
+    units.expect(s for of_cell in made for s in of_cell)
+    for of_cell in made:
+        for source in of_cell:
+            _, state = units.paste(source)
+            assert (state == OBSERVED).all()
+            units.release(source)
+    assert units.held_bytes == 0
+    assert units.peak_bytes < 0.6 * 3 * units.decoded_px
+
+
+def ranked(names, **options):
+    return ranked_tiles(tiles(names, **options), None, PREFER)
+
+
+def test_a_city_extended_is_the_city_made_at_once(whole):
+    table, drawn = whole
+    west = table["col"] < COL + 2
+    # two départements built apart, through the middle of a block: no gap and no double line
+    for part in (west, ~west):
+        some = table[part]
+        pixels = mosaic(some, tiles(around(6)), FakeReader(), pixels_per_cell=50).compute()
+        np.testing.assert_array_equal(
+            cells_of(pixels, some)["image"], drawn["image"][part.to_numpy()]
+        )
+
+
+def test_tiles_that_contradict_each_other_are_settled_by_the_preference():
+    table, names = cells(3), around(6)
+    both = gpd.GeoDataFrame(
+        pd.concat([tiles([f"{n}_b" for n in names]), tiles([f"{n}_a" for n in names])]), crs=3035
+    ).reset_index(drop=True)
+    reader = FakeReader(offset={f"{n}_b": 50 for n in names})
+    pixels = mosaic(table, both, reader, pixels_per_cell=50).compute()
+    only = mosaic(table, tiles([f"{n}_a" for n in names]), reader, pixels_per_cell=50).compute()
+    np.testing.assert_array_equal(pixels["image"], only["image"])
+
+
+@pytest.mark.parametrize(
+    ("prefer", "first"),
+    [
+        (("near_year", "newest", "finest"), (2016, 2.0)),
+        (("newest", "finest"), (2021, 2.0)),
+        (("oldest",), (2012, 2.0)),
+        (("finest", "newest"), (2019, 1.0)),
+        (("coarsest", "near_year"), (2016, 2.0)),
+    ],
+)
+def test_preferences_decide_in_their_order(prefer, first):
+    (name,) = around(1)
+    catalogue = gpd.GeoDataFrame(
+        pd.concat(
+            [tiles([f"{name}_{y}"], year=y) for y in (2012, 2016, 2021)]
+            + [tiles([f"{name}_fine"], year=2019, res=1.0)],
+            ignore_index=True,
+        ),
+        crs=3035,
+    )
+    best = ranked_tiles(catalogue, 2015, prefer)[0]
+    assert (best.year, best.resolution_m) == first
+    with pytest.raises(ConfigError, match=r"mosaic\.prefer: expected some of near_year"):
+        ranked_tiles(catalogue, 2015, ["nearest"])
+
+
+def write_scene(path, names_of_pixels, size, **options):
+    left, top, res = names_of_pixels
+    north = top - (np.arange(size)[:, None] + 0.5) * res
+    east = left + (np.arange(size)[None, :] + 0.5) * res
+    pixels = scene_pixels(east + 0 * north, north + 0 * east)
+    with rasterio.open(
+        path, "w", count=3, height=size, width=size, dtype="uint8", crs="EPSG:2154",
+        transform=Affine(res, 0, left, 0, -res, top), **options,
+    ) as raster:  # fmt: skip
+        raster.write(pixels)
+
+
+@pytest.mark.parametrize("kind", ["jp2", "tif", "tif with overviews"])
+@pytest.mark.parametrize("pixels_per_cell", [200, 100, 50, 25])
+def test_coarser_levels_show_the_scene_where_it_lies(tmp_path, kind, pixels_per_cell):
+    """1 m pixels, cells of 1 to 8 m pixels: no level may shift the picture."""
+    table = cells(1)
+    x, y = Transformer.from_crs(3035, 2154, always_xy=True).transform(COL * 200, -ROW * 200)
+    left, top = np.floor(x / 8) * 8 - 96, np.ceil(y / 8) * 8 + 96
+    if kind == "jp2":
+        path = tmp_path / "scene.jp2"
+        options = {"driver": "JP2OpenJPEG", "QUALITY": "100", "REVERSIBLE": "YES"}
+    else:
+        path, options = tmp_path / "scene.tif", {"driver": "GTiff", "tiled": True}
+    write_scene(path, (left, top, 1.0), 512, **options)
+    if kind == "tif with overviews":
+        with rasterio.open(path, "r+") as raster:
+            raster.build_overviews([2, 4, 8], rasterio.enums.Resampling.average)
+    pixels = mosaic(
+        table, read_ortho(path, default_crs="EPSG:2154"), RasterReader(),
+        pixels_per_cell=pixels_per_cell,
+    ).compute()  # fmt: skip
+    drawn = cells_of(pixels, table)
+    assert (drawn["coverage"] == OBSERVED).all()
+    step = (np.arange(pixels_per_cell) + 0.5) * 200 / pixels_per_cell
+    east, north = np.meshgrid(COL * 200 + step, -ROW * 200 - step)
+    to_source = Transformer.from_crs(3035, 2154, always_xy=True)
+    expected = scene_pixels(*to_source.transform(east, north)).astype(float)
+    # the scene changes by up to 1.4 levels a metre, and its curvature costs a coarse mean a level
+    difference = drawn["image"][0] - expected
+    smooth = expected[2] > 20  # the third band has a kink at black
+    assert np.abs(difference[:2]).mean() < 0.8
+    assert (
+        abs(np.corrcoef(np.gradient(expected[0], axis=1).ravel(), difference[0].ravel())[0, 1])
+        < 0.35
+    )
+    assert np.abs(difference[2][smooth]).mean() < 1

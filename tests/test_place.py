@@ -9,13 +9,16 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sesgrid.errors import GridMismatchError
 from sesgrid.grid import Extent, Grid
 from sesgrid.stages.place import (
+    BlockCells,
     BlockResult,
+    group_blocks,
     lazy_pixels,
-    map_results,
     place,
     plan_blocks,
     stack_cells,
@@ -88,10 +91,18 @@ def test_unstacked_blocks_lie_where_the_grid_puts_them():
     assert (loaded["coverage"].values > 0).sum() == len(blocks) * 64
 
 
-def test_map_results_keeps_order():
-    blocks = plan_blocks(GRID, range(0, 20, 2), [0] * 10)
-    names = map_results(place(Paint(), blocks, group=3), lambda r: r.block.block_row).compute()
-    assert names.tolist() == [b.block_row for b in blocks]
+@given(
+    places=st.sets(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), max_size=60),
+    side=st.integers(1, 5),
+)
+def test_groups_hold_every_block_once_and_near_each_other(places, side):
+    blocks = [BlockCells(r, c, ()) for r, c in places]
+    groups = group_blocks(blocks, side)
+    assert sorted(b.name for g in groups for b in g) == sorted(b.name for b in blocks)
+    for group in groups:
+        assert len({(b.block_row // side, b.block_col // side) for b in group}) == 1
+    assert len(groups) == len({(r // side, c // side) for r, c in places})
+    assert groups == group_blocks(blocks[::-1], side)
 
 
 @pytest.mark.parametrize("lazy", [False, True])

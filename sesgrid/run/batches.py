@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import dask.array as da
@@ -39,6 +40,7 @@ def run_batches(
     split: Callable[[list[Any]], tuple[list[dict[str, Any]], dict[str, Any]]],
     *,
     unit: str,
+    size: Callable[[Any], int] = lambda item: 1,
 ) -> tuple[pd.DataFrame, list[dict[str, Any]], int]:
     """Compute what is not recorded yet.
 
@@ -55,6 +57,9 @@ def run_batches(
     split : callable
         The batch's results → rows (one per cell) and what its record keeps.
     unit : str
+        What the progress bar counts.
+    size : callable
+        Units in an item.
 
     Returns
     -------
@@ -62,32 +67,36 @@ def run_batches(
         Of all batches, also those of earlier runs.
     records : list of dict
     resumed : int
-        Items that were recorded before.
+        Units that were recorded before.
     """
     parts.clear(len(batches))
     resumed = 0
-    with progress_bar(label, sum(map(len, batches)), unit) as bar:
+    with progress_bar(label, sum(size(item) for batch in batches for item in batch), unit) as bar:
         for number, batch in enumerate(batches):
+            sizes = [size(item) for item in batch]
             if parts.record(number) is not None:
-                resumed += len(batch)
-                bar.update(len(batch))
+                resumed += sum(sizes)
+                bar.update(sum(sizes))
                 continue
             started = time.perf_counter()
-            results = [r for chunk in _computed(client, make(batch), bar) for r in chunk]
+            results = [r for chunk in _computed(client, make(batch), sizes, bar) for r in chunk]
             rows, record = split(results)
-            record = {"items": len(batch), "seconds": time.perf_counter() - started, **record}
+            record = {"items": sum(sizes), "seconds": time.perf_counter() - started, **record}
             parts.write(number, pd.DataFrame(rows), record)
     rows_of_all, records = parts.read(len(batches))
     return rows_of_all, records, resumed
 
 
-def _computed(client: Client, results: da.Array, bar: tqdm) -> Iterator[Sequence[Any]]:
+def _computed(
+    client: Client, results: da.Array, sizes: Sequence[int], bar: tqdm
+) -> Iterator[Sequence[Any]]:
     """Chunks of a placed graph in order; the bar moves as they finish, in any order."""
     futures = client.compute(list(results.to_delayed().ravel()))
-    sizes = dict(zip([f.key for f in futures], results.chunks[0], strict=True))
+    ends = [0, *accumulate(results.chunks[0])]
+    done = {f.key: sum(sizes[a:b]) for f, (a, b) in zip(futures, pairwise(ends), strict=True)}
     for future in as_completed(futures):
         if future.status == "error":
             client.cancel(futures)
             future.result()
-        bar.update(sizes[future.key])
+        bar.update(done[future.key])
     yield from client.gather(futures)

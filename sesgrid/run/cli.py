@@ -86,5 +86,21 @@ def synth(
     click.echo(f"wrote a city of {cells} × {cells} cells; next: sesgrid run {path}")
 
 
+@main.command(cls=Command)
+@click.argument("cube", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
+@click.option("--variable", default="image", show_default=True, help="Of the pixels or the cells.")
+@click.option(
+    "--bbox", nargs=4, type=float, metavar="WEST SOUTH EAST NORTH", help="Metres in EPSG:3035."
+)
+def export(
+    cube: Path, output: Path, variable: str, bbox: tuple[float, float, float, float] | None
+) -> None:
+    """Write a part of CUBE as Cloud Optimized GeoTIFF (.tif) or its cells as GeoParquet (.parquet)."""
+    from sesgrid.run.export import export
+
+    click.echo(f"wrote {export(cube, output, variable, bbox)}")
+
+
 if __name__ == "__main__":
     main()

@@ -80,7 +80,10 @@ class CellSettings(_Section):
 class MosaicSettings(_Section):
     """How tiles become pixels."""
 
-    resampling: Literal["bilinear"] = "bilinear"
+    prefer: Annotated[
+        list[Literal["near_year", "newest", "oldest", "finest", "coarsest"]], Field(min_length=1)
+    ] = ["near_year", "newest", "finest"]
+    """What decides between tiles that show the same place; the first decides first."""
 
 
 class TrainSettings(_Section):

@@ -67,7 +67,7 @@ STAGES: dict[str, StageSpec] = {
     "mosaic": StageSpec(
         run_mosaic,
         ("cells",),
-        ("grid.pixels_per_cell", "mosaic.resampling", "sources.ortho_crs"),
+        ("grid.pixels_per_cell", "mosaic.prefer", "sources.ortho_crs"),
         ("ortho",),
     ),
     "landcover": StageSpec(

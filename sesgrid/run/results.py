@@ -28,7 +28,19 @@ _GALLERY = 6
 _TABLES = ("activation", "pairs")
 """Tables of the findings."""
 
-_SEALED = ("income", "individuals", "ses_true", "ses_predicted", "p", "fold", "coverage", "imputed")
+_SEALED = (
+    "income",
+    "individuals",
+    "ses_true",
+    "ses_predicted",
+    "p",
+    "fold",
+    "coverage",
+    "imputed",
+    "ortho_year",
+    "ortho_gap_years",
+    "ortho_source",
+)
 
 
 def run_analyse(job: Job) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sesgrid.errors import SesgridError
 from sesgrid.grid import Extent, Grid
 from sesgrid.run.batches import in_batches, run_batches
 from sesgrid.run.config import Config
+from sesgrid.run.memory import require_mosaic_fits
 from sesgrid.run.workspace import Workspace, load_table, save_table
 from sesgrid.sources import (
     RasterReader,
@@ -31,7 +32,7 @@ from sesgrid.stages.cells import cells as label_cells
 from sesgrid.stages.explain import Explain, activation_dataset
 from sesgrid.stages.landcover import Landcover, plan_landcover
 from sesgrid.stages.mosaic import Mosaic, plan_mosaic
-from sesgrid.stages.place import BlockResult, Stage, map_results, place, plan_blocks
+from sesgrid.stages.place import GROUP_SIDE, BlockResult, group_blocks, place, plan_blocks
 from sesgrid.stages.predict import (
     Predict,
     assign_models,
@@ -134,19 +135,24 @@ def run_cells(job: Job) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class WriteBlock:
-    """Writes a block where it was made and keeps what its record needs."""
+class Written:
+    """A stage whose blocks go into the cube one by one as they are made; their records are left."""
 
+    stage: Mosaic | Landcover
     cube: Cube
 
-    def __call__(self, result: BlockResult) -> BlockResult:
-        """The result without its pixels."""
+    def __call__(self, items: Sequence[Any]) -> list[tuple[BlockResult, ...]]:
+        """Groups of blocks → per group, the results without their pixels."""
+        return [tuple(self._write(r) for r in self.stage.each(group)) for group in items]
+
+    def _write(self, result: BlockResult) -> BlockResult:
         block = result.block
         self.cube.write_block(block.block_row, block.block_col, result.arrays)
         return BlockResult(block, {}, result.rows, result.errors, result.seconds)
 
 
-def _split_blocks(results: list[BlockResult]) -> tuple[list[dict], dict[str, Any]]:
+def _split_blocks(groups: list[tuple[BlockResult, ...]]) -> tuple[list[dict], dict[str, Any]]:
+    results = [result for group in groups for result in group]
     rows = [
         row | {"block_row": r.block.block_row, "block_col": r.block.block_col}
         for r in results
@@ -157,18 +163,18 @@ def _split_blocks(results: list[BlockResult]) -> tuple[list[dict], dict[str, Any
 
 
 def _run_blocks(
-    job: Job, name: str, stage: Stage, work: Sequence[Any], cube: Cube
+    job: Job, name: str, stage: Mosaic | Landcover, work: Sequence[Any], cube: Cube
 ) -> tuple[pd.DataFrame, list[dict[str, Any]], int]:
     """Run a stage that makes pixels, each block written by the task that made it."""
-    write = WriteBlock(cube)
     return run_batches(
         job.client,
         job.parts(name),
         name,
-        in_batches(work, BATCH),
-        lambda batch: map_results(place(stage, batch, name=name), write),
+        in_batches(group_blocks(work), BATCH // GROUP_SIDE**2),
+        lambda batch: place(Written(stage, cube), batch, name=name),
         _split_blocks,
         unit="block",
+        size=len,
     )
 
 
@@ -178,16 +184,22 @@ def run_mosaic(job: Job) -> dict[str, Any]:
     tiles = read_ortho(c.sources.ortho, default_crs=c.sources.ortho_crs)
     vintage = str(cells.attrs.get("vintage", ""))
     near = int(vintage) if vintage.isdigit() else None
-    work = plan_mosaic(job.grid, cells, tiles, near_year=near)
+    work = plan_mosaic(job.grid, cells, tiles, near_year=near, prefer=c.mosaic.prefer)
     extent = Extent.of_cells(job.grid, cells["row"], cells["col"])
     cube = _cube(job, extent)
-    stage = Mosaic(job.grid, RasterReader(), c.mosaic.resampling)
+    stage = Mosaic(job.grid, RasterReader())
+    projected = require_mosaic_fits(
+        job.client, stage, group_blocks(work), c.cluster.gdal_cache_mb
+    )
     rows, records, resumed = _run_blocks(job, "mosaic", stage, work, cube)
     table = cells.copy()
     indexed = rows.set_index("cell_id")
-    for name in ("coverage", "share_nodata", "share_read_failed", "ortho_year"):
+    for name in ("coverage", "share_nodata", "share_read_failed", "ortho_year", "ortho_source"):
         table[name] = indexed[name].reindex(table.index)
     table["ortho_year"] = table["ortho_year"].astype("Int64")
+    table["ortho_gap_years"] = table["ortho_year"] - near if near is not None else pd.NA
+    table["ortho_gap_years"] = table["ortho_gap_years"].astype("Int64")
+    table["ortho_source"] = table["ortho_source"].astype("string")
     table.attrs = dict(cells.attrs)
     save_table(table, job.files.table("mosaic"))
     enough = int((table["coverage"] >= c.cells.min_coverage).sum())
@@ -196,12 +208,19 @@ def run_mosaic(job: Job) -> dict[str, Any]:
         "tiles": len(tiles),
         "blocks": len(work),
         "blocks resumed": resumed,
+        "memory of a worker, projected": f"{projected / 1e9:.2f} GB",
         "cells with imagery": int((table["coverage"] > 0).sum()),
         f"cells covered at least {c.cells.min_coverage:.0%}": enough,
         "imagery years": {str(k): int(v) for k, v in years.items()},
+        "years between imagery and census, at most": _largest_gap(table),
         "errors": list({p: e for r in records for p, e in r["errors"].items()}.values()),
         "result_id": cube.token,
     }
+
+
+def _largest_gap(table: pd.DataFrame) -> int | None:
+    gaps = table["ortho_gap_years"].dropna().abs()
+    return int(gaps.max()) if len(gaps) else None
 
 
 def _cube(job: Job, extent: Extent) -> Cube:

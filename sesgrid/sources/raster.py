@@ -25,6 +25,9 @@ from sesgrid.errors import FormatError, GridMismatchError, ReadError
 __all__ = ["RasterHeader", "RasterReader", "read_header", "rgb_bands"]
 
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_UNIT_PX = 1024
+"""Side of what is decoded at once where the raster itself has smaller blocks."""
+
 _STRICT = {
     # a cut JPEG (alone or inside a TIFF) otherwise decodes to grey; a cut JPEG 2000 raises anyway
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",
@@ -137,24 +140,41 @@ class RasterReader:
     open_files: int = 8
     """Most datasets that one thread keeps open (GDAL datasets are not shared by threads)."""
 
+    def unit_shape(self, path: str | Path, level: int = 0) -> tuple[int, int]:
+        """(y, x) of the parts that the raster decodes as a whole, in pixels of the level.
+
+        The raster's own tiles, or as many of its blocks as come near a megapixel.
+
+        Raises
+        ------
+        ReadError
+            The file cannot be opened.
+        """
+        with rasterio.Env(**_STRICT):
+            return _opened(str(path), level, self.open_files).unit_shape()
+
     def read(
-        self, path: str | Path, window: tuple[int, int, int, int]
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, path: str | Path, window: tuple[int, int, int, int], level: int = 0
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Read all three colours of a window in one pass of the decoder.
 
         Parameters
         ----------
         path : str or Path
         window : tuple of int
-            ``(row0, row1, col0, col1)``, half-open pixel ranges inside the raster.
+            ``(row0, row1, col0, col1)``, half-open pixel ranges inside the raster, in pixels of the
+            level.
+        level : int
+            0 = as it is; k = the resolution halved k times: the raster's own overview where it has
+            one, else means of squares.
 
         Returns
         -------
         pixels : np.ndarray
             uint8 ``(band=3, y, x)``, red, green, blue.
-        valid : np.ndarray
-            bool ``(y, x)``: False where nodata, alpha or the mask says that nothing was observed.
-            Black pixels are valid.
+        valid : np.ndarray or None
+            bool ``(y, x)``: False where nodata, alpha or the mask says that nothing was observed; None
+            where the raster has none of these. Black pixels are valid.
 
         Raises
         ------
@@ -165,8 +185,8 @@ class RasterReader:
         """
         row0, row1, col0, col1 = (int(edge) for edge in window)
         with rasterio.Env(**_STRICT):
-            tile = _opened(str(path), self.open_files)
-            height, width = tile.dataset.shape
+            tile = _opened(str(path), level, self.open_files)
+            height, width = tile.shape
             if not (0 <= row0 < row1 <= height and 0 <= col0 < col1 <= width):
                 raise GridMismatchError(
                     f"window rows {row0}:{row1}, columns {col0}:{col1} does not lie inside "
@@ -184,7 +204,7 @@ class RasterReader:
 
 @dataclass(frozen=True)
 class _OpenTile:
-    """A dataset with what reading needs to know of it.
+    """A dataset at a level, with what reading needs to know of it.
 
     All of it is asked on opening: GDAL's last error stays pending in a thread, and rasterio would
     raise one tile's failed read again when another tile is asked for its colours.
@@ -195,9 +215,11 @@ class _OpenTile:
     alpha: int | None
     nodata: tuple[float | None, ...]
     has_mask: bool
+    shrink: int
+    """Pixels of the dataset along a pixel of the level: 1 where the file has the level."""
 
     @classmethod
-    def of(cls, dataset: rasterio.DatasetReader) -> _OpenTile:
+    def of(cls, dataset: rasterio.DatasetReader, shrink: int) -> _OpenTile:
         bands, colours = rgb_bands(dataset), dataset.colorinterp
         has_alpha = ColorInterp.alpha in colours
         return cls(
@@ -206,9 +228,41 @@ class _OpenTile:
             alpha=colours.index(ColorInterp.alpha) + 1 if has_alpha else None,
             nodata=tuple(dataset.nodatavals[band - 1] for band in bands),
             has_mask=MaskFlags.per_dataset in dataset.mask_flag_enums[bands[0] - 1],
+            shrink=shrink,
         )
 
-    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(y, x) in pixels of the level."""
+        return self.dataset.height // self.shrink, self.dataset.width // self.shrink
+
+    def unit_shape(self) -> tuple[int, int]:
+        block_y, block_x = self.dataset.block_shapes[self.bands[0] - 1]
+        width = block_x * max(1, _UNIT_PX // block_x)
+        height = block_y * max(1, _UNIT_PX**2 // (width * block_y))
+        return max(1, height // self.shrink), max(1, width // self.shrink)
+
+    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+        if self.shrink > 1:
+            return self._shrunk(window)
+        return self._as_it_is(window)
+
+    def _shrunk(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+        """Means of squares of valid pixels."""
+        n = self.shrink
+        pixels, valid = self._as_it_is(
+            Window(*(n * v for v in (window.col_off, window.row_off, window.width, window.height)))
+        )
+        shape = window.height, n, window.width, n
+        if valid is None:
+            sums = pixels.reshape(3, *shape).sum(axis=(2, 4), dtype=np.uint32)
+            return ((sums + n * n // 2) // (n * n)).astype(np.uint8), None
+        sums = (pixels * valid).reshape(3, *shape).sum(axis=(2, 4), dtype=np.uint32)
+        count = valid.reshape(shape).sum(axis=(1, 3), dtype=np.uint32)
+        known = np.maximum(count, 1)
+        return ((sums + known // 2) // known).astype(np.uint8), 2 * count >= n * n
+
+    def _as_it_is(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
         if self.alpha is not None:
             pixels = self.dataset.read([*self.bands, self.alpha], window=window)
             return pixels[:3], pixels[3] > 0
@@ -216,7 +270,7 @@ class _OpenTile:
         if self.has_mask:
             return pixels, self.dataset.dataset_mask(window=window) > 0
         if all(value is None for value in self.nodata):
-            return pixels, np.ones(pixels.shape[1:], dtype=bool)
+            return pixels, None
         # a value that uint8 cannot hold (-9999, NaN) marks no pixel
         absent = [layer == value for layer, value in zip(pixels, self.nodata, strict=True)]
         return pixels, ~np.logical_and.reduce(absent)
@@ -226,41 +280,52 @@ class _OpenFiles(threading.local):
     """Tiles that this thread has open, by path and state of the file, least recently used first."""
 
     def __init__(self) -> None:
-        self.by_key: OrderedDict[tuple[str, int, int], _OpenTile] = OrderedDict()
+        self.by_key: OrderedDict[tuple[str, int, int, int], _OpenTile] = OrderedDict()
 
 
 _OPEN = _OpenFiles()
 _OPENING = threading.Lock()
 
 
-def _opened(path: str, limit: int) -> _OpenTile:
+def _opened(path: str, level: int, limit: int) -> _OpenTile:
     """This thread's dataset of the file as it is now: a replaced file is opened anew."""
     try:
         status = os.stat(path)
     except OSError as error:
         raise ReadError(f"{path} cannot be read: {error.strerror}; was it moved?") from error
-    key = (path, status.st_mtime_ns, status.st_size)
+    key = (path, level, status.st_mtime_ns, status.st_size)
     if key not in _OPEN.by_key:
-        _forget(path)
-        _OPEN.by_key[key] = _OpenTile.of(_open(path))
+        _forget(path, but=key[2:])
+        _OPEN.by_key[key] = _open_level(path, level)
     _OPEN.by_key.move_to_end(key)
     while len(_OPEN.by_key) > max(limit, 1):
         _OPEN.by_key.popitem(last=False)[1].dataset.close()
     return _OPEN.by_key[key]
 
 
-def _forget(path: str) -> None:
-    """Close this thread's dataset of a file."""
-    for key in [key for key in _OPEN.by_key if key[0] == path]:
+def _open_level(path: str, level: int) -> _OpenTile:
+    dataset = _open(path)
+    if level == 0:
+        return _OpenTile.of(dataset, 1)
+    overviews = dataset.overviews(1)
+    if 2**level not in overviews:
+        return _OpenTile.of(dataset, 2**level)
+    dataset.close()
+    return _OpenTile.of(_open(path, overview_level=overviews.index(2**level)), 1)
+
+
+def _forget(path: str, but: tuple[int, int] | None = None) -> None:
+    """Close this thread's datasets of a file, but for those of a state of it."""
+    for key in [key for key in _OPEN.by_key if key[0] == path and key[2:] != but]:
         _OPEN.by_key.pop(key).dataset.close()
 
 
-def _open(path: str | Path) -> rasterio.DatasetReader:
+def _open(path: str | Path, **options: int) -> rasterio.DatasetReader:
     # the lock: warning filters belong to the whole process
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            return rasterio.open(path)
+            return rasterio.open(path, **options)
         except (RasterioIOError, OSError) as error:
             raise ReadError(
                 f"{path} cannot be opened as a raster: {error}; the file is truncated, damaged or "

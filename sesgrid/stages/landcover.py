@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import geopandas as gpd
@@ -45,7 +45,11 @@ class Landcover:
 
     def __call__(self, items: Sequence[PolygonBlock]) -> list[BlockResult]:
         """One `BlockResult` per block: ``landcover`` (y, x) uint8."""
-        return [self._block(item) for item in items]
+        return list(self.each(items))
+
+    def each(self, items: Sequence[PolygonBlock]) -> Iterator[BlockResult]:
+        """The blocks one after the other."""
+        return (self._block(item) for item in items)
 
     def _block(self, item: PolygonBlock) -> BlockResult:
         started = time.perf_counter()

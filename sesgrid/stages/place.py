@@ -18,7 +18,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import dask.array as da
 import numpy as np
@@ -31,6 +31,7 @@ __all__ = [
     "BlockCells",
     "BlockResult",
     "Stage",
+    "group_blocks",
     "lazy_pixels",
     "place",
     "plan_blocks",
@@ -38,6 +39,11 @@ __all__ = [
 ]
 
 _NO_RESULTS = np.empty(0, dtype=object)
+
+GROUP_SIDE = 4
+"""Blocks along the side of a group: 6.4 km with the default grid, about one aerial tile."""
+
+Item = TypeVar("Item")
 
 
 Stage = Callable[..., Sequence[Any]]
@@ -96,6 +102,36 @@ def plan_blocks(grid: Grid, rows: np.ndarray, cols: np.ndarray) -> list[BlockCel
     return [BlockCells(*key, tuple(members[key])) for key in sorted(members)]
 
 
+def group_blocks(work: Sequence[Item], side: int = GROUP_SIDE) -> list[tuple[Item, ...]]:
+    """Group blocks into squares anchored to the grid's origin, each walked like a snake.
+
+    What neighbours share (decoded source pixels) is then shared inside one task.
+
+    Parameters
+    ----------
+    work : sequence
+        Items with a ``block``, or blocks.
+    side : int
+        Blocks along the side of a square.
+
+    Examples
+    --------
+    >>> blocks = [BlockCells(r, c, ()) for r in range(2) for c in range(3)]
+    >>> [[(b.block_row, b.block_col) for b in g] for g in group_blocks(blocks, 2)]
+    [[(0, 0), (0, 1), (1, 1), (1, 0)], [(0, 2), (1, 2)]]
+    """
+
+    def place_of(item: Item) -> tuple[int, int, int, int]:
+        block: Any = getattr(item, "block", item)
+        row, col = block.block_row, block.block_col
+        return row // side, col // side, row, col if row % 2 == 0 else -col
+
+    groups: dict[tuple[int, int], list[Item]] = {}
+    for item in sorted(work, key=place_of):
+        groups.setdefault(place_of(item)[:2], []).append(item)
+    return [tuple(group) for group in groups.values()]
+
+
 def place(
     stage: Stage, work: Sequence[Any], *inputs: da.Array, group: int = 1, name: str | None = None
 ) -> da.Array:
@@ -150,17 +186,6 @@ def _run(items: np.ndarray, *inputs: np.ndarray, stage: Stage) -> np.ndarray:
     if len(items):
         results[:] = stage(list(items), *inputs)
     return results
-
-
-def map_results(results: da.Array, function: Callable[[Any], Any]) -> da.Array:
-    """Apply a function to every result, in the task that made it."""
-    return da.map_blocks(_each, results, function, dtype=object, meta=_NO_RESULTS)
-
-
-def _each(results: np.ndarray, function: Callable[[Any], Any]) -> np.ndarray:
-    out = np.empty(len(results), dtype=object)
-    out[:] = [function(r) for r in results]
-    return out
 
 
 def lazy_pixels(

@@ -20,6 +20,7 @@ from typing import Any
 import dask
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 import zarr
@@ -170,22 +171,30 @@ class Cube:
     def seal(
         self, cells: gpd.GeoDataFrame, names: list[str], attributes: Mapping[str, Any]
     ) -> None:
-        """Write the cells' columns as 200 m arrays ``(y, x)``, float64, NaN where there is no cell."""
+        """Write the cells' columns as 200 m arrays ``(y, x)``, float64, NaN where there is no cell.
+
+        A column of text becomes numbers 0, 1, … that count in the array's attribute ``categories``.
+        """
         root = zarr.open_group(self.path, mode="r+")
         group = root.create_group("cells", overwrite=True, attributes={"cell_m": CELL_M})
         shape = self.extent.shape_cells
         y = cells["row"].to_numpy() - self.extent.row
         x = cells["col"].to_numpy() - self.extent.col
         for name in names:
-            values = np.full(shape, np.nan)
-            values[y, x] = cells[name].astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+            values, column, described = np.full(shape, np.nan), cells[name], {}
+            if pd.api.types.is_string_dtype(column):
+                kinds = pd.Categorical(column)
+                described["categories"] = kinds.categories.tolist()
+                column = pd.Series(kinds.codes, index=column.index).astype("Int64")
+                column = column.mask(column < 0)
+            values[y, x] = column.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
             group.create_array(
                 name,
                 data=values,
                 chunks=tuple(min(n, 2048) for n in shape),
                 dimension_names=("y", "x"),
                 fill_value=np.nan,
-                attributes={"grid_mapping": "spatial_ref"},
+                attributes={"grid_mapping": "spatial_ref", **described},
             )
         west, _, _, north = self.extent.bounds
         for name, data in (

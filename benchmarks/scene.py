@@ -1,0 +1,64 @@
+"""Aerial-like pixels in a JPEG 2000, fixed by a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import rasterio
+from affine import Affine
+from pyproj import Transformer
+from scipy import ndimage
+
+from sesgrid.grid import CELL_M, CRS, cell_id_of
+from sesgrid.sources.cell_geometry import cell_squares
+
+__all__ = ["town_cells", "write_jp2"]
+
+L93 = "EPSG:2154"
+ROW, COL = -14_406, 18_796
+"""North-west cell of the town: the north of Paris."""
+
+
+def town_cells(side: int) -> gpd.GeoDataFrame:
+    """``side`` × ``side`` cells, all inhabited, from the corner of a block on."""
+    row, col = (a.ravel() for a in np.mgrid[ROW : ROW + side, COL : COL + side])
+    squares = cell_squares(-(row + 1) * CELL_M, col * CELL_M)
+    index = [cell_id_of(int(r), int(c)) for r, c in zip(row, col, strict=True)]
+    return gpd.GeoDataFrame({"row": row, "col": col}, geometry=squares, crs=CRS, index=index)
+
+
+def write_jp2(path: Path, side: int, resolution_m: float, *, seed: int = 0) -> Path:
+    """A tile that covers a town of ``side`` × ``side`` cells, in tiles of 1024 pixels as GDAL writes.
+
+    Its texture has the sharpness of roofs and streets, so that the decoder works as on a photograph.
+    """
+    corners = np.array([(0, 0), (0, 1), (1, 0), (1, 1)]) * side * CELL_M
+    x, y = Transformer.from_crs(CRS, L93, always_xy=True).transform(
+        COL * CELL_M + corners[:, 0], -ROW * CELL_M - corners[:, 1]
+    )
+    margin = 20 * resolution_m
+    left, top = np.floor(min(x) - margin), np.ceil(max(y) + margin)
+    width = int(np.ceil((max(x) + margin - left) / resolution_m / 32)) * 32
+    height = int(np.ceil((top - min(y) + margin) / resolution_m / 32)) * 32
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(
+        path, "w", driver="JP2OpenJPEG", count=3, height=height, width=width, dtype="uint8",
+        crs=L93, transform=Affine(resolution_m, 0, left, 0, -resolution_m, top),
+        QUALITY="25", REVERSIBLE="NO",
+    ) as raster:  # fmt: skip
+        raster.write(_texture(height, width, np.random.default_rng(seed)))
+    return path
+
+
+def _texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 ``(band, y, x)``: patches with sharp borders, shading and grain, repeated."""
+    n = 1024
+    patches = ndimage.gaussian_filter(rng.random((n, n)), 6)
+    levels = np.digitize(patches, np.quantile(patches, [0.2, 0.4, 0.6, 0.8]))
+    colours = rng.integers(50, 210, (5, 3))
+    shade = 1 + 0.15 * np.sin(np.arange(n) / 40)[:, None]
+    image = colours[levels].transpose(2, 0, 1) * shade + rng.normal(0, 7, (3, n, n))
+    tiles = -(-height // n), -(-width // n)
+    return np.tile(np.clip(image, 0, 255).astype(np.uint8), (1, *tiles))[:, :height, :width]

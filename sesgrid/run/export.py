@@ -1,0 +1,148 @@
+"""Out of the cube, for QGIS and for GDAL before 3.13: Cloud Optimized GeoTIFF and GeoParquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import rasterio
+from rasterio.shutil import copy as copy_raster
+from rasterio.windows import Window
+from shapely import box
+
+from sesgrid.errors import ConfigError, MissingInputError
+from sesgrid.grid import CELL_M, CRS, Extent, cell_id_of
+from sesgrid.store.cube import Cube, open_cube
+
+__all__ = ["export"]
+
+Bounds = tuple[float, float, float, float]
+
+
+def export(
+    cube: str | Path, output: str | Path, variable: str = "image", bounds: Bounds | None = None
+) -> Path:
+    """Write a part of a cube in a format that every GIS reads.
+
+    Parameters
+    ----------
+    cube : str or Path
+    output : str or Path
+        ``….tif``: a Cloud Optimized GeoTIFF of one variable; ``….parquet``: GeoParquet of all cells and
+        their values (`variable` is then ignored).
+    variable : str
+        ``"image"``, ``"coverage"``, ``"landcover"``, or a variable of the cells such as
+        ``"ses_predicted"``.
+    bounds : (west, south, east, north), optional
+        Metres in EPSG:3035; widened to whole cells. The whole cube by default.
+
+    Raises
+    ------
+    ConfigError
+        Another suffix, an unknown variable, or bounds that meet nothing of the cube.
+    MissingInputError
+        No cube there, or one without cells yet.
+    """
+    extent, output = Cube.open(cube).extent, Path(output)
+    rows, cols = _cell_window(extent, bounds)
+    if output.suffix == ".parquet":
+        _export_cells(cube, output, extent, rows, cols)
+    elif output.suffix in (".tif", ".tiff"):
+        _export_raster(cube, output, variable, extent, rows, cols)
+    else:
+        raise ConfigError(f"output: expected a name ending in .tif or .parquet, received {output}")
+    return output
+
+
+def _cell_window(extent: Extent, bounds: Bounds | None) -> tuple[slice, slice]:
+    """Cells of the extent that the bounds touch, counted from its corner."""
+    height, width = extent.shape_cells
+    if bounds is None:
+        return slice(0, height), slice(0, width)
+    west, south, east, north = bounds
+    left, _, _, top = extent.bounds
+    rows = int((top - north) // CELL_M), int(-((south - top) // CELL_M))
+    cols = int((west - left) // CELL_M), int(-((left - east) // CELL_M))
+    r0, r1 = max(rows[0], 0), min(rows[1], height)
+    c0, c1 = max(cols[0], 0), min(cols[1], width)
+    if r0 >= r1 or c0 >= c1:
+        raise ConfigError(
+            f"bounds {bounds} (west, south, east, north; EPSG:3035) meet nothing of the cube, which "
+            f"covers {extent.bounds}"
+        )
+    return slice(r0, r1), slice(c0, c1)
+
+
+def _export_raster(
+    cube: str | Path, output: Path, variable: str, extent: Extent, rows: slice, cols: slice
+) -> None:
+    tree = open_cube(cube, chunked=False)
+    group = next((g for g in ("pixels", "cells") if g in tree and variable in tree[g]), None)
+    if group is None:
+        known = [str(n) for g in ("pixels", "cells") if g in tree for n in tree[g].data_vars]
+        raise ConfigError(f"variable: expected one of {', '.join(known)}; received {variable!r}")
+    array = tree[group][variable].variable
+    step = extent.grid.pixels_per_cell if group == "pixels" else 1
+    west, _, _, north = extent.bounds
+    corner = west + cols.start * CELL_M, north - rows.start * CELL_M
+    size = CELL_M / step
+    profile: dict[str, Any] = {
+        "driver": "GTiff",
+        "dtype": array.dtype,
+        "count": array.shape[0] if array.ndim == 3 else 1,
+        "height": (rows.stop - rows.start) * step,
+        "width": (cols.stop - cols.start) * step,
+        "crs": CRS,
+        "transform": rasterio.Affine(size, 0, corner[0], 0, -size, corner[1]),
+        "nodata": np.nan if array.dtype.kind == "f" else None,
+        "tiled": True,
+        "bigtiff": "if_safer",
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    plain = output.with_name(f".{output.name}.plain.tif")
+    partial = output.with_name(f".{output.name}.partial.tif")
+    try:
+        with rasterio.open(plain, "w", **profile) as raster:
+            # a row of cells at a time: what is held does not grow with the city
+            for row in range(rows.start, rows.stop):
+                y = slice(row * step, (row + 1) * step)
+                x = slice(cols.start * step, cols.stop * step)
+                values = np.asarray(array[..., y, x]).reshape(profile["count"], step, -1)
+                raster.write(
+                    values, window=Window(0, (row - rows.start) * step, values.shape[2], step)
+                )
+        copy_raster(plain, partial, driver="COG", compress="deflate", predictor="yes")
+        partial.replace(output)
+    finally:
+        plain.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
+
+
+def _export_cells(
+    cube: str | Path, output: Path, extent: Extent, rows: slice, cols: slice
+) -> None:
+    tree = open_cube(cube, chunked=False)
+    if "cells" not in tree:
+        raise MissingInputError(f"{cube} holds no cells yet: they are written by `sesgrid analyse`")
+    part = tree["cells"].to_dataset().isel(y=rows, x=cols)
+    columns = {str(n): v.values.ravel() for n, v in part.data_vars.items() if v.ndim == 2}
+    there = np.logical_or.reduce([np.isfinite(v) for v in columns.values()])
+    y, x = (a.ravel() for a in np.mgrid[rows, cols])
+    row, col = (y + extent.row)[there], (x + extent.col)[there]
+    table = gpd.GeoDataFrame(
+        {name: values[there] for name, values in columns.items()},
+        index=[cell_id_of(int(r), int(c)) for r, c in zip(row, col, strict=True)],
+        geometry=box(col * CELL_M, -(row + 1) * CELL_M, (col + 1) * CELL_M, -row * CELL_M),
+        crs=CRS,
+    )
+    for name in table.columns.drop("geometry"):
+        kinds = part[name].attrs.get("categories")
+        if kinds is not None:
+            table[name] = [None if np.isnan(v) else kinds[int(v)] for v in table[name]]
+    table.index.name = "cell_id"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    table.reset_index().to_parquet(partial)
+    partial.replace(output)

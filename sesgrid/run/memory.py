@@ -1,0 +1,59 @@
+"""Memory, projected before a stage runs; a plan that does not fit is refused with the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distributed import Client
+
+from sesgrid.errors import ConfigError
+from sesgrid.stages.mosaic import Mosaic, TiledBlock
+
+__all__ = ["WORKER_BASE_BYTES", "require_mosaic_fits"]
+
+WORKER_BASE_BYTES = 450 << 20
+"""A worker that has imported what the stage needs and compiled its kernels."""
+
+
+def require_mosaic_fits(
+    client: Client, stage: Mosaic, groups: Sequence[Sequence[TiledBlock]], gdal_cache_mb: int
+) -> int:
+    """Project the memory of a worker that draws blocks.
+
+    Every thread draws a group of its own; the fullest group stands for all.
+
+    Parameters
+    ----------
+    client : Client
+    stage : Mosaic
+    groups : sequence
+        From `sesgrid.stages.place.group_blocks`.
+    gdal_cache_mb : int
+        GDAL's block cache in each worker.
+
+    Returns
+    -------
+    int
+        Bytes of the busiest worker.
+
+    Raises
+    ------
+    ConfigError
+        It is more than a worker may take.
+    """
+    fullest = max(groups, key=lambda g: sum(len(item.block.cells) for item in g), default=())
+    of_group = stage.peak_bytes(fullest)
+    fixed = WORKER_BASE_BYTES + (gdal_cache_mb << 20)
+    worst = 0
+    for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
+        threads, limit = int(worker["nthreads"]), int(worker["memory_limit"] or 0)
+        needed = fixed + threads * of_group
+        worst = max(worst, needed)
+        if limit and needed > limit:
+            raise ConfigError(
+                f"the mosaic needs {needed / 1e9:.1f} GB in a worker ({address}: {threads} threads × "
+                f"{of_group / 1e9:.2f} GB a group of blocks + {fixed / 1e9:.2f} GB), which may take "
+                f"{limit / 1e9:.1f} GB: give workers fewer threads (cluster.threads) or more memory, "
+                "or make blocks smaller (grid.cells_per_block)"
+            )
+    return worst
