@@ -28,9 +28,10 @@ format: $(VENV)/.check  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.test    ## ratios against peers; see benchmarks/RESULTS.md
+bench: $(VENV)/.bench   ## ratios against peers; see benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.burn
 	$(BIN)/python -m benchmarks.class_sums
+	$(BIN)/python -m benchmarks.mosaic
 
 clean:                  ## remove what demo and the tests made, not the environment
 	rm -rf build .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache
@@ -50,4 +51,8 @@ $(VENV)/.test: $(VENV)/bin/python setup.cfg pyproject.toml
 
 $(VENV)/.check: $(VENV)/bin/python setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[test,check]'
+	touch $@ $(VENV)/.package $(VENV)/.test
+
+$(VENV)/.bench: $(VENV)/bin/python setup.cfg pyproject.toml
+	$(BIN)/python -m pip install --quiet -e '.[test,bench]'
 	touch $@ $(VENV)/.package $(VENV)/.test

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import rasterio.warp
+import xarray as xr
 import zarr
 from affine import Affine
 from rasterio.enums import Resampling
@@ -63,13 +64,13 @@ class Job:
 
     def decode(self) -> None:
         """Only decode the units that the stage needs, once."""
-        reader, units = RasterReader(), set()
+        units, needed = Units(RasterReader()), set()
         ranked = ranked_tiles(self.tiles, None, ())
         for cell in self.cells[["row", "col"]].to_numpy():
-            for source in sources_of(tuple(cell), ranked, self.grid.pixel_m):
-                units |= {u for u, _, _ in Units(reader).parts_of(source)}
-        for unit in units:
-            Units(reader).decode(unit)
+            for source in sources_of(tuple(cell), ranked, self.grid.pixel_m, units.levels):
+                needed |= {u for u, _, _ in units.parts_of(source)}
+        for unit in needed:
+            units.decode(unit)
 
     def write(self, image: np.ndarray) -> None:
         """Pixels ``(band, y, x)`` of the town into a cube made like ours, block by block."""
@@ -127,7 +128,7 @@ def stage_rivals(job: Job, tile: Path) -> Rivals:
         job.write(image.data.compute(scheduler="synchronous"))
 
     def rio() -> None:
-        source = rioxarray.open_rasterio(tile, chunks=chunks, lock=False)
+        source = xr.DataArray(rioxarray.open_rasterio(tile, chunks=chunks, lock=False))
         image = source.rio.reproject(
             CRS, shape=job.extent.shape_px, transform=job.extent.transform,
             resampling=Resampling.bilinear,
@@ -145,6 +146,10 @@ def stage_rivals(job: Job, tile: Path) -> Rivals:
 class Jp2Shapes:
     """Unit shapes of a JPEG 2000 as GDAL writes it; for `Rehearsal`."""
 
+    def levels(self, path: str) -> int:
+        """As many as are useful."""
+        return 5
+
     def unit_shape(self, path: str, level: int = 0) -> tuple[int, int]:
         """Tiles of 1024 pixels."""
         return 1024, 1024
@@ -156,14 +161,14 @@ def decoded_over_needed(side: int = 25) -> dict[str, float]:
     size = round(side * CELL_M / 0.2)
     x, y = rasterio.warp.transform(CRS, L93, *([v] for v in cells.total_bounds[[0, 3]]))
     tile = Tile("tile.jp2", L93, float(x[0]), float(y[0]), 0.2, size, size, None)
-    blocks = [
-        TiledBlock(b.block, (tile,)) for b in plan_mosaic(grid, cells, _footprint(tile))
-    ]
+    blocks = [TiledBlock(b.block, (tile,)) for b in plan_mosaic(grid, cells, _footprint(tile))]
     decoded, peak, needed = 0, 0, set()
     for group in group_blocks(blocks):
         units = Units(Rehearsal(Jp2Shapes()))
         of_cells = [
-            sources_of(cell, item.tiles, grid.pixel_m) for item in group for cell in item.block.cells
+            sources_of(cell, item.tiles, grid.pixel_m, units.levels)
+            for item in group
+            for cell in item.block.cells
         ]
         units.rehearse(of_cells)
         needed |= {u for of_cell in of_cells for s in of_cell for u, _, _ in units.parts_of(s)}

@@ -103,8 +103,8 @@ def test_cells_come_out_as_they_went_in(cube, cells, tmp_path):
     ("name", "options", "message"),
     [
         ("x.png", {}, r"ending in \.tif or \.parquet"),
-        ("x.tif", {"variable": "incom"}, "one of image, coverage, landcover, income"),
-        ("x.tif", {"bounds": (0, 0, 1, 1)}, "meet nothing of the cube"),
+        ("x.tif", {"variable": "incom"}, "one of coverage, image, income, landcover, ortho_source"),
+        ("x.tif", {"bounds": (-500, 0, -300, 200)}, "meet nothing of the cube"),
     ],
 )
 def test_what_cannot_be_exported_is_named(cube, tmp_path, name, options, message):

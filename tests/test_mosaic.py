@@ -55,6 +55,9 @@ class FakeReader:
     offset: dict = field(default_factory=dict, compare=False)
     reads: list = field(default_factory=list, compare=False)
 
+    def levels(self, path):
+        return 5
+
     def unit_shape(self, path, level=0):
         return 70, 110
 
@@ -266,8 +269,10 @@ def test_a_group_decodes_each_unit_once_and_drops_what_it_no_longer_needs():
 
 def test_units_are_held_no_longer_than_needed():
     table, reader = cells(12), FakeReader()
-    made = [sources_of((r, c), ranked(around(8)), 4.0) for r, c in table[["row", "col"]].to_numpy()]
-    units = Units(reader)
+    units, best = Units(reader), ranked(around(10))
+    made = [
+        sources_of((r, c), best, 4.0, units.levels) for r, c in table[["row", "col"]].to_numpy()
+    ]
     units.expect(s for of_cell in made for s in of_cell)
     for of_cell in made:
         for source in of_cell:

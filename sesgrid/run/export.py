@@ -81,7 +81,7 @@ def _export_raster(
     tree = open_cube(cube, chunked=False)
     group = next((g for g in ("pixels", "cells") if g in tree and variable in tree[g]), None)
     if group is None:
-        known = [str(n) for g in ("pixels", "cells") if g in tree for n in tree[g].data_vars]
+        known = sorted(str(n) for g in ("pixels", "cells") if g in tree for n in tree[g].data_vars)
         raise ConfigError(f"variable: expected one of {', '.join(known)}; received {variable!r}")
     array = tree[group][variable].variable
     step = extent.grid.pixels_per_cell if group == "pixels" else 1
@@ -120,9 +120,7 @@ def _export_raster(
         partial.unlink(missing_ok=True)
 
 
-def _export_cells(
-    cube: str | Path, output: Path, extent: Extent, rows: slice, cols: slice
-) -> None:
+def _export_cells(cube: str | Path, output: Path, extent: Extent, rows: slice, cols: slice) -> None:
     tree = open_cube(cube, chunked=False)
     if "cells" not in tree:
         raise MissingInputError(f"{cube} holds no cells yet: they are written by `sesgrid analyse`")

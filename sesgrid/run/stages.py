@@ -188,9 +188,7 @@ def run_mosaic(job: Job) -> dict[str, Any]:
     extent = Extent.of_cells(job.grid, cells["row"], cells["col"])
     cube = _cube(job, extent)
     stage = Mosaic(job.grid, RasterReader())
-    projected = require_mosaic_fits(
-        job.client, stage, group_blocks(work), c.cluster.gdal_cache_mb
-    )
+    projected = require_mosaic_fits(job.client, stage, group_blocks(work), c.cluster.gdal_cache_mb)
     rows, records, resumed = _run_blocks(job, "mosaic", stage, work, cube)
     table = cells.copy()
     indexed = rows.set_index("cell_id")

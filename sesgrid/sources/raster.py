@@ -28,6 +28,9 @@ _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _UNIT_PX = 1024
 """Side of what is decoded at once where the raster itself has smaller blocks."""
 
+COARSEST_LEVEL = 5
+"""Levels beyond this are of no use to 200 m cells."""
+
 _STRICT = {
     # a cut JPEG (alone or inside a TIFF) otherwise decodes to grey; a cut JPEG 2000 raises anyway
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",
@@ -139,6 +142,24 @@ class RasterReader:
 
     open_files: int = 8
     """Most datasets that one thread keeps open (GDAL datasets are not shared by threads)."""
+
+    def levels(self, path: str | Path) -> int:
+        """Coarsest level at which a raster can be read.
+
+        Pixels of a level of a JPEG 2000 lie elsewhere than means of squares, so only the levels that the
+        file has count; of other rasters any level can be made.
+
+        Raises
+        ------
+        ReadError
+            The file cannot be opened.
+        """
+        with rasterio.Env(**_STRICT):
+            dataset = _opened(str(path), 0, self.open_files).dataset
+        if not dataset.driver.startswith("JP2"):
+            return COARSEST_LEVEL
+        overviews = dataset.overviews(1)
+        return next(k for k in range(COARSEST_LEVEL + 1) if 2 ** (k + 1) not in overviews)
 
     def unit_shape(self, path: str | Path, level: int = 0) -> tuple[int, int]:
         """(y, x) of the parts that the raster decodes as a whole, in pixels of the level.

@@ -9,7 +9,7 @@ it is first needed and dropped after its last use.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,7 +19,7 @@ from shapely import box
 
 from sesgrid.errors import ReadError
 from sesgrid.grid import CELL_M, CRS
-from sesgrid.stages.tiles import SourceGrid, Tile, Window, tiles_by_grid
+from sesgrid.stages.tiles import COARSEST_LEVEL, SourceGrid, Tile, Window, tiles_by_grid
 
 __all__ = [
     "NODATA",
@@ -40,17 +40,25 @@ _HALO_PX = 2
 """Source pixels around a cell, beyond half an output pixel, that resampling may touch."""
 
 
-class Reader(Protocol):
+class Layout(Protocol):
+    """Knows how rasters are laid out."""
+
+    def levels(self, path: str) -> int:
+        """Coarsest level at which the raster can be read."""
+        ...
+
+    def unit_shape(self, path: str, level: int = 0) -> tuple[int, int]:
+        """(y, x) of the parts that the raster decodes as a whole, in pixels of the level."""
+        ...
+
+
+class Reader(Layout, Protocol):
     """Reads windows of rasters; `sesgrid.sources.RasterReader`, or a fake in tests."""
 
     def read(
         self, path: str, window: Window, level: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Pixels of a level → uint8 ``(band=3, y, x)`` and validity bool ``(y, x)``, None = all."""
-        ...
-
-    def unit_shape(self, path: str, level: int = 0) -> tuple[int, int]:
-        """(y, x) of the parts that the raster decodes as a whole, in pixels of the level."""
         ...
 
 
@@ -76,7 +84,9 @@ class CellSource:
     """On the grid; a function of the cell and the grid alone, so pixels do not depend on blocks."""
 
 
-def sources_of(cell: tuple[int, int], tiles: Sequence[Tile], pixel_m: float) -> list[CellSource]:
+def sources_of(
+    cell: tuple[int, int], tiles: Sequence[Tile], pixel_m: float, levels: Callable[[str], int]
+) -> list[CellSource]:
     """What may show a cell, best first.
 
     Depends on the tiles that touch the cell and on nothing else, so that pixels do not depend on how
@@ -90,17 +100,20 @@ def sources_of(cell: tuple[int, int], tiles: Sequence[Tile], pixel_m: float) -> 
         Best first.
     pixel_m : float
         Output pixel, metres.
+    levels : callable
+        Path → coarsest level at which the raster can be read.
     """
     windows: dict[SourceGrid, Window] = {}
     touching = []
     for tile in tiles:
         grid = tile.grid()
         if grid not in windows:
-            windows[grid] = _window(cell, grid, pixel_m)
+            # no level is coarser than the output, so its halo stays within these metres
+            windows[grid] = _window(cell, grid, pixel_m, halo_m=(_HALO_PX + 1.5) * pixel_m)
         if tile.overlap(windows[grid], 0):
             touching.append(tile)
     out = []
-    for grid, members in tiles_by_grid(touching, pixel_m):
+    for grid, members in tiles_by_grid(touching, pixel_m, levels):
         window = _window(cell, grid, pixel_m)
         seen = tuple(t for t in members if t.overlap(window, grid.level))
         if seen:
@@ -108,14 +121,14 @@ def sources_of(cell: tuple[int, int], tiles: Sequence[Tile], pixel_m: float) -> 
     return out
 
 
-def _window(cell: tuple[int, int], grid: SourceGrid, pixel_m: float) -> Window:
+def _window(cell: tuple[int, int], grid: SourceGrid, pixel_m: float, halo_m: float = 0.0) -> Window:
     row, col = cell
     square = box(col * CELL_M, -(row + 1) * CELL_M, (col + 1) * CELL_M, -row * CELL_M)
     x, y = square.segmentize(CELL_M / 4).exterior.xy
     east, north = _to_source(grid.crs).transform(np.asarray(x), np.asarray(y))
     rows = (grid.north - north) / grid.resolution_m
     cols = (east - grid.west) / grid.resolution_m
-    halo = _HALO_PX + int(np.ceil(0.5 * pixel_m / grid.resolution_m))
+    halo = _HALO_PX + int(np.ceil(max(0.5 * pixel_m, halo_m) / grid.resolution_m))
     return (
         int(np.floor(rows.min())) - halo,
         int(np.ceil(rows.max())) + halo,
@@ -138,11 +151,15 @@ def _to_source(crs: str) -> Transformer:
 class Rehearsal:
     """A reader that knows the shapes of units and decodes nothing: to count what a plan would."""
 
-    reader: Reader
+    layout: Layout
+
+    def levels(self, path: str) -> int:
+        """As the raster's reader says."""
+        return self.layout.levels(path)
 
     def unit_shape(self, path: str, level: int = 0) -> tuple[int, int]:
-        """As the reader says."""
-        return self.reader.unit_shape(path, level)
+        """As the raster's reader says."""
+        return self.layout.unit_shape(path, level)
 
     def read(self, path: str, window: Window, level: int = 0) -> tuple[np.ndarray, None]:
         """An image of the right size that takes no memory."""
@@ -166,8 +183,19 @@ class Units:
     held_bytes: int = 0
     peak_bytes: int = 0
     _uses: Counter = field(default_factory=Counter)
+    _levels: dict[str, int] = field(default_factory=dict)
     _shapes: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     _held: dict[Unit, tuple[np.ndarray, np.ndarray | None] | None] = field(default_factory=dict)
+
+    def levels(self, path: str) -> int:
+        """Coarsest level of a raster; asked once a raster."""
+        if path not in self._levels:
+            try:
+                self._levels[path] = self.reader.levels(path)
+            except ReadError:
+                # it cannot even be opened, and must not decide for the others
+                self._levels[path] = COARSEST_LEVEL
+        return self._levels[path]
 
     def expect(self, sources: Iterable[CellSource]) -> None:
         """Announce cells that will be drawn: their units are kept until as many were released."""

@@ -8,7 +8,7 @@ overviews of a raster do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import geopandas as gpd
@@ -17,7 +17,7 @@ from affine import Affine
 
 from sesgrid.errors import ConfigError
 
-__all__ = ["PREFERENCES", "SourceGrid", "Tile", "ranked_tiles", "tiles_by_grid"]
+__all__ = ["COARSEST_LEVEL", "PREFERENCES", "SourceGrid", "Tile", "ranked_tiles", "tiles_by_grid"]
 
 Window = tuple[int, int, int, int]
 """``(row0, row1, col0, col1)``, half-open."""
@@ -25,7 +25,8 @@ Window = tuple[int, int, int, int]
 PREFERENCES = ("near_year", "newest", "oldest", "finest", "coarsest")
 """What may decide between tiles that show the same place."""
 
-_COARSEST_LEVEL = 5
+COARSEST_LEVEL = 5
+"""No cell is drawn from pixels that were halved more often."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,12 @@ class Tile:
     height: int
     year: int | None
 
-    def level_for(self, pixel_m: float) -> int:
+    def level_for(self, pixel_m: float, coarsest: int = COARSEST_LEVEL) -> int:
         """The coarsest level that is no coarser than the output and cuts the tile in whole pixels."""
         level = 0
         row, col = self.origin()
         while (
-            level < _COARSEST_LEVEL
+            level < coarsest
             and self.resolution_m * 2 ** (level + 1) <= pixel_m * (1 + 1e-6)
             and not any(n % 2 ** (level + 1) for n in (row, col, self.width, self.height))
         ):
@@ -163,18 +164,20 @@ def ranked_tiles(
     return sorted(found, key=rank)
 
 
-def tiles_by_grid(tiles: Sequence[Tile], pixel_m: float) -> list[tuple[SourceGrid, list[Tile]]]:
+def tiles_by_grid(
+    tiles: Sequence[Tile], pixel_m: float, levels: Callable[[str], int]
+) -> list[tuple[SourceGrid, list[Tile]]]:
     """Tiles that can be pasted together, at the level that an output resolution asks for.
 
-    The groups come in the order of their best tile. Tiles that differ in the levels they can be cut
-    to share the finest.
+    `levels` tells the coarsest level of a path. The groups come in the order of their best tile.
+    Tiles that differ in the levels they can be cut to share the finest.
     """
     groups: dict[SourceGrid, list[Tile]] = {}
     for tile in tiles:
         groups.setdefault(tile.grid(), []).append(tile)
     out = []
     for members in groups.values():
-        level = min(t.level_for(pixel_m) for t in members)
+        level = min(t.level_for(pixel_m, levels(t.path)) for t in members)
         kinds: dict[SourceGrid, list[Tile]] = {}
         for tile in members:
             kinds.setdefault(tile.grid(level), []).append(tile)
