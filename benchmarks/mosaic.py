@@ -119,17 +119,19 @@ def stage_rivals(job: Job, tile: Path) -> Rivals:
     from odc.geo.xr import xr_reproject
 
     box = GeoBox(job.extent.shape_px, job.extent.transform, CRS)
-    chunks = {"x": 2048, "y": 2048}
+
+    def lazy() -> xr.DataArray:
+        source = rioxarray.open_rasterio(tile, chunks={"x": 2048, "y": 2048}, lock=False)
+        assert isinstance(source, xr.DataArray)
+        return source
 
     def odc() -> None:
-        source = rioxarray.open_rasterio(tile, chunks=chunks, lock=False)
         n = job.grid.block_px
-        image = xr_reproject(source, box, resampling="bilinear", chunks=(n, n))
+        image = xr_reproject(lazy(), box, resampling="bilinear", chunks=(n, n))
         job.write(image.data.compute(scheduler="synchronous"))
 
     def rio() -> None:
-        source = xr.DataArray(rioxarray.open_rasterio(tile, chunks=chunks, lock=False))
-        image = source.rio.reproject(
+        image = lazy().rio.reproject(
             CRS, shape=job.extent.shape_px, transform=job.extent.transform,
             resampling=Resampling.bilinear,
         )  # fmt: skip
@@ -212,7 +214,7 @@ def main(argv: list[str] | None = None) -> None:
     ):
         folder = Path(name)
         resolution = CELL_M / pixels * 0.8
-        tile = write_jp2(folder / "75-2021-0650-6870-LA93-0M20-E080.jp2", side, resolution)
+        tile = write_jp2(folder / "scene.jp2", side, resolution)
         seconds = interleave(warp_rivals(warped), rounds, repeats=1)
         what = f"warp 3 bands to {warped} × {warped} pixels, 0.2 → 0.25 m, 2154 → 3035"
         report(what, seconds, "sesgrid.kernels.warp", PACKAGES, as_json=False)

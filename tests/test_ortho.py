@@ -404,6 +404,47 @@ def test_four_bands_with_named_colours(tmp_path: Path) -> None:
             assert valid is None
 
 
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_cut_jp2_is_never_read_as_pixels(tmp_path: Path, level: int) -> None:
+    """GDAL's own threads would lose the error at a coarser level."""
+    path, size = tmp_path / "cut.jp2", 1536
+    rng = np.random.default_rng(0)
+    write(path, data=rng.integers(0, 256, (3, size, size), dtype=np.uint8))
+    assert RasterReader().levels(path) >= 2
+    part = (0, size >> level, 0, size >> level)
+    whole, _ = RasterReader().read(path, part, level)
+    assert whole.std() > 10
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ReadError, match=r"cut\.jp2 cannot be read"):
+        RasterReader().read(path, part, level)
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_a_level_is_the_mean_of_squares_where_the_file_has_none(tmp_path: Path, level: int) -> None:
+    n = 2**level
+    data = picture()[:, : PX // n * n, : PX // n * n]
+    path = write(tmp_path / "plain.tif", data=data)
+    assert RasterReader().levels(path) == 5
+    r, c = slice(2, 9), slice(1, 12)
+    pixels, valid = RasterReader().read(path, (r.start, r.stop, c.start, c.stop), level)
+    part = data[:, r.start * n : r.stop * n, c.start * n : c.stop * n].astype(float)
+    means = part.reshape(3, r.stop - r.start, n, c.stop - c.start, n).mean(axis=(2, 4))
+    assert valid is None
+    assert np.abs(pixels - means).max() <= 0.5
+    holes = write(tmp_path / "holes.tif", data=np.where(data[:1] % 3 == 0, 9, data), nodata=9)
+    pixels, valid = RasterReader().read(holes, (r.start, r.stop, c.start, c.stop), level)
+    some = np.where(data[:1] % 3 == 0, 9, data)
+    known = ~(some == 9).all(axis=0)
+    square = (r.stop - r.start, n, c.stop - c.start, n)
+    inside = known[r.start * n : r.stop * n, c.start * n : c.stop * n].reshape(square)
+    part = some[:, r.start * n : r.stop * n, c.start * n : c.stop * n].astype(float)
+    share = inside.mean(axis=(1, 3))
+    assert np.array_equal(valid, share >= 0.5)
+    sums = (part.reshape(3, *square) * inside).sum(axis=(2, 4))
+    expected = sums / np.maximum(inside.sum(axis=(1, 3)), 1)
+    assert np.abs(pixels - expected)[:, valid].max() <= 0.5
+
+
 @pytest.mark.parametrize("suffix", [".jp2", ".tif"])
 @settings(max_examples=15, deadline=None)
 @given(

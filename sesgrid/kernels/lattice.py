@@ -61,24 +61,12 @@ class Lattice:
         mesh = _LARGEST_MESH_PX
         while True:
             rows, cols = (_nodes(n, mesh) for n in shape)
-            lattice = cls(rows, cols, *project(*np.meshgrid(rows, cols, indexing="ij")))
-            if mesh == 1 or lattice._worst_error(project) <= TOLERANCE_PX:
-                return lattice
+            # nodes at even places, the middles of the meshes' sides and of the meshes at odd ones
+            fine = project(*np.meshgrid(_with_middles(rows), _with_middles(cols), indexing="ij"))
+            if mesh == 1 or max(map(_worst_error, fine)) <= TOLERANCE_PX:
+                y, x = (np.ascontiguousarray(v[::2, ::2]) for v in fine)
+                return cls(rows, cols, y, x)
             mesh //= 2
-
-    def _worst_error(self, project: Projector) -> float:
-        rows, cols = self.rows, self.cols
-        mid_rows, mid_cols = (rows[1:] + rows[:-1]) / 2, (cols[1:] + cols[:-1]) / 2
-        worst = 0.0
-        for at_rows, at_cols in ((mid_rows, mid_cols), (rows, mid_cols), (mid_rows, cols)):
-            exact = project(*np.meshgrid(at_rows, at_cols, indexing="ij"))
-            for nodes, truth in zip((self.y, self.x), exact, strict=True):
-                guess = nodes if at_rows is rows else (nodes[1:] + nodes[:-1]) / 2
-                guess = guess if at_cols is cols else (guess[:, 1:] + guess[:, :-1]) / 2
-                with np.errstate(invalid="ignore"):
-                    error = np.abs(guess - truth).max()
-                worst = max(worst, error if np.isfinite(error) else np.inf)
-        return float(worst)
 
     def pixel_steps(self) -> tuple[float, float]:
         """Source pixels along (y, x) that one output pixel spans, from the outermost nodes."""
@@ -87,6 +75,27 @@ class Lattice:
         down = (y[-1, 0] - y[0, 0]) / height, (x[-1, 0] - x[0, 0]) / height
         right = (y[0, -1] - y[0, 0]) / width, (x[0, -1] - x[0, 0]) / width
         return float(np.hypot(down[0], right[0])), float(np.hypot(down[1], right[1]))
+
+
+def _with_middles(nodes: np.ndarray) -> np.ndarray:
+    out = np.empty(2 * len(nodes) - 1)
+    out[::2], out[1::2] = nodes, (nodes[1:] + nodes[:-1]) / 2
+    return out
+
+
+def _worst_error(fine: np.ndarray) -> float:
+    """Largest difference between positions in the middle of meshes and what their nodes say."""
+    down = (fine[:-2:2] + fine[2::2]) / 2
+    right = (fine[:, :-2:2] + fine[:, 2::2]) / 2
+    middle = (right[:-2:2] + right[2::2]) / 2
+    with np.errstate(invalid="ignore"):
+        errors = (
+            np.abs(down[:, ::2] - fine[1::2, ::2]),
+            np.abs(right[::2] - fine[::2, 1::2]),
+            np.abs(middle - fine[1::2, 1::2]),
+        )
+        worst = max(float(e.max()) for e in errors)
+    return worst if np.isfinite(worst) else np.inf
 
 
 def _nodes(length: int, mesh: int) -> np.ndarray:
