@@ -13,6 +13,7 @@ One thread each: GDAL, zarr's codecs and numba too. ``--json`` ends with one obj
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -53,10 +54,16 @@ class Job:
         self.extent = Extent.of_cells(self.grid, self.cells["row"], self.cells["col"])
         self.path = folder / f"cube-{side}-{pixels_per_cell}.zarr"
 
-    def run(self, reader: Any = None) -> None:
+    def _afresh(self) -> None:
+        """Make the reader open the tile anew: GDAL's cache must not decode for us."""
+        for path in self.tiles["path"]:
+            os.utime(path)
+
+    def run(self) -> None:
         """The stage as a run executes it: groups of blocks, each block written as it is made."""
+        self._afresh()
         cube = Cube.create(self.path, self.extent, {})
-        stage = Mosaic(self.grid, reader or RasterReader())
+        stage = Mosaic(self.grid, RasterReader())
         for group in group_blocks(self.work):
             for result in stage.each(group):
                 block = result.block
@@ -64,6 +71,7 @@ class Job:
 
     def decode(self) -> None:
         """Only decode the units that the stage needs, once."""
+        self._afresh()
         units, needed = Units(RasterReader()), set()
         ranked = ranked_tiles(self.tiles, None, ())
         for cell in self.cells[["row", "col"]].to_numpy():
@@ -157,9 +165,24 @@ class Jp2Shapes:
         return 1024, 1024
 
 
+OFFSETS = ((0, 0), (26, 12), (13, 19), (7, 28))
+"""Where a tile may lie against the groups of blocks, cells."""
+
+
 def decoded_over_needed(side: int = 25) -> dict[str, float]:
-    """A tile of 25,000 pixels at 0.2 m, every cell of it: decoded over distinct, and what is held."""
-    grid, cells = Grid(800, 8), town_cells(side)
+    """Tiles of 25,000 pixels at 0.2 m, every cell of them: decoded over distinct pixels, mean and worst
+    of some places against the groups, and the most that is held."""
+    found = [_decoded_over_needed(side, offset) for offset in OFFSETS]
+    ratios, held = zip(*found, strict=True)
+    return {
+        "decoded_over_needed": float(np.mean(ratios)),
+        "decoded_over_needed_worst": max(ratios),
+        "held_bytes": max(held),
+    }
+
+
+def _decoded_over_needed(side: int, offset: tuple[int, int]) -> tuple[float, int]:
+    grid, cells = Grid(800, 8), town_cells(side, offset)
     size = round(side * CELL_M / 0.2)
     x, y = rasterio.warp.transform(CRS, L93, *([v] for v in cells.total_bounds[[0, 3]]))
     tile = Tile("tile.jp2", L93, float(x[0]), float(y[0]), 0.2, size, size, None)
@@ -178,7 +201,7 @@ def decoded_over_needed(side: int = 25) -> dict[str, float]:
     distinct = Units(Rehearsal(Jp2Shapes()))
     for unit in needed:
         distinct.decode(unit)
-    return {"decoded_over_needed": decoded / distinct.decoded_px, "held_bytes": peak}
+    return decoded / distinct.decoded_px, peak
 
 
 def _footprint(tile: Tile) -> Any:

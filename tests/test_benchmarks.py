@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import burn, class_sums, planted_truth
+from benchmarks import burn, class_sums, codec, mosaic, planted_truth
 from benchmarks.rounds import interleave, lower_quartile_ratio
 
 
@@ -25,6 +25,19 @@ def test_a_quick_run_ends_with_a_json_object(benchmark, capsys):
 def test_without_json_the_last_line_is_for_people(capsys):
     burn.main(["--quick"])
     assert "× as fast as rasterio.features.rasterize" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_mosaic_decodes_each_pixel_about_once(capsys):
+    found = mosaic.decoded_over_needed()
+    assert 1 <= found["decoded_over_needed"] <= 1.1
+    assert found["held_bytes"] < 150e6  # of a tile of 1.9 GB
+
+
+def test_codecs_are_compared(capsys):
+    codec.main(["--quick"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(codec.CODECS)
+    assert all("× smaller" in line for line in lines[1:])
 
 
 def test_rounds_are_interleaved_and_warmed():

@@ -73,7 +73,8 @@ class Cube:
                 dtype="uint8",
                 chunks=(*lead, p, p),
                 shards=(*lead, size, size),
-                compressors=[ZstdCodec(level=3), Crc32cCodec()],
+                # on aerial pixels level 3 saves 3 % and costs twice the time
+                compressors=[ZstdCodec(level=1), Crc32cCodec()],
                 fill_value=0,
                 dimension_names=(("band",) if bands else ()) + ("y", "x"),
                 attributes={"grid_mapping": "spatial_ref"},
