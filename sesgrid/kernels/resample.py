@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["bilinear_rows", "box_rows", "nearest_rows"]
+__all__ = ["bilinear_rows", "box_rows", "four_valid", "nearest_rows"]
 
 _ONE = 1 << 32
 _HALF = 1 << 31
@@ -46,6 +46,24 @@ def _fixed(left, right, width):
     start = np.int64(np.floor((left - 0.5) * _ONE + 0.5)) + _ROUND
     step = np.int64(np.floor((right - left) / max(width, 1) * _ONE + 0.5))
     return start, step
+
+
+@njit(nogil=True)
+def _stretches(rows, cols, ys, xs):
+    """Rows of output pixels, cut where the meshes end.
+
+    Yields (row, first column, pixels, fixed-point y and its step, x and its step).
+    """
+    for i_mesh in range(len(rows) - 1):
+        i0, i1 = rows[i_mesh], rows[i_mesh + 1]
+        for i in range(i0, i1 + (i_mesh == len(rows) - 2)):
+            for k in range(len(cols) - 1):
+                j0, j1 = cols[k], cols[k + 1]
+                left, right = _line(ys, i, i_mesh, i0, i1, k)
+                y, y_step = _fixed(left, right, j1 - j0)
+                left, right = _line(xs, i, i_mesh, i0, i1, k)
+                x, x_step = _fixed(left, right, j1 - j0)
+                yield i, j0, j1 - j0 + (k == len(cols) - 2), y, y_step, x, x_step
 
 
 @njit(nogil=True)
@@ -204,56 +222,38 @@ def bilinear_rows(source, pairs, stride, valid, clear, whole, rows, cols, ys, xs
         np.empty(longest, np.uint16),
     )
     last_y, last_x = np.int64(height - 1) * _ONE, np.int64(width - 1) * _ONE
-    for i_mesh in range(len(rows) - 1):
-        i0, i1 = rows[i_mesh], rows[i_mesh + 1]
-        for i in range(i0, i1 + (i_mesh == len(rows) - 2)):
-            for k in range(len(cols) - 1):
-                j0, j1 = cols[k], cols[k + 1]
-                n = j1 - j0 + (k == len(cols) - 2)
-                left, right = _line(ys, i, i_mesh, i0, i1, k)
-                y, y_step = _fixed(left, right, j1 - j0)
-                left, right = _line(xs, i, i_mesh, i0, i1, k)
-                x, x_step = _fixed(left, right, j1 - j0)
-                line = (y, y_step, x, x_step)
-                first_y, end_y = _inside(y, y_step, last_y, n)
-                first_x, end_x = _inside(x, x_step, last_x, n)
-                first = max(first_y, first_x)
-                last = max(first, min(end_y, end_x))
-                j = 0
-                while j < n:
-                    if first <= j < last:
-                        end = last if whole else _run_end(clear, line, j, last)
-                        if end > j:
-                            _blend_run(source, pairs, stride, line, j, end, out, i, j0, buffers)
-                            coverage[i, j0 + j : j0 + end] = 1
-                            j = end
-                            continue
-                    coverage[i, j0 + j] = _careful(
-                        source, valid, whole, y + j * y_step, x + j * x_step, out, i, j0 + j
-                    )
-                    j += 1
+    for i, j0, n, y, y_step, x, x_step in _stretches(rows, cols, ys, xs):
+        line = (y, y_step, x, x_step)
+        first_y, end_y = _inside(y, y_step, last_y, n)
+        first_x, end_x = _inside(x, x_step, last_x, n)
+        first = max(first_y, first_x)
+        last = max(first, min(end_y, end_x))
+        j = 0
+        while j < n:
+            if first <= j < last:
+                end = last if whole else _run_end(clear, line, j, last)
+                if end > j:
+                    _blend_run(source, pairs, stride, line, j, end, out, i, j0, buffers)
+                    coverage[i, j0 + j : j0 + end] = 1
+                    j = end
+                    continue
+            coverage[i, j0 + j] = _careful(
+                source, valid, whole, y + j * y_step, x + j * x_step, out, i, j0 + j
+            )
+            j += 1
 
 
 @njit(nogil=True)
 def nearest_rows(source, valid, whole, rows, cols, ys, xs, out, coverage):
     """Take the source pixel that holds the output pixel's centre; arrays as in `bilinear_rows`."""
     _, height, width = source.shape
-    for i_mesh in range(len(rows) - 1):
-        i0, i1 = rows[i_mesh], rows[i_mesh + 1]
-        for i in range(i0, i1 + (i_mesh == len(rows) - 2)):
-            for k in range(len(cols) - 1):
-                j0, j1 = cols[k], cols[k + 1]
-                n = j1 - j0 + (k == len(cols) - 2)
-                left, right = _line(ys, i, i_mesh, i0, i1, k)
-                y, y_step = _fixed(left, right, j1 - j0)
-                left, right = _line(xs, i, i_mesh, i0, i1, k)
-                x, x_step = _fixed(left, right, j1 - j0)
-                for j in range(n):
-                    row, col = (y + j * y_step + _HALF) >> 32, (x + j * x_step + _HALF) >> 32
-                    if _there(valid, whole, height, width, row, col):
-                        coverage[i, j0 + j] = 1
-                        for band in range(source.shape[0]):
-                            out[band, i, j0 + j] = source[band, row, col]
+    for i, j0, n, y, y_step, x, x_step in _stretches(rows, cols, ys, xs):
+        for j in range(n):
+            row, col = (y + j * y_step + _HALF) >> 32, (x + j * x_step + _HALF) >> 32
+            if _there(valid, whole, height, width, row, col):
+                coverage[i, j0 + j] = 1
+                for band in range(source.shape[0]):
+                    out[band, i, j0 + j] = source[band, row, col]
 
 
 @njit(nogil=True)
@@ -286,31 +286,22 @@ def box_rows(source, valid, whole, half_y, half_x, rows, cols, ys, xs, out, cove
     _, height, width = source.shape
     wy = np.empty((half_y >> 31) + 3, np.int64)
     wx = np.empty((half_x >> 31) + 3, np.int64)
-    for i_mesh in range(len(rows) - 1):
-        i0, i1 = rows[i_mesh], rows[i_mesh + 1]
-        for i in range(i0, i1 + (i_mesh == len(rows) - 2)):
-            for k in range(len(cols) - 1):
-                j0, j1 = cols[k], cols[k + 1]
-                n = j1 - j0 + (k == len(cols) - 2)
-                left, right = _line(ys, i, i_mesh, i0, i1, k)
-                y, y_step = _fixed(left, right, j1 - j0)
-                left, right = _line(xs, i, i_mesh, i0, i1, k)
-                x, x_step = _fixed(left, right, j1 - j0)
-                for j in range(n):
-                    at_y, at_x = y + j * y_step + _HALF, x + j * x_step + _HALF
-                    row, col = at_y >> 32, at_x >> 32
-                    if not _there(valid, whole, height, width, row, col):
-                        continue
-                    coverage[i, j0 + j] = 1
-                    top, n_y = _box_weights(at_y, half_y, height, wy)
-                    start, n_x = _box_weights(at_x, half_x, width, wx)
-                    for band in range(source.shape[0]):
-                        value = np.int64(0)
-                        total = np.int64(0)
-                        for dy in range(n_y):
-                            for dx in range(n_x):
-                                if whole or valid[top + dy, start + dx] != 0:
-                                    weight = wy[dy] * wx[dx]
-                                    total += weight
-                                    value += weight * source[band, top + dy, start + dx]
-                        out[band, i, j0 + j] = np.uint8((value + total // 2) // total)
+    for i, j0, n, y, y_step, x, x_step in _stretches(rows, cols, ys, xs):
+        for j in range(n):
+            at_y, at_x = y + j * y_step + _HALF, x + j * x_step + _HALF
+            row, col = at_y >> 32, at_x >> 32
+            if not _there(valid, whole, height, width, row, col):
+                continue
+            coverage[i, j0 + j] = 1
+            top, n_y = _box_weights(at_y, half_y, height, wy)
+            start, n_x = _box_weights(at_x, half_x, width, wx)
+            for band in range(source.shape[0]):
+                value = np.int64(0)
+                total = np.int64(0)
+                for dy in range(n_y):
+                    for dx in range(n_x):
+                        if whole or valid[top + dy, start + dx] != 0:
+                            weight = wy[dy] * wx[dx]
+                            total += weight
+                            value += weight * source[band, top + dy, start + dx]
+                out[band, i, j0 + j] = np.uint8((value + total // 2) // total)

@@ -3,7 +3,8 @@
 Exact positions (`sesgrid.kernels.lattice`), all bands in one pass (`sesgrid.kernels.resample`), and
 validity beside the colours: no pixel value means "nodata", and black stays a colour.
 
-Differences from GDAL's warp with an exact transformer (``tolerance=0``), all tested:
+Differences from GDAL's warp with an exact transformer (``tolerance=0``), all tested but for the
+widened kernel:
 
 - Positions are rounded to 1/2048 source pixel, GDAL's are not: bytes differ by at most 1.
 - ``"bilinear"`` is the plain blend of four pixels at any scale. GDAL widens its kernel from

@@ -24,7 +24,7 @@ _LOCAL = {
     "distributed.admin.tick.limit": "1h",
     "distributed.scheduler.worker-saturation": 1.0,
     # Dask's workers give memory back to the system at every turn, and look at every thread a hundred
-    # times a second; without that a training spends half the time in the system (19 s → 10 s of 77)
+    # times a second; a training, which allocates all the time, pays for both in system time
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 1 << 28,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 1 << 25,
     "distributed.worker.profile.interval": "200ms",

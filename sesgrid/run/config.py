@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from sesgrid.errors import ConfigError, MissingInputError
+from sesgrid.stages.tiles import PREFER, Preference
 
 __all__ = ["Config", "load_config"]
 
@@ -80,9 +81,7 @@ class CellSettings(_Section):
 class MosaicSettings(_Section):
     """How tiles become pixels."""
 
-    prefer: Annotated[
-        list[Literal["near_year", "newest", "oldest", "finest", "coarsest"]], Field(min_length=1)
-    ] = ["near_year", "newest", "finest"]
+    prefer: Annotated[list[Preference], Field(min_length=1)] = list(PREFER)
     """What decides between tiles that show the same place; the first decides first."""
 
 

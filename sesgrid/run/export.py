@@ -10,10 +10,11 @@ import numpy as np
 import rasterio
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
-from shapely import box
 
 from sesgrid.errors import ConfigError, MissingInputError
 from sesgrid.grid import CELL_M, CRS, Extent, cell_id_of
+from sesgrid.run.workspace import save_table
+from sesgrid.sources.cell_geometry import cell_squares
 from sesgrid.store.cube import Cube, open_cube
 
 __all__ = ["export"]
@@ -132,7 +133,7 @@ def _export_cells(cube: str | Path, output: Path, extent: Extent, rows: slice, c
     table = gpd.GeoDataFrame(
         {name: values[there] for name, values in columns.items()},
         index=[cell_id_of(int(r), int(c)) for r, c in zip(row, col, strict=True)],
-        geometry=box(col * CELL_M, -(row + 1) * CELL_M, (col + 1) * CELL_M, -row * CELL_M),
+        geometry=cell_squares(-(row + 1) * CELL_M, col * CELL_M),
         crs=CRS,
     )
     for name in table.columns.drop("geometry"):
@@ -140,7 +141,4 @@ def _export_cells(cube: str | Path, output: Path, extent: Extent, rows: slice, c
         if kinds is not None:
             table[name] = [None if np.isnan(v) else kinds[int(v)] for v in table[name]]
     table.index.name = "cell_id"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    table.reset_index().to_parquet(partial)
-    partial.replace(output)
+    save_table(table.reset_index(), output)

@@ -163,14 +163,14 @@ def _split_blocks(groups: list[tuple[BlockResult, ...]]) -> tuple[list[dict], di
 
 
 def _run_blocks(
-    job: Job, name: str, stage: Mosaic | Landcover, work: Sequence[Any], cube: Cube
+    job: Job, name: str, stage: Mosaic | Landcover, groups: Sequence[Any], cube: Cube
 ) -> tuple[pd.DataFrame, list[dict[str, Any]], int]:
     """Run a stage that makes pixels, each block written by the task that made it."""
     return run_batches(
         job.client,
         job.parts(name),
         name,
-        in_batches(group_blocks(work), BATCH // GROUP_SIDE**2),
+        in_batches(groups, BATCH // GROUP_SIDE**2),
         lambda batch: place(Written(stage, cube), batch, name=name),
         _split_blocks,
         unit="block",
@@ -185,11 +185,12 @@ def run_mosaic(job: Job) -> dict[str, Any]:
     vintage = str(cells.attrs.get("vintage", ""))
     near = int(vintage) if vintage.isdigit() else None
     work = plan_mosaic(job.grid, cells, tiles, near_year=near, prefer=c.mosaic.prefer)
+    groups = group_blocks(work)
     extent = Extent.of_cells(job.grid, cells["row"], cells["col"])
     cube = _cube(job, extent)
     stage = Mosaic(job.grid, RasterReader())
-    projected = require_mosaic_fits(job.client, stage, group_blocks(work), c.cluster.gdal_cache_mb)
-    rows, records, resumed = _run_blocks(job, "mosaic", stage, work, cube)
+    projected = require_mosaic_fits(job.client, stage, groups, c.cluster.gdal_cache_mb)
+    rows, records, resumed = _run_blocks(job, "mosaic", stage, groups, cube)
     table = cells.copy()
     indexed = rows.set_index("cell_id")
     for name in ("coverage", "share_nodata", "share_read_failed", "ortho_year", "ortho_source"):
@@ -253,7 +254,7 @@ def run_landcover(job: Job) -> dict[str, Any]:
     polygons = read_urban_atlas(source, job.config.sources.landcover_layer)
     blocks = plan_blocks(job.grid, cells["row"].to_numpy(), cells["col"].to_numpy())
     work = plan_landcover(job.grid, blocks, polygons)
-    _run_blocks(job, "landcover", Landcover(job.grid), work, job.cube(cells))
+    _run_blocks(job, "landcover", Landcover(job.grid), group_blocks(work), job.cube(cells))
     return {"polygons": len(polygons), "blocks": len(work)}
 
 

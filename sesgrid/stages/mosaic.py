@@ -35,7 +35,7 @@ from sesgrid.stages.scene import (
     Units,
     sources_of,
 )
-from sesgrid.stages.tiles import Tile, ranked_tiles
+from sesgrid.stages.tiles import PREFER, Tile, ranked_tiles
 
 __all__ = [
     "NODATA",
@@ -49,9 +49,6 @@ __all__ = [
     "mosaic",
     "plan_mosaic",
 ]
-
-PREFER = ("near_year", "newest", "finest")
-"""Default order of preference between tiles that show the same place."""
 
 _SKIPS = 2.0
 """From this many source pixels to an output pixel on, four taps would skip some: a box takes all."""

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from pyproj import Transformer
-from shapely import box
+from affine import Affine
 
 from sesgrid.errors import ReadError
 from sesgrid.grid import CELL_M, CRS
+from sesgrid.kernels.lattice import projector
 from sesgrid.stages.tiles import COARSEST_LEVEL, SourceGrid, Tile, Window, tiles_by_grid
 
 __all__ = [
@@ -123,11 +123,10 @@ def sources_of(
 
 def _window(cell: tuple[int, int], grid: SourceGrid, pixel_m: float, halo_m: float = 0.0) -> Window:
     row, col = cell
-    square = box(col * CELL_M, -(row + 1) * CELL_M, (col + 1) * CELL_M, -row * CELL_M)
-    x, y = square.segmentize(CELL_M / 4).exterior.xy
-    east, north = _to_source(grid.crs).transform(np.asarray(x), np.asarray(y))
-    rows = (grid.north - north) / grid.resolution_m
-    cols = (east - grid.west) / grid.resolution_m
+    square = Affine(CELL_M, 0, col * CELL_M, 0, -CELL_M, -row * CELL_M)
+    project = projector(square, CRS, grid.transform(0, 0), grid.crs)
+    across = np.linspace(-0.5, 0.5, 5)  # of a cell, from its centre
+    rows, cols = project(*np.meshgrid(across, across, indexing="ij"))
     halo = _HALO_PX + int(np.ceil(max(0.5 * pixel_m, halo_m) / grid.resolution_m))
     return (
         int(np.floor(rows.min())) - halo,
@@ -135,16 +134,6 @@ def _window(cell: tuple[int, int], grid: SourceGrid, pixel_m: float, halo_m: flo
         int(np.floor(cols.min())) - halo,
         int(np.ceil(cols.max())) + halo,
     )
-
-
-_TRANSFORMERS: dict[str, Transformer] = {}
-
-
-def _to_source(crs: str) -> Transformer:
-    # pyproj's transformers keep a context per thread, so one object serves all
-    if crs not in _TRANSFORMERS:
-        _TRANSFORMERS[crs] = Transformer.from_crs(CRS, crs, always_xy=True)
-    return _TRANSFORMERS[crs]
 
 
 @dataclass(frozen=True)

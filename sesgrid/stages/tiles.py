@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import geopandas as gpd
 import pandas as pd
@@ -17,13 +18,27 @@ from affine import Affine
 
 from sesgrid.errors import ConfigError
 
-__all__ = ["COARSEST_LEVEL", "PREFERENCES", "SourceGrid", "Tile", "ranked_tiles", "tiles_by_grid"]
+__all__ = [
+    "COARSEST_LEVEL",
+    "PREFER",
+    "PREFERENCES",
+    "Preference",
+    "SourceGrid",
+    "Tile",
+    "ranked_tiles",
+    "tiles_by_grid",
+]
 
 Window = tuple[int, int, int, int]
 """``(row0, row1, col0, col1)``, half-open."""
 
-PREFERENCES = ("near_year", "newest", "oldest", "finest", "coarsest")
+Preference = Literal["near_year", "newest", "oldest", "finest", "coarsest"]
 """What may decide between tiles that show the same place."""
+
+PREFERENCES: tuple[str, ...] = get_args(Preference)
+
+PREFER: tuple[Preference, ...] = ("near_year", "newest", "finest")
+"""Default order of preference."""
 
 COARSEST_LEVEL = 5
 """No cell is drawn from pixels that were halved more often."""
