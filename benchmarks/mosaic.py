@@ -6,16 +6,23 @@ One thread each: GDAL, zarr's codecs and numba too. ``--json`` ends with one obj
 - ``mosaic_vs_odc``, ``mosaic_vs_rioxarray``: JP2 → finished Zarr;
 - ``mosaic_over_decode``: the stage over decoding its source units once;
 - ``decoded_over_needed``: pixels decoded over distinct ones needed, on a tile of 25,000 pixels;
-- ``scaling``: time per cell, the slowest of 64, 256 and 1,024 cells over the fastest;
-- ``quarter_over_full``: cells a second at a quarter of the linear resolution over those at full.
+- ``scaling``: time per cell, the slowest of 64, 256 and 1,024 cells over the fastest, at half the linear
+  scale throughout (cells of 400 px, 0.4 m, JPEG 2000 tiles of 512): the geometry of the full scale
+  at a quarter of its pixels;
+- ``quarter_over_full``: cells a second at a quarter of the linear resolution over those at full;
+- ``peak_over_projected``: memory of a process that draws, measured over projected, at each size.
+
+What the decoder alone takes bounds three of them: ``bound_…`` says what a stage that did nothing else
+would reach.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +40,7 @@ from benchmarks.scene import L93, town_cells, write_jp2
 from sesgrid import RasterReader, read_ortho
 from sesgrid.grid import CELL_M, CRS, Extent, Grid
 from sesgrid.kernels import warp
+from sesgrid.run.memory import mosaic_bytes
 from sesgrid.stages.mosaic import Mosaic, TiledBlock, plan_mosaic
 from sesgrid.stages.place import group_blocks
 from sesgrid.stages.scene import Rehearsal, Units, sources_of
@@ -47,6 +55,7 @@ class Job:
     """A town to be mosaicked: its plan, its grid, and where the cube goes."""
 
     def __init__(self, folder: Path, tile: Path, side: int, pixels_per_cell: int) -> None:
+        self.side = side
         self.cells = town_cells(side)
         self.tiles = read_ortho(tile)
         self.grid = Grid(pixels_per_cell, 8)
@@ -114,9 +123,17 @@ def warp_rivals(size: int) -> Rivals:
         )  # fmt: skip
         return out
 
+    def gdal_plain() -> np.ndarray:
+        rasterio.warp.reproject(
+            source, out, src_transform=at, src_crs=L93, dst_transform=grid, dst_crs=CRS,
+            resampling=Resampling.bilinear, num_threads=1, XSCALE=1, YSCALE=1,
+        )  # fmt: skip
+        return out
+
     return {
         "sesgrid.kernels.warp": lambda: warp(source, at, L93, (size, size), grid, CRS),
         "rasterio.warp.reproject": gdal,
+        "the same, its kernel not widened": gdal_plain,
     }
 
 
@@ -214,15 +231,37 @@ def _footprint(tile: Tile) -> Any:
     return frame
 
 
-def seconds_per_cell(jobs: dict[int, Job], rounds: int) -> dict[int, float]:
-    """Lower quartile over interleaved rounds."""
-    times: dict[int, list[float]] = {n: [] for n in jobs}
-    for _ in range(rounds):
-        for n, job in jobs.items():
-            start = time.perf_counter()
-            job.run()
-            times[n].append((time.perf_counter() - start) / n**2)
-    return {n**2: float(np.quantile(t, 0.25)) for n, t in times.items()}
+def per_cell(jobs: dict[int, Job], rounds: int) -> tuple[dict[int, float], dict[int, float]]:
+    """Seconds a cell by the stage, and by decoding alone; lower quartiles over interleaved rounds."""
+    rivals: Rivals = {}
+    for n, job in jobs.items():
+        rivals |= {f"run {n}": job.run, f"decode {n}": job.decode}
+    seconds = interleave(rivals, rounds, repeats=1)
+
+    def quartiles(kind: str) -> dict[int, float]:
+        return {n**2: float(np.quantile(seconds[f"{kind} {n}"], 0.25)) / n**2 for n in jobs}
+
+    return quartiles("run"), quartiles("decode")
+
+
+def peak_over_projected(job: Job) -> tuple[float, int]:
+    """Peak memory of a fresh process that draws the job, over what a run projects; and its bytes."""
+    code = (
+        "import sys, resource; from pathlib import Path; from benchmarks.mosaic import Job;"
+        "folder, tile, side, pixels = sys.argv[1:];"
+        "Job(Path(folder), Path(tile), int(side), int(pixels)).run();"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    job_of = [job.path.parent, job.tiles["path"].iloc[0], job.side, job.grid.pixels_per_cell]
+    command = [sys.executable, "-c", code, *map(str, job_of)]
+    settings = {**os.environ, "GDAL_CACHEMAX": str(_CACHE_MB)}
+    done = subprocess.run(command, env=settings, capture_output=True, check=True)
+    measured = int(done.stdout) << 10
+    projected = mosaic_bytes(Mosaic(job.grid, RasterReader()), group_blocks(job.work), 1, _CACHE_MB)
+    return measured / projected, measured
+
+
+_CACHE_MB = 128
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -241,7 +280,7 @@ def main(argv: list[str] | None = None) -> None:
         seconds = interleave(warp_rivals(warped), rounds, repeats=1)
         what = f"warp 3 bands to {warped} × {warped} pixels, 0.2 → 0.25 m, 2154 → 3035"
         report(what, seconds, "sesgrid.kernels.warp", PACKAGES, as_json=False)
-        ours, peer = seconds.values()
+        ours, peer, _ = seconds.values()
         result["warp_vs_gdal"] = lower_quartile_ratio(peer, ours)
 
         job = Job(folder, tile, side, pixels)
@@ -250,22 +289,36 @@ def main(argv: list[str] | None = None) -> None:
         report(what, seconds, "sesgrid, JP2 to Zarr", [*PACKAGES, "odc-geo", "rioxarray"], False)
         ours, odc, rio, decode = seconds.values()
         result["mosaic_vs_odc"] = lower_quartile_ratio(odc, ours)
+        result["bound_vs_odc"] = lower_quartile_ratio(odc, decode)
         result["mosaic_vs_rioxarray"] = lower_quartile_ratio(rio, ours)
+        result["bound_vs_rioxarray"] = lower_quartile_ratio(rio, decode)
         result["mosaic_over_decode"] = 1 / lower_quartile_ratio(decode, ours)
 
         quarter = Job(folder, tile, side, pixels // 4)
-        both = interleave({"full": job.run, "quarter": quarter.run}, rounds, repeats=1)
+        rivals: Rivals = {"full": job.run, "quarter": quarter.run}
+        rivals |= {"decode full": job.decode, "decode quarter": quarter.decode}
+        both = interleave(rivals, rounds, repeats=1)
         result["quarter_over_full"] = lower_quartile_ratio(both["full"], both["quarter"])
+        result["bound_quarter"] = lower_quartile_ratio(both["full"], both["decode quarter"])
+        result["decode_quarter_over_full"] = lower_quartile_ratio(
+            both["decode full"], both["decode quarter"]
+        )
 
-        big = write_jp2(folder / "big.jp2", sides[-1], 4 * resolution)
-        jobs = {n: Job(folder, big, n, pixels // 4) for n in sides}
-        per_cell = seconds_per_cell(jobs, rounds)
-        result["scaling"] = max(per_cell.values()) / min(per_cell.values())
-        result["ms_per_cell"] = {n: 1e3 * s for n, s in per_cell.items()}
+        big = write_jp2(folder / "big.jp2", sides[-1], 2 * resolution, tile_px=512)
+        jobs = {n: Job(folder, big, n, pixels // 2) for n in sides}
+        run, alone = per_cell(jobs, rounds)
+        result["scaling"] = max(run.values()) / min(run.values())
+        result["scaling_of_decoding_alone"] = max(alone.values()) / min(alone.values())
+        result["ms_per_cell"] = {n: 1e3 * s for n, s in run.items()}
+        result["ms_per_cell_decoding_alone"] = {n: 1e3 * s for n, s in alone.items()}
+        peaks = {n**2: peak_over_projected(each) for n, each in jobs.items()}
+        result["peak_over_projected"] = {n: ratio for n, (ratio, _) in peaks.items()}
+        result["peak_mb"] = {n: round(size / 1e6) for n, (_, size) in peaks.items()}
+        result["peak_over_projected_full_scale"] = peak_over_projected(job)[0]
     result |= decoded_over_needed(8 if options.quick else 25)
     print(f"\n{describe_machine()}")
     for key, value in result.items():
-        print(f"  {key:<22} {value if isinstance(value, dict) else round(value, 3)}")
+        print(f"  {key:<30} {value if isinstance(value, dict) else round(value, 3)}")
     if options.json:
         print(json.dumps({**result, "versions": {p: version(p) for p in PACKAGES}}))
 

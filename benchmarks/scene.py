@@ -30,8 +30,10 @@ def town_cells(side: int, offset: tuple[int, int] = (0, 0)) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame({"row": row, "col": col}, geometry=squares, crs=CRS, index=index)
 
 
-def write_jp2(path: Path, side: int, resolution_m: float, *, seed: int = 0) -> Path:
-    """A tile that covers a town of ``side`` × ``side`` cells, in tiles of 1024 pixels as GDAL writes.
+def write_jp2(
+    path: Path, side: int, resolution_m: float, *, tile_px: int = 1024, seed: int = 0
+) -> Path:
+    """A raster that covers a town of ``side`` × ``side`` cells, in tiles of 1024 pixels as GDAL writes.
 
     Its texture has the sharpness of roofs and streets and 0.3 bytes a pixel, as deliveries have; it decodes
     as fast as a photograph compressed alike.
@@ -40,15 +42,16 @@ def write_jp2(path: Path, side: int, resolution_m: float, *, seed: int = 0) -> P
     x, y = Transformer.from_crs(CRS, L93, always_xy=True).transform(
         COL * CELL_M + corners[:, 0], -ROW * CELL_M - corners[:, 1]
     )
-    margin = 20 * resolution_m
-    left, top = np.floor(min(x) - margin), np.ceil(max(y) + margin)
-    width = int(np.ceil((max(x) + margin - left) / resolution_m / 32)) * 32
-    height = int(np.ceil((top - min(y) + margin) / resolution_m / 32)) * 32
+    # deliveries are cut at kilometres, so that three levels of theirs fit tile to tile
+    margin, step = 20 * resolution_m, 8 * resolution_m
+    left, top = np.floor((min(x) - margin) / step) * step, np.ceil((max(y) + margin) / step) * step
+    width = int(np.ceil((max(x) + margin - left) / step)) * 8
+    height = int(np.ceil((top - min(y) + margin) / step)) * 8
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(
         path, "w", driver="JP2OpenJPEG", count=3, height=height, width=width, dtype="uint8",
         crs=L93, transform=Affine(resolution_m, 0, left, 0, -resolution_m, top),
-        QUALITY="10", REVERSIBLE="NO",
+        QUALITY="10", REVERSIBLE="NO", BLOCKXSIZE=str(tile_px), BLOCKYSIZE=str(tile_px),
     ) as raster:  # fmt: skip
         raster.write(aerial_texture(height, width, np.random.default_rng(seed)))
     return path

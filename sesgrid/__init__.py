@@ -43,7 +43,7 @@ _HOMES = {
     "write_report": "sesgrid.report",
     "ModelRef": "sesgrid.store.models",
     "open_cube": "sesgrid.store.cube",
-    "write_cube": "sesgrid.store.cube",
+    "write_cube": "sesgrid.store.lazy",
     "write_city": "sesgrid.synth",
 }
 

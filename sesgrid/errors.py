@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "CellIdError",
+    "CodecError",
     "ConfigError",
     "FormatError",
     "GridMismatchError",
@@ -16,6 +17,7 @@ __all__ = [
     "ReadError",
     "SesgridError",
     "SesgridWarning",
+    "StoreError",
     "TooFewCellsError",
     "UnsafePathError",
 ]
@@ -57,6 +59,17 @@ class ReadError(SesgridError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class StoreError(SesgridError, OSError):
+    """A cube cannot be written or reached: read-only, full, or no such store."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class CodecError(SesgridError, ImportError):
+    """A package that reads or writes the cube's pixels is not installed."""
 
 
 class TooFewCellsError(SesgridError, ValueError):

@@ -220,7 +220,7 @@ def test_a_lost_cube_redoes_all_that_lay_in_it(ville, tmp_path):
     first = sesgrid.open_cube(copy.result / "cube.zarr")["pixels"]["landcover"].values
     shutil.rmtree(copy.result / "cube.zarr")
     said = copy.sesgrid("landcover")
-    assert "mosaic: output zarr.json is missing" in said
+    assert "mosaic: output cube.zarr is missing" in said
     assert "landcover: stage mosaic changed" in said
     again = sesgrid.open_cube(copy.result / "cube.zarr")["pixels"]["landcover"].values
     assert first.any()

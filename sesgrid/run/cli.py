@@ -87,14 +87,14 @@ def synth(
 
 
 @main.command(cls=Command)
-@click.argument("cube", type=click.Path(path_type=Path))
+@click.argument("cube")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
 @click.option("--variable", default="image", show_default=True, help="Of the pixels or the cells.")
 @click.option(
     "--bbox", nargs=4, type=float, metavar="WEST SOUTH EAST NORTH", help="Metres in EPSG:3035."
 )
 def export(
-    cube: Path, output: Path, variable: str, bbox: tuple[float, float, float, float] | None
+    cube: str, output: Path, variable: str, bbox: tuple[float, float, float, float] | None
 ) -> None:
     """Write a part of CUBE as Cloud Optimized GeoTIFF (.tif) or its cells as GeoParquet (.parquet)."""
     from sesgrid.run.export import export

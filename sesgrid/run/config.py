@@ -18,6 +18,8 @@ from pydantic import (
 
 from sesgrid.errors import ConfigError, MissingInputError
 from sesgrid.stages.tiles import PREFER, Preference
+from sesgrid.store.codec import CodecName
+from sesgrid.store.location import is_remote
 
 __all__ = ["Config", "load_config"]
 
@@ -62,6 +64,18 @@ class GridSettings(_Section):
 
     pixels_per_cell: Annotated[int, Field(ge=32)] = 800
     cells_per_block: Annotated[int, Field(ge=1)] = 8
+
+
+class CubeSettings(_Section):
+    """Where the pixels are kept, and how they are encoded."""
+
+    path: str | None = None
+    """A folder, or a URL such as "s3://bucket/city.zarr"; default: cube.zarr in the output folder."""
+    codec: CodecName = "zstd"
+    """"zstd" loses nothing; "jpeg" and "jpegxl" make the cube about ten times smaller and change
+    pixels, but for "jpegxl" at quality 100."""
+    quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """Of the image codecs."""
 
 
 class CellSettings(_Section):
@@ -134,6 +148,7 @@ class Config(_Section):
     """Folder for everything that the run makes."""
     sources: Sources
     grid: GridSettings = GridSettings()
+    cube: CubeSettings = CubeSettings()
     cells: CellSettings = CellSettings()
     mosaic: MosaicSettings = MosaicSettings()
     train: TrainSettings = TrainSettings()
@@ -212,6 +227,9 @@ def _absolute(config: Config, base: Path) -> Config:
     for p in sources.ortho:
         if not p.exists():
             raise MissingInputError(f"sources.ortho: {p} does not exist")
+    cube = config.cube
+    if cube.path is not None and not is_remote(cube.path):
+        cube = cube.model_copy(update={"path": str(at(Path(cube.path)))})
     train = config.train
     if train.weights not in (None, "imagenet", "random"):
         weights = at(Path(str(train.weights)))
@@ -221,5 +239,5 @@ def _absolute(config: Config, base: Path) -> Config:
             )
         train = train.model_copy(update={"weights": str(weights)})
     return config.model_copy(
-        update={"sources": sources, "output": at(config.output), "train": train}
+        update={"sources": sources, "output": at(config.output), "cube": cube, "train": train}
     )

@@ -18,7 +18,7 @@ from sesgrid.run.freshness import fingerprint, key_of
 from sesgrid.run.results import run_analyse, run_report
 from sesgrid.run.stages import (
     Job,
-    outputs_of,
+    missing_outputs,
     protocol_of,
     run_cells,
     run_explain,
@@ -67,7 +67,14 @@ STAGES: dict[str, StageSpec] = {
     "mosaic": StageSpec(
         run_mosaic,
         ("cells",),
-        ("grid.pixels_per_cell", "mosaic.prefer", "sources.ortho_crs"),
+        (
+            "grid.pixels_per_cell",
+            "cube.path",
+            "cube.codec",
+            "cube.quality",
+            "mosaic.prefer",
+            "sources.ortho_crs",
+        ),
         ("ortho",),
     ),
     "landcover": StageSpec(
@@ -149,13 +156,13 @@ def run_stages(
     dict
         Summary per stage; ``errors`` lists what failed without stopping the run.
     """
-    files = Workspace(config.output)
+    files = Workspace.of(config)
     results: dict[str, str] = {}
     summaries: dict[str, dict[str, Any]] = {}
     for name in _closure(last):
         facts = facts_of(name, config, results)
         record = files.record(name)
-        reasons = record.reasons(facts, outputs_of(config, files, name))
+        reasons = record.reasons(facts, missing_outputs(config, files, name))
         if not reasons:
             tell(f"{name}: up to date")
             known = record.read()

@@ -81,8 +81,15 @@ class StageRecord:
         """Mark the stage as unfinished."""
         self.path.unlink(missing_ok=True)
 
-    def reasons(self, facts: Mapping[str, Any], outputs: Iterable[Path]) -> list[str]:
-        """Why the stage must run; empty when it is fresh."""
+    def reasons(self, facts: Mapping[str, Any], missing: Iterable[str]) -> list[str]:
+        """Why the stage must run; empty when it is fresh.
+
+        Parameters
+        ----------
+        facts : mapping
+        missing : iterable of str
+            Names of outputs that are not there.
+        """
         known = self.read().get("facts")
         if known is None:
             return ["not done yet"]
@@ -94,5 +101,4 @@ class StageRecord:
                     out.append(f"{name} changed")
                 else:
                     out.append(f"{name} changed from {known.get(name)!r} to {now.get(name)!r}")
-        out += [f"output {p.name} is missing" for p in outputs if not p.exists()]
-        return out
+        return out + [f"output {name} is missing" for name in missing]

@@ -9,14 +9,14 @@ from distributed import Client
 from sesgrid.errors import ConfigError
 from sesgrid.stages.mosaic import Mosaic, TiledBlock
 
-__all__ = ["WORKER_BASE_BYTES", "require_mosaic_fits"]
+__all__ = ["WORKER_BASE_BYTES", "mosaic_bytes", "require_mosaic_fits"]
 
 WORKER_BASE_BYTES = 450 << 20
 """A worker that has imported what the stage needs and compiled its kernels."""
 
 
-def require_mosaic_fits(
-    client: Client, stage: Mosaic, groups: Sequence[Sequence[TiledBlock]], gdal_cache_mb: int
+def mosaic_bytes(
+    stage: Mosaic, groups: Sequence[Sequence[TiledBlock]], threads: int, gdal_cache_mb: int
 ) -> int:
     """Project the memory of a worker that draws blocks.
 
@@ -24,12 +24,27 @@ def require_mosaic_fits(
 
     Parameters
     ----------
-    client : Client
     stage : Mosaic
     groups : sequence
         From `sesgrid.stages.place.group_blocks`.
+    threads : int
+        Of the worker.
     gdal_cache_mb : int
         GDAL's block cache in each worker.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
+    fullest = max(groups, key=lambda g: sum(len(item.block.cells) for item in g), default=())
+    return WORKER_BASE_BYTES + (gdal_cache_mb << 20) + threads * stage.peak_bytes(fullest)
+
+
+def require_mosaic_fits(
+    client: Client, stage: Mosaic, groups: Sequence[Sequence[TiledBlock]], gdal_cache_mb: int
+) -> int:
+    """Refuse a plan that a worker could not hold; see `mosaic_bytes`.
 
     Returns
     -------
@@ -41,9 +56,8 @@ def require_mosaic_fits(
     ConfigError
         It is more than a worker may take.
     """
-    fullest = max(groups, key=lambda g: sum(len(item.block.cells) for item in g), default=())
-    of_group = stage.peak_bytes(fullest)
-    fixed = WORKER_BASE_BYTES + (gdal_cache_mb << 20)
+    fixed = mosaic_bytes(stage, groups, 0, gdal_cache_mb)
+    of_group = mosaic_bytes(stage, groups, 1, gdal_cache_mb) - fixed
     worst = 0
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         threads, limit = int(worker["nthreads"]), int(worker["memory_limit"] or 0)

@@ -40,7 +40,7 @@ def explain_with(config: Config, client: Client, model: Path) -> gpd.GeoDataFram
         A row per covered cell, also written to ``region.parquet``: ``model_id``, ``p``, class and
         probabilities, and, where there is land cover, the class sums (``low_0`` … ``area_19``).
     """
-    ref, files = ModelRef.open(model), Workspace(config.output)
+    ref, files = ModelRef.open(model), Workspace.of(config)
     made_from = {
         stage: files.record(stage).read()["result_id"] for stage in ("mosaic", "landcover")
     }

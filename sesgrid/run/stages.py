@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 import geopandas as gpd
@@ -42,7 +42,9 @@ from sesgrid.stages.predict import (
     with_model,
 )
 from sesgrid.stages.protocol import Protocol, protocol_named
+from sesgrid.store.codec import PixelCodec
 from sesgrid.store.cube import Cube
+from sesgrid.store.location import exists
 from sesgrid.store.models import ModelRef
 from sesgrid.store.parts import BATCH, Parts
 
@@ -224,8 +226,8 @@ def _largest_gap(table: pd.DataFrame) -> int | None:
 
 def _cube(job: Job, extent: Extent) -> Cube:
     """The cube of this very run if it is there (resume), else a new one."""
-    path = job.files.cube
-    if path.exists():
+    path, codec = job.files.cube, PixelCodec(job.config.cube.codec, job.config.cube.quality)
+    if exists(path):
         try:
             cube = Cube.open(path)
         except SesgridError:
@@ -242,7 +244,7 @@ def _cube(job: Job, extent: Extent) -> Cube:
     for stage in ("mosaic", "landcover"):
         for part in job.files.parts(stage).glob("part-*.parquet"):
             part.unlink()
-    return Cube.create(path, extent, attributes)
+    return Cube.create(path, extent, attributes, codec)
 
 
 def run_landcover(job: Job) -> dict[str, Any]:
@@ -329,14 +331,14 @@ def load_activation(config: Config, files: Workspace) -> Any:
 Runner = Callable[[Job], Mapping[str, Any]]
 
 
-def outputs_of(config: Config, files: Workspace, stage: str) -> list[Path]:
-    """Files without which a stage is not finished."""
+def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
+    """Names of files without which a stage is not finished, and which are not there."""
     models = [files.models / f"fold-{k}.keras" for k in range(config.cells.folds)]
     sums = [files.table("explain")] if config.sources.landcover is not None else []
     tables = [files.table("activation"), files.table("pairs")]
-    return {
+    needed = {
         "cells": [files.table("cells")],
-        "mosaic": [files.cube / "zarr.json", files.table("mosaic")],
+        "mosaic": [files.table("mosaic")],
         "landcover": [],
         "train": models,
         "predict": [files.table("predict")],
@@ -344,3 +346,7 @@ def outputs_of(config: Config, files: Workspace, stage: str) -> list[Path]:
         "analyse": [files.cells, files.activation, files.pairs, files.metrics, *tables],
         "report": [files.report],
     }[stage]
+    missing = [p.name for p in needed if not p.exists()]
+    if stage == "mosaic" and not exists(files.cube):
+        missing.append(PurePath(files.cube).name)
+    return missing

@@ -42,7 +42,7 @@ def run_train(job: Job) -> dict[str, Any]:
     }:
         stray.unlink()
     todo = [f for f in folds if not _finished(f, job.key)]
-    notes = _train_all(job.client, todo, str(job.files.cube))
+    notes = _train_all(job.client, todo, job.files.cube)
     best = [min(_card(f)["history"]["val_loss"]) for f in folds]
     return {
         "models": len(folds),

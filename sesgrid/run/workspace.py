@@ -11,6 +11,7 @@ from typing import Any
 import geopandas as gpd
 
 from sesgrid.errors import MissingInputError
+from sesgrid.run.config import Config
 from sesgrid.run.freshness import StageRecord
 
 __all__ = ["Workspace", "load_table", "save_table"]
@@ -23,11 +24,18 @@ class Workspace:
     """Paths of one run."""
 
     output: Path
+    cube_path: str | None = None
+    """Where the cube lies if not in the output folder."""
+
+    @classmethod
+    def of(cls, config: Config) -> Workspace:
+        """The workspace of a run."""
+        return cls(config.output, config.cube.path)
 
     @property
-    def cube(self) -> Path:
+    def cube(self) -> str:
         """Pixels and, at the end, cells on the grid."""
-        return self.output / "cube.zarr"
+        return self.cube_path or str(self.output / "cube.zarr")
 
     @property
     def cells(self) -> Path:

@@ -25,7 +25,7 @@ from sesgrid.errors import FormatError, GridMismatchError, ReadError
 __all__ = ["RasterHeader", "RasterReader", "read_header", "rgb_bands"]
 
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
-_UNIT_PX = 1024
+_UNIT_PX = 512
 """Side of what is decoded at once where the raster itself has smaller blocks."""
 
 COARSEST_LEVEL = 5
@@ -167,7 +167,7 @@ class RasterReader:
     def unit_shape(self, path: str | Path, level: int = 0) -> tuple[int, int]:
         """(y, x) of the parts that the raster decodes as a whole, in pixels of the level.
 
-        The raster's own tiles, or as many of its blocks as come near a megapixel.
+        The raster's own tiles, or as many of its blocks as come near 512 × 512 pixels.
 
         Raises
         ------
@@ -175,7 +175,7 @@ class RasterReader:
             The file cannot be opened.
         """
         with rasterio.Env(**_STRICT):
-            return _opened(str(path), level, self.open_files).unit_shape()
+            return _opened(str(path), level, self.open_files).unit_shape(level)
 
     def read(
         self, path: str | Path, window: tuple[int, int, int, int], level: int = 0
@@ -260,10 +260,12 @@ class _OpenTile:
         """(y, x) in pixels of the level."""
         return self.dataset.height // self.shrink, self.dataset.width // self.shrink
 
-    def unit_shape(self) -> tuple[int, int]:
+    def unit_shape(self, level: int) -> tuple[int, int]:
+        # a level's blocks are as many source pixels as those of the raster itself
+        side = _UNIT_PX * self.shrink >> level
         block_y, block_x = self.dataset.block_shapes[self.bands[0] - 1]
-        width = block_x * max(1, _UNIT_PX // block_x)
-        height = block_y * max(1, _UNIT_PX**2 // (width * block_y))
+        width = block_x * max(1, side // block_x)
+        height = block_y * max(1, side**2 // (width * block_y))
         return max(1, height // self.shrink), max(1, width // self.shrink)
 
     def read(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:

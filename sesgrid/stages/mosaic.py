@@ -160,15 +160,18 @@ class Mosaic:
         return int(new.sum())
 
     def _row(self, cell: tuple[int, int], coverage: np.ndarray, share: Counter[CellSource]) -> dict:
-        shares = np.bincount(coverage.ravel(), minlength=4) / self.grid.pixels_per_cell**2
+        n = self.grid.pixels_per_cell**2
+        observed, nodata, failed = (
+            np.count_nonzero(coverage == code) / n for code in (OBSERVED, NODATA, READ_FAILED)
+        )
         # the source that filled most of the cell
         main = max(share, key=share.__getitem__, default=None)
         used = main is not None and share[main] > 0
         return {
             "cell_id": cell_id_of(*cell),
-            "coverage": float(shares[OBSERVED]),
-            "share_nodata": float(shares[NODATA]),
-            "share_read_failed": float(shares[READ_FAILED]),
+            "coverage": observed,
+            "share_nodata": nodata,
+            "share_read_failed": failed,
             "ortho_year": main.grid.year if main is not None and used else None,
             "ortho_source": _source_name(main) if main is not None and used else None,
         }

@@ -1,6 +1,6 @@
 """Source pixels under a cell: decoded once, pasted from every tile that shows them.
 
-A raster decodes in **units**: its own tiles, or what comes near a megapixel. The source grid and the
+A raster decodes in **units**: its own tiles, or a square of 512 pixels. The source grid and the
 census grid are rotated against each other by five to six degrees, so neighbouring cells need
 the same units. `Units` knows from the plan how many cells of a task need each one: a unit is decoded when
 it is first needed and dropped after its last use.

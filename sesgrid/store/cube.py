@@ -17,22 +17,30 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import dask
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from sesgrid.errors import FormatError, GridMismatchError, MissingInputError
+from sesgrid.errors import FormatError, GridMismatchError, MissingInputError, StoreError
 from sesgrid.grid import CELL_M, CRS, Extent
+from sesgrid.store.codec import LOSSLESS, PixelCodec
 from sesgrid.store.georeference import BANDS
+from sesgrid.store.location import (
+    is_remote,
+    open_group,
+    put,
+    remove,
+    store_at,
+    store_failures,
+)
+from sesgrid.store.shard import encode_shard
 
-__all__ = ["CUBE_VERSION", "PIXEL_LAYERS", "Cube", "open_cube", "write_cube"]
+__all__ = ["CUBE_VERSION", "PIXEL_LAYERS", "Cube", "open_cube", "replace_cube"]
 
-CUBE_VERSION = 1
+CUBE_VERSION = 2
 """Version of the layout; a cube of another version is refused."""
 
 _VERSION = "sesgrid_cube_version"
@@ -49,55 +57,58 @@ class Cube:
     extent: Extent
     token: str
     """Drawn when the cube was made: another cube at the same path is another cube."""
+    codec: PixelCodec = LOSSLESS
+    """What the image is encoded with."""
 
     @classmethod
-    def create(cls, path: str | Path, extent: Extent, attributes: Mapping[str, Any]) -> Cube:
+    def create(
+        cls,
+        path: str | Path,
+        extent: Extent,
+        attributes: Mapping[str, Any],
+        codec: PixelCodec = LOSSLESS,
+    ) -> Cube:
         """Make an empty cube; anything at ``path`` that is a cube is replaced.
+
+        Parameters
+        ----------
+        path : str or Path
+            A folder, or a URL such as ``s3://bucket/city.zarr``.
+        extent : Extent
+        attributes : mapping
+        codec : PixelCodec
+            Of the image; coverage and land cover are codes, and always lossless.
 
         Raises
         ------
         FormatError
             ``path`` exists and is not a cube.
+        StoreError
+            It cannot be written.
+        CodecError
+            The codec's package is not installed.
         """
-        path = Path(path)
-        beside = path.with_name(f".{path.name}.new")
-        shutil.rmtree(beside, ignore_errors=True)
-        root = zarr.open_group(str(beside), mode="w", zarr_format=3)
-        pixels = root.create_group("pixels", attributes=extent.attributes())
-        size, p = extent.grid.block_px, extent.grid.pixels_per_cell
-        for name, bands in PIXEL_LAYERS.items():
-            lead = (bands,) if bands else ()
-            pixels.create_array(
-                name,
-                shape=(*lead, *extent.shape_px),
-                dtype="uint8",
-                chunks=(*lead, p, p),
-                shards=(*lead, size, size),
-                # on aerial pixels level 3 saves 4 % and costs twice the time
-                compressors=[ZstdCodec(level=1), Crc32cCodec()],
-                fill_value=0,
-                dimension_names=(("band",) if bands else ()) + ("y", "x"),
-                attributes={"grid_mapping": "spatial_ref"},
-            )
-        y, x = extent.pixel_centres()
-        for name, values in (("y", y), ("x", x)):
-            array = pixels.create_array(
-                name, data=values, chunks=(len(values),), dimension_names=(name,)
-            )
-            array.attrs.update({"units": "metre", "standard_name": f"projection_{name}_coordinate"})
-        _write_spatial_ref(pixels, extent, extent.grid.pixel_m)
-        token = uuid.uuid4().hex
-        root.attrs.update(
-            {
-                _VERSION: CUBE_VERSION,
-                "sesgrid_cube_token": token,
-                **extent.attributes(),
-                **attributes,
-            }
-        )
-        _remove_cube(path)
-        beside.rename(path)
-        return cls(str(path), extent, token)
+        codec.require()
+        path, token = str(path), uuid.uuid4().hex
+        named = {
+            _VERSION: CUBE_VERSION,
+            "sesgrid_cube_token": token,
+            **codec.attributes(),
+            **extent.attributes(),
+            **attributes,
+        }
+        try:
+            if is_remote(path):
+                _remove_cube(path)
+                _lay_out(path, extent, codec, named)
+            else:
+                beside = str(Path(path).with_name(f".{Path(path).name}.new"))
+                shutil.rmtree(beside, ignore_errors=True)
+                _lay_out(beside, extent, codec, named)
+                replace_cube(beside, path)
+        except store_failures() as error:
+            raise _unwritable(path, error) from error
+        return cls(path, extent, token, codec)
 
     @classmethod
     def open(cls, path: str | Path) -> Cube:
@@ -109,17 +120,21 @@ class Cube:
             Nothing there.
         FormatError
             Not a cube, or a cube of another version.
+        CodecError
+            Its pixels are encoded with a codec that is not installed.
         """
-        attributes = _root(path).attrs
+        attributes = dict(_root(path).attrs)
         version = attributes.get(_VERSION)
         if version != CUBE_VERSION:
             raise FormatError(
                 f"{path}: expected a sesgrid cube of version {CUBE_VERSION}, received version "
                 f"{version!r}; make it again with `sesgrid mosaic`"
             )
+        codec = PixelCodec.from_attributes(attributes)
+        codec.require()
         try:
-            extent = Extent.from_attributes(dict(attributes))
-            return cls(str(path), extent, str(attributes["sesgrid_cube_token"]))
+            extent = Extent.from_attributes(attributes)
+            return cls(str(path), extent, str(attributes["sesgrid_cube_token"]), codec)
         except KeyError as error:
             raise FormatError(
                 f"{path}: the cube lacks the attribute {error}; make it again with `sesgrid mosaic`"
@@ -145,13 +160,17 @@ class Cube:
     def write_block(self, block_row: int, block_col: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Write arrays of a global block, each as one whole shard.
 
+        A shard appears whole or not at all.
+
         Raises
         ------
         GridMismatchError
             An array is not exactly one block, or the block lies outside the cube.
+        StoreError
+            The store is read-only, full or gone.
         """
         n = self.extent.grid.block_px
-        slices = self.extent.block_slices(block_row, block_col)
+        y, x = self.extent.block_slices(block_row, block_col)
         for name, array in arrays.items():
             bands = PIXEL_LAYERS.get(name)
             expected = (*((bands,) if bands else ()), n, n)
@@ -161,8 +180,19 @@ class Cube:
                     f"received {array.dtype} "
                     f"{array.shape}"
                 )
-        for name, array in arrays.items():
-            _array(self.path, name, self.token)[(..., *slices)] = array
+        at = y.start // n, x.start // n
+        try:
+            for name, array in arrays.items():
+                self._write_shard(name, at, array)
+        except store_failures() as error:
+            raise _unwritable(self.path, error, f"block ({block_row}, {block_col})") from error
+
+    def _write_shard(self, name: str, at: tuple[int, int], array: np.ndarray) -> None:
+        stored = _array(self.path, name, self.token)
+        lead = (0,) * (array.ndim - 2)
+        key = f"{stored.path}/{stored.metadata.encode_chunk_key((*lead, *at))}"
+        side = self.extent.grid.pixels_per_cell
+        put(self.path, key, encode_shard(array, side, self.codec.encode))
 
     def pixels(self, *, chunked: bool = False) -> xr.Dataset:
         """The pixels: read only where touched (default), or as dask arrays of one chunk a block."""
@@ -176,7 +206,7 @@ class Cube:
 
         A column of text becomes numbers 0, 1, … that count in the array's attribute ``categories``.
         """
-        root = zarr.open_group(self.path, mode="r+")
+        root = open_group(self.path, "r+")
         group = root.create_group("cells", overwrite=True, attributes={"cell_m": CELL_M})
         shape = self.extent.shape_cells
         y = cells["row"].to_numpy() - self.extent.row
@@ -204,42 +234,88 @@ class Cube:
         ):
             group.create_array(name, data=data, chunks=(len(data),), dimension_names=(name,))
         _write_spatial_ref(group, self.extent, CELL_M)
-        root.attrs.update(dict(attributes))
+        root.update_attributes(dict(attributes))
 
 
 def _write_spatial_ref(group: zarr.Group, extent: Extent, step_m: float) -> None:
     west, _, _, north = extent.bounds
     attributes = dict(xr.DataArray(0).rio.write_crs(CRS).spatial_ref.attrs)
     attributes["GeoTransform"] = f"{west} {step_m} 0.0 {north} 0.0 {-step_m}"
-    array = group.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0)
-    array.attrs.update(attributes)
+    group.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0, attributes=attributes)
+
+
+def _lay_out(path: str, extent: Extent, codec: PixelCodec, attributes: Mapping[str, Any]) -> None:
+    """Groups and arrays without a pixel; the attributes that make it a cube come last."""
+    root = open_group(path, "w")
+    pixels = root.create_group("pixels", attributes=extent.attributes())
+    size, p = extent.grid.block_px, extent.grid.pixels_per_cell
+    for name, bands in PIXEL_LAYERS.items():
+        lead = (bands,) if bands else ()
+        pixels.create_array(
+            name,
+            shape=(*lead, *extent.shape_px),
+            dtype="uint8",
+            chunks=(*lead, p, p),
+            shards=(*lead, size, size),
+            fill_value=0,
+            dimension_names=(("band",) if bands else ()) + ("y", "x"),
+            attributes={"grid_mapping": "spatial_ref"},
+            **codec.for_zarr(bands),
+        )
+    y, x = extent.pixel_centres()
+    for name, values in (("y", y), ("x", x)):
+        pixels.create_array(
+            name,
+            data=values,
+            chunks=(len(values),),
+            dimension_names=(name,),
+            attributes={"units": "metre", "standard_name": f"projection_{name}_coordinate"},
+        )
+    _write_spatial_ref(pixels, extent, extent.grid.pixel_m)
+    root.update_attributes(dict(attributes))
+
+
+def _unwritable(path: str, error: Exception, what: str = "the cube") -> StoreError:
+    cause = (str(error).splitlines() or [type(error).__name__])[0]
+    return StoreError(
+        f"{path}: {what} cannot be written ({cause}); what was finished before stays valid: make room "
+        "or give write access, then run again, and it goes on from there"
+    )
 
 
 def _root(path: str | Path) -> zarr.Group:
     try:
-        return zarr.open_group(str(path), mode="r")
+        return open_group(path, "r")
     except FileNotFoundError as error:
         raise MissingInputError(
             f"no cube at {path}: make it with `sesgrid mosaic`, or check the path"
         ) from error
 
 
-def _remove_cube(path: Path) -> None:
+def replace_cube(beside: str, path: str) -> None:
+    """Put a finished local cube in the place of another."""
+    _remove_cube(path)
+    Path(beside).rename(path)
+
+
+def _remove_cube(path: str) -> None:
     """Remove a cube, and nothing else."""
-    if not path.exists():
+    if not is_remote(path) and not Path(path).exists():
         return
     try:
-        ours = _VERSION in zarr.open_group(str(path), mode="r").attrs
+        ours = _VERSION in open_group(path, "r").attrs
     except (FileNotFoundError, ValueError):
+        if is_remote(path):
+            return
         ours = False
     if not ours:
         raise FormatError(f"{path} exists and is not a sesgrid cube: move it away")
-    shutil.rmtree(path)
+    remove(path)
 
 
 @lru_cache(maxsize=16)
 def _array(path: str, name: str, token: str) -> zarr.Array:
-    array = zarr.open_group(path, mode="r+")[f"pixels/{name}"]
+    array = open_group(path, "r+")[f"pixels/{name}"]
     if not isinstance(array, zarr.Array):
         raise FormatError(f"{path}: pixels/{name} is not an array")
     return array
@@ -271,45 +347,11 @@ def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     # cache=False: indexing a part must never keep the whole
     options: dict[str, Any] = {"engine": "zarr", "consolidated": False, "decode_coords": "all"}
     options["cache"] = False
-    pixels = xr.open_dataset(path, group="pixels", chunks=chunks, **options)
+    store: Any = store_at(path, read_only=True) if is_remote(path) else path
+    pixels = xr.open_dataset(store, group="pixels", chunks=chunks, **options)
     if "band" in pixels.dims:
         pixels = pixels.assign_coords(band=list(BANDS))
     nodes = {"/": xr.Dataset(attrs=dict(_root(path).attrs)), "/pixels": pixels}
     if "cells" in _root(path):
-        nodes["/cells"] = xr.open_dataset(path, group="cells", chunks=None, **options)
+        nodes["/cells"] = xr.open_dataset(store, group="cells", chunks=None, **options)
     return xr.DataTree.from_dict(nodes)
-
-
-def write_cube(pixels: xr.Dataset, path: str | Path) -> Cube:
-    """Compute a lazy dataset (`sesgrid.mosaic`, `sesgrid.landcover`) into a new cube, block by block.
-
-    Parameters
-    ----------
-    pixels : xarray.Dataset
-        Variables among ``image``, ``coverage`` and ``landcover``, one dask chunk a block.
-    path : str or Path
-        Replaced if it is a cube.
-    """
-    path = Path(path)
-    extent = Extent.from_attributes(pixels.attrs)
-    n = extent.grid.block_px
-    pixels = pixels.chunk({d: -1 if d == "band" else n for d in pixels.dims})
-    # beside its place first: the pixels may come from the very cube that is replaced
-    beside = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    cube = Cube.create(beside, extent, {})
-    writes = []
-    for name, array in pixels.data_vars.items():
-        blocks = array.data.to_delayed().reshape(extent.n_block_rows, extent.n_block_cols)
-        for (i, j), block in np.ndenumerate(blocks):
-            at = (extent.block_row + i, extent.block_col + j)
-            writes.append(dask.delayed(_write_if_any)(cube, *at, str(name), block))
-    dask.compute(*writes)
-    _remove_cube(path)
-    beside.rename(path)
-    return Cube.open(path)
-
-
-def _write_if_any(cube: Cube, row: int, col: int, name: str, block: np.ndarray) -> None:
-    if block.any():
-        cube.write_block(row, col, {name: block})

@@ -1,0 +1,157 @@
+"""How pixels are written: losslessly by default, or as JPEG or JPEG XL, with the loss stated.
+
+The image codecs carry the names that the package imagecodecs-zarr registers, so that plain zarr reads
+the cube wherever that is installed (Python ≥ 3.12); `sesgrid.store.image_codec` takes its place elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numcodecs import zstd
+from zarr.codecs import Crc32cCodec, TransposeCodec, ZstdCodec
+
+from sesgrid.errors import CodecError, ConfigError, FormatError
+from sesgrid.store.shard import checksum
+
+__all__ = ["LOSSLESS", "CodecName", "PixelCodec"]
+
+CodecName = Literal["zstd", "jpeg", "jpegxl"]
+
+_ZSTD_LEVEL = 1
+"""On aerial pixels level 3 saves 4 % and costs twice the time."""
+
+_JPEGXL_EFFORT = 1
+"""Higher efforts save 5 % on aerial pixels and cost up to twice the time."""
+
+
+@dataclass(frozen=True)
+class PixelCodec:
+    """What the ``image`` of a cube is encoded with; its codes are always lossless.
+
+    Parameters
+    ----------
+    name : {"zstd", "jpeg", "jpegxl"}
+    quality : int
+        1 to 100, for the image codecs. 100 is lossless with JPEG XL.
+
+    Examples
+    --------
+    >>> PixelCodec().loss, PixelCodec("jpegxl", 100).loss
+    ('none', 'none')
+    >>> PixelCodec("jpeg", 90).loss
+    'JPEG of quality 90, colours at half resolution: pixels differ from the lossless ones'
+    """
+
+    name: CodecName = "zstd"
+    quality: int = 90
+
+    def __post_init__(self) -> None:
+        if self.name not in get_args(CodecName) or not 1 <= self.quality <= 100:
+            raise ConfigError(
+                f"cube.codec: expected one of {', '.join(get_args(CodecName))} and a quality from 1 to "
+                f"100, received {self.name!r} and {self.quality}"
+            )
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> PixelCodec:
+        """The codec that a cube says it was written with."""
+        try:
+            return cls(attributes["image_codec"], int(attributes["image_quality"]))
+        except KeyError as error:
+            raise FormatError(
+                f"the cube lacks the attribute {error}; make it again with `sesgrid mosaic`"
+            ) from error
+
+    def attributes(self) -> dict[str, Any]:
+        """For the cube: the codec and what it loses."""
+        return {
+            "image_codec": self.name,
+            "image_quality": self.quality,
+            "image_loss": self.loss,
+        }
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the pixels come back as they were."""
+        return self.name == "zstd" or (self.name == "jpegxl" and self.quality == 100)
+
+    @property
+    def loss(self) -> str:
+        """What is lost, in words."""
+        if self.lossless:
+            return "none"
+        if self.name == "jpeg":
+            kind = f"JPEG of quality {self.quality}, colours at half resolution"
+        else:
+            kind = f"JPEG XL of Butteraugli distance {self._distance}"
+        return f"{kind}: pixels differ from the lossless ones"
+
+    @property
+    def _distance(self) -> float:
+        """libjxl's own mapping of qualities from 30 on; 0 is lossless."""
+        q = self.quality
+        return 0.0 if q == 100 else round(0.1 + (100 - q) * 0.09, 4)
+
+    def for_zarr(self, bands: int) -> dict[str, Any]:
+        """Filters, serializer and compressors for ``zarr.create_array``.
+
+        Parameters
+        ----------
+        bands : int
+            0: no band axis. Only images of three bands are given to an image codec.
+        """
+        if self.name == "zstd" or bands != 3:
+            return {"compressors": [ZstdCodec(level=_ZSTD_LEVEL), Crc32cCodec()]}
+        self.require()
+        from sesgrid.store.image_codec import serializer
+
+        return {
+            "filters": [TransposeCodec(order=(1, 2, 0))],
+            "serializer": serializer(*self._as_imagecodecs()),
+            "compressors": [Crc32cCodec()],
+        }
+
+    def _as_imagecodecs(self) -> tuple[str, dict[str, Any]]:
+        """Name and configuration as imagecodecs-zarr spells them."""
+        if self.name == "jpeg":
+            return "imagecodecs_jpeg", {"level": self.quality, "subsampling": "420"}
+        if self.quality == 100:
+            return "imagecodecs_jpegxl", {"effort": _JPEGXL_EFFORT, "lossless": True}
+        return "imagecodecs_jpegxl", {"effort": _JPEGXL_EFFORT, "distance": self._distance}
+
+    def require(self) -> None:
+        """Refuse a codec whose package is not installed, and make it known to zarr.
+
+        Raises
+        ------
+        CodecError
+        """
+        if self.name == "zstd":
+            return
+        try:
+            importlib.import_module("imagecodecs")
+        except ImportError as error:
+            raise CodecError(
+                f"the codec {self.name!r} needs the package imagecodecs: pip install 'sesgrid[image]', "
+                'or write the cube with cube.codec = "zstd"'
+            ) from error
+        importlib.import_module("sesgrid.store.image_codec")
+
+    def encode(self, cell: np.ndarray) -> bytes:
+        """Contiguous uint8 ``([band,] y, x)`` of a cell → what zarr decodes."""
+        if self.name == "zstd" or cell.ndim == 2:
+            data = zstd.compress(cell, _ZSTD_LEVEL)
+        else:
+            from sesgrid.store.image_codec import encode
+
+            name, options = self._as_imagecodecs()
+            data = encode(name, np.ascontiguousarray(cell.transpose(1, 2, 0)), options)
+        return data + checksum(data)
+
+
+LOSSLESS = PixelCodec()

@@ -1,0 +1,70 @@
+"""A lazy dataset of pixels → a cube, block by block."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import dask
+import numpy as np
+import xarray as xr
+
+from sesgrid.errors import FormatError
+from sesgrid.grid import Extent
+from sesgrid.store.codec import CodecName, PixelCodec
+from sesgrid.store.cube import Cube, replace_cube
+from sesgrid.store.location import exists, is_remote
+
+__all__ = ["write_cube"]
+
+
+def write_cube(
+    pixels: xr.Dataset, path: str | Path, *, codec: CodecName = "zstd", quality: int = 90
+) -> Cube:
+    """Compute a lazy dataset (`sesgrid.mosaic`, `sesgrid.landcover`) into a new cube, block by block.
+
+    Parameters
+    ----------
+    pixels : xarray.Dataset
+        Variables among ``image``, ``coverage`` and ``landcover``, one dask chunk a block.
+    path : str or Path
+        A folder, replaced if it is a cube; or a URL such as ``s3://bucket/city.zarr``, where nothing
+        may be yet.
+    codec : {"zstd", "jpeg", "jpegxl"}
+        Of the image; see `sesgrid.store.codec.PixelCodec`.
+    quality : int
+        Of the image codecs.
+
+    Raises
+    ------
+    FormatError
+        There is something else at the path, or a cube at the URL.
+    StoreError, CodecError
+        See `Cube.create`.
+    """
+    path, remote = str(path), is_remote(path)
+    if remote and exists(path):
+        raise FormatError(f"{path} exists: remove it first, or choose another place")
+    extent = Extent.from_attributes(pixels.attrs)
+    n = extent.grid.block_px
+    pixels = pixels.chunk({d: -1 if d == "band" else n for d in pixels.dims})
+    # beside its place first: the pixels may come from the very cube that is replaced
+    made = path if remote else str(Path(path).with_name(f".{Path(path).name}.partial"))
+    if not remote:
+        shutil.rmtree(made, ignore_errors=True)
+    cube = Cube.create(made, extent, {}, PixelCodec(codec, quality))
+    writes = []
+    for name, array in pixels.data_vars.items():
+        blocks = array.data.to_delayed().reshape(extent.n_block_rows, extent.n_block_cols)
+        for (i, j), block in np.ndenumerate(blocks):
+            at = (extent.block_row + i, extent.block_col + j)
+            writes.append(dask.delayed(_write_if_any)(cube, *at, str(name), block))
+    dask.compute(*writes)
+    if not remote:
+        replace_cube(made, path)
+    return Cube.open(path)
+
+
+def _write_if_any(cube: Cube, row: int, col: int, name: str, block: np.ndarray) -> None:
+    if block.any():
+        cube.write_block(row, col, {name: block})

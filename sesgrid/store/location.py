@@ -1,0 +1,145 @@
+"""Where a cube lies: a folder, or a prefix in an object store (``s3://bucket/city.zarr``).
+
+An object store is reached through obstore, which takes its endpoint, region and credentials from the
+usual environment variables (``AWS_ENDPOINT_URL``, ``AWS_REGION``, ``AWS_ACCESS_KEY_ID``, …); workers
+need them too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zarr
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, ObjectStore
+
+from sesgrid.errors import CodecError, StoreError
+
+if TYPE_CHECKING:
+    from zarr.abc.store import Store
+
+__all__ = ["exists", "is_remote", "open_group", "put", "remove", "store_at", "store_failures"]
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a path is a URL.
+
+    >>> is_remote("s3://bucket/city.zarr"), is_remote("build/city.zarr")
+    (True, False)
+    """
+    return "://" in str(path)
+
+
+def store_at(path: str | Path, *, read_only: bool = False) -> Store:
+    """A zarr store over a folder or a prefix.
+
+    Raises
+    ------
+    CodecError
+        A URL, and the package obstore is not installed.
+    StoreError
+        The URL is of a kind that obstore does not know.
+    """
+    if not is_remote(path):
+        return LocalStore(path, read_only=read_only)
+    try:
+        obstore = importlib.import_module("obstore.store")
+    except ImportError as error:
+        raise CodecError(
+            f"{path} is in an object store, which needs the package obstore: "
+            "pip install 'sesgrid[s3]'"
+        ) from error
+    try:
+        # a store on one's own machine or network rarely speaks https
+        remote = obstore.from_url(str(path), client_options={"allow_http": True})
+    except store_failures() as error:
+        raise StoreError(
+            f"{path}: expected a folder or a URL such as s3://bucket/city.zarr ({error})"
+        ) from error
+    return ObjectStore(remote, read_only=read_only)
+
+
+def open_group(path: str | Path, mode: str) -> zarr.Group:
+    """The group at a path; for reading (``"r"``), changing (``"r+"``) or made anew (``"w"``).
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing there, and it was not to be made.
+    StoreError
+        The store cannot be reached or written.
+    """
+    try:
+        return zarr.open_group(
+            store_at(path, read_only=mode == "r"),
+            mode=mode,  # type: ignore[arg-type]
+            zarr_format=3,
+        )
+    except (FileNotFoundError, StoreError):
+        raise
+    except store_failures() as error:
+        raise StoreError(f"{path} cannot be opened: {_cause(error)}") from error
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is a zarr group."""
+    try:
+        open_group(path, "r")
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def remove(path: str) -> None:
+    """Remove everything below a path."""
+    if is_remote(path):
+        sync(store_at(path).clear())
+    else:
+        shutil.rmtree(path)
+
+
+def put(path: str, key: str, pieces: Iterator[bytes]) -> None:
+    """Write a value as it is made, so that it appears whole or not at all; no pieces, no value."""
+    first = next(pieces, None)
+    if is_remote(path):
+        store = store_at(path)
+        if first is None:
+            sync(store.delete(key))
+        else:
+            data = b"".join([first, *pieces])
+            sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+        return
+    target = Path(path) / key
+    if first is None:
+        target.unlink(missing_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with open(temporary, "wb") as file:
+            file.writelines(chain([first], pieces))
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def store_failures() -> tuple[type[Exception], ...]:
+    """What stores raise: the system's errors, and obstore's own."""
+    try:
+        own = importlib.import_module("obstore.exceptions").BaseError
+    except ImportError:
+        return (OSError,)
+    return (OSError, own)
+
+
+def _cause(error: Exception) -> str:
+    """First line of an error; an object store's goes on for pages."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
