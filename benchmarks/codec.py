@@ -1,8 +1,9 @@
-"""Which codec a cube's pixels are written with: time and size of a block, codec by codec.
+"""Which codec a cube's pixels are written with: time, size and error of a block, codec by codec.
 
 ``python -m benchmarks.codec [PATH]``: an aerial image (JP2, TIFF) whose pixels are repeated over the
 block; without it the benchmarks' own texture, which compresses better than a photograph.
-One thread. Lossless codecs only.
+One thread. The rows marked "zarr" are written by zarr-python, the others by the cube's own shards; all are
+read by zarr-python. The error is the root mean square over the pixels, of 255.
 """
 
 from __future__ import annotations
@@ -20,19 +21,25 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from benchmarks.rounds import describe_machine, interleave
 from benchmarks.scene import aerial_texture
+from sesgrid.store.codec import PixelCodec
+from sesgrid.store.location import put
+from sesgrid.store.shard import encode_shard
 
 CODECS: dict[str, Any] = {
-    "none": None,
-    "zstd, level 1": ZstdCodec(level=1),
-    "zstd, level 3": ZstdCodec(level=3),
-    "zstd, level -3": ZstdCodec(level=-3),
-    "blosc, zstd 1, bit shuffle": BloscCodec(
+    "zarr, none": None,
+    "zarr, zstd 1": ZstdCodec(level=1),
+    "zarr, zstd 3": ZstdCodec(level=3),
+    "zarr, zstd -3": ZstdCodec(level=-3),
+    "zarr, blosc zstd 1, bits": BloscCodec(
         cname="zstd", clevel=1, shuffle="bitshuffle", typesize=1
     ),
-    "blosc, lz4 5, bit shuffle": BloscCodec(
-        cname="lz4", clevel=5, shuffle="bitshuffle", typesize=1
-    ),
+    "zarr, blosc lz4 5, bits": BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle", typesize=1),
+    "zstd": PixelCodec("zstd"),
+    "jpegxl 100 (lossless)": PixelCodec("jpegxl", 100),
+    "jpegxl 90": PixelCodec("jpegxl", 90),
+    "jpeg 90": PixelCodec("jpeg", 90),
 }
+"""What zarr compresses with, or what the cube offers."""
 
 
 def pixels(path: Path | None, cell: int, side: int) -> np.ndarray:
@@ -61,25 +68,36 @@ def main(argv: list[str] | None = None) -> None:
         arrays = {
             key: zarr.create_array(
                 Path(name) / str(k), shape=block.shape, dtype="uint8", shards=block.shape,
-                chunks=(3, cell, cell), fill_value=0,
-                compressors=[c for c in (codec, Crc32cCodec()) if c is not None],
+                chunks=(3, cell, cell), fill_value=0, **_codecs(codec),
             )
             for k, (key, codec) in enumerate(CODECS.items())
         }  # fmt: skip
-        write = interleave({k: _writer(a, block) for k, a in arrays.items()}, 5, repeats=1)
+        writers = {key: _writer(array, block, CODECS[key]) for key, array in arrays.items()}
+        write = interleave(writers, 5, repeats=1)
         read = interleave({k: _reader(a, cell) for k, a in arrays.items()}, 5, repeats=1)
         print(f"{side * side} cells of {cell} × {cell} pixels; {describe_machine()}")
-        for k, key in enumerate(CODECS):
+        for k, (key, array) in enumerate(arrays.items()):
             files = (Path(name) / str(k)).rglob("*")
             size = sum(f.stat().st_size for f in files if f.is_file())
             per_cell = np.median(write[key]) / side**2
+            error = np.sqrt(np.mean((np.asarray(array[:], np.float32) - block) ** 2))
             print(
-                f"  {key:<28} write {per_cell * 1e3:6.2f} ms a cell, "
-                f"read {np.median(read[key]) * 1e3:6.2f}, {block.nbytes / size:.3f} × smaller"
+                f"  {key:<26} write {per_cell * 1e3:6.2f} ms a cell, "
+                f"read {np.median(read[key]) * 1e3:6.2f}, {block.nbytes / size:6.3f} × smaller, "
+                f"error {error:.2f}"
             )
 
 
-def _writer(array: zarr.Array, block: np.ndarray) -> Callable[[], None]:
+def _codecs(codec: Any) -> dict[str, Any]:
+    if isinstance(codec, PixelCodec):
+        return codec.for_zarr(3)
+    return {"compressors": [c for c in (codec, Crc32cCodec()) if c is not None]}
+
+
+def _writer(array: zarr.Array, block: np.ndarray, codec: Any) -> Callable[[], None]:
+    if isinstance(codec, PixelCodec):
+        folder, side = str(array.store_path).removeprefix("file://"), array.chunks[-1]
+        return lambda: put(folder, "c/0/0/0", encode_shard(block, side, codec.encode))
     return lambda: array.__setitem__(Ellipsis, block)
 
 

@@ -247,10 +247,12 @@ def per_cell(jobs: dict[int, Job], rounds: int) -> tuple[dict[int, float], dict[
 def peak_over_projected(job: Job) -> tuple[float, int]:
     """Peak memory of a fresh process that draws the job, over what a run projects; and its bytes."""
     code = (
-        "import sys, resource; from pathlib import Path; from benchmarks.mosaic import Job;"
+        "import sys; from pathlib import Path; from benchmarks.mosaic import Job;"
         "folder, tile, side, pixels = sys.argv[1:];"
         "Job(Path(folder), Path(tile), int(side), int(pixels)).run();"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        # not ru_maxrss, which a child inherits from the process that started it
+        "status = Path('/proc/self/status').read_text();"
+        "print(status.split('VmHWM:')[1].split()[0])"
     )
     job_of = [job.path.parent, job.tiles["path"].iloc[0], job.side, job.grid.pixels_per_cell]
     command = [sys.executable, "-c", code, *map(str, job_of)]

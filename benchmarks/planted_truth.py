@@ -21,7 +21,6 @@ import pandas as pd
 from scipy import ndimage
 
 from sesgrid.kernels.class_sums import class_areas, class_sums
-from sesgrid.kernels.device import batch_size_for
 from sesgrid.kernels.statistics import activation_ratios
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.sources import class_names, landcover_classes
@@ -66,7 +65,9 @@ def factors_of(run: Path) -> Factors:
     for ref in sorted(models, key=lambda ref: ref.model_id):
         mine = [s for s, m in zip(at, cells["model_id"], strict=True) if m == ref.model_id]
         image = np.stack([np.asarray(pixels["image"].variable[:, y, x]) for y, x in mine])
-        parts.append(run_model(ref, image, "factors", batch_size_for(ref.pixels_per_cell))[1:])
+        _, evidence, guided = run_model(ref, image, "factors")
+        low, high = np.maximum(-evidence, 0), np.maximum(evidence, 0)
+        parts.append((np.concatenate([low, high], axis=1), guided))
     cams, guided = (np.concatenate(p) for p in zip(*parts, strict=True))
     classes = np.stack([np.asarray(pixels["landcover"].variable[s]) for s in at])
     return Factors(cams, guided, classes, cells["ses_predicted"].to_numpy(dtype=int), n_classes)

@@ -23,7 +23,6 @@ from sesgrid.kernels.network import (
     obtainable_weights,
     start_plain,
 )
-from sesgrid.kernels.saliency import Explainer
 
 
 @given(logit=st.floats(-30, 30), k=st.integers(2, 9))
@@ -97,86 +96,6 @@ def test_a_weight_file_is_loaded_and_a_wrong_one_refused(tmp_path):
     keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]).save_weights(file)
     with pytest.raises(ModelMismatchError, match=r"backbone\.weights\.h5"):
         build_network(NetworkSpec(32, 3), str(file))
-
-
-def guided_copy(model):
-    """The network with gates at every swish."""
-
-    @tf.custom_gradient
-    def guided(x):
-        y = x * tf.sigmoid(x)
-
-        def grad(dy):
-            slope = tf.sigmoid(x) * (1 + x * (1 - tf.sigmoid(x)))
-            return dy * slope * tf.cast(dy > 0, x.dtype) * tf.cast(y > 0, x.dtype)
-
-        return y, grad
-
-    def clone(layer):
-        if isinstance(layer, keras.layers.Activation) and "silu" in layer.activation.__name__:
-            return keras.layers.Lambda(guided, name=layer.name)
-        return type(layer).from_config(layer.get_config())
-
-    gated = keras.models.clone_model(model, clone_function=clone)
-    for layer in model.layers:
-        if not isinstance(layer, keras.layers.Dropout):
-            gated.get_layer(layer.name).set_weights(layer.get_weights())
-    return gated
-
-
-def naive_guided_gradcam(gated, both, image, k):
-    """Preset "paper" of class k for one image, from the formulas, one class at a time."""
-    x = tf.constant(image[None])
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        probability = tf.exp(gated(x)[0, k])
-    backprop = tf.reduce_sum(tf.abs(tape.gradient(probability, x)), -1)[0].numpy()
-    with tf.GradientTape() as tape:
-        features, output = both(x)
-        probability = tf.exp(output[0, k])
-    weights = tf.reduce_mean(tape.gradient(probability, features), (1, 2))
-    cam = tf.nn.relu(tf.reduce_sum(weights[:, None, None] * features, -1, keepdims=True))
-    return tf.image.resize(cam, image.shape[:2])[0, ..., 0].numpy() * backprop
-
-
-def test_one_pass_gives_the_maps_of_the_formulas(networks):
-    _, models = networks
-    rng = np.random.default_rng(0)
-    images = rng.uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
-    explainer = Explainer(models[0])
-    drawn = 0
-    for model in models:  # one explainer serves every model of the architecture
-        logit, maps = explainer.explain(explainer.weights_of(model), images)
-        np.testing.assert_allclose(
-            binomial_log_probabilities(logit, 5), model(images).numpy(), rtol=1e-4, atol=1e-4
-        )
-        np.testing.assert_allclose(
-            explainer.logit(explainer.weights_of(model), images), logit, rtol=1e-4, atol=1e-5
-        )
-        gated = guided_copy(model)
-        both = keras.Model(model.input, [model.get_layer("top_activation").output, model.output])
-        for i, image in enumerate(images):
-            for m, k in enumerate((0, 4)):
-                naive = naive_guided_gradcam(gated, both, image, k)
-                if not naive.any():
-                    assert not maps[i, m].any()
-                    continue
-                drawn += 1
-                # the factor P'(k) cancels: compare shares
-                ours = maps[i, m] / maps[i, m].sum(dtype=np.float64)
-                np.testing.assert_allclose(
-                    ours, naive / naive.sum(dtype=np.float64), rtol=2e-3, atol=1e-7
-                )
-    assert drawn >= 2
-    assert (maps >= 0).all()
-
-
-def test_another_architecture_is_refused(networks):
-    _, (model, _) = networks
-    explainer = Explainer(model)
-    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
-    with pytest.raises(ModelMismatchError, match="architecture"):
-        explainer.weights_of(other)
 
 
 def test_a_plain_start_says_one_half_and_every_branch_is_silent(networks):

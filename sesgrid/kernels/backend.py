@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 
-__all__ = ["start_backend"]
+__all__ = ["gpu_bytes", "start_backend"]
 
 
 @lru_cache(maxsize=1)
@@ -32,3 +32,23 @@ def start_backend() -> str:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
+
+
+@lru_cache(maxsize=1)
+def gpu_bytes() -> int:
+    """Memory of the first GPU that the backend sees; 0 without one."""
+    if start_backend() == "jax":
+        import jax
+
+        device = jax.devices()[0]
+        return (
+            int((device.memory_stats() or {}).get("bytes_limit", 0))
+            if device.platform == "gpu"
+            else 0
+        )
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        return 0
+    # TensorFlow does not tell; what a card of a cluster has at least
+    return 16 << 30

@@ -13,7 +13,12 @@ import numpy as np
 
 from sesgrid.errors import ConfigError
 
-__all__ = ["binomial_log_probabilities", "binomial_probabilities", "log_binomials"]
+__all__ = [
+    "binomial_log_probabilities",
+    "binomial_probabilities",
+    "binomial_slopes",
+    "log_binomials",
+]
 
 
 def log_binomials(n_classes: int) -> np.ndarray:
@@ -68,3 +73,19 @@ def binomial_probabilities(logit: np.ndarray, n_classes: int) -> np.ndarray:
     [[0.25, 0.5, 0.25]]
     """
     return np.exp(binomial_log_probabilities(logit, n_classes))
+
+
+def binomial_slopes(logit: np.ndarray, n_classes: int) -> np.ndarray:
+    """dP(k)/dz = P(k) · (k − (K−1)·p), float64 ``(..., class)``.
+
+    The factor between an explanation of the logit and one of a class: its sign says whether the class' map is
+    the low or the high one (it vanishes at p = k / (K−1)).
+
+    Examples
+    --------
+    >>> binomial_slopes(np.array([0.0]), 3).tolist()
+    [[-0.25, 0.0, 0.25]]
+    """
+    z = np.asarray(logit, np.float64)[..., np.newaxis]
+    k = np.arange(n_classes)
+    return binomial_probabilities(logit, n_classes) * (k - (n_classes - 1) / (1 + np.exp(-z)))

@@ -1,19 +1,17 @@
-"""Guided Grad-CAM of the lowest and the highest class, in one forward pass.
+"""What the network says of a cell, and where it looked: one forward pass, one or two backward.
 
-The network has one scalar output p, so every class probability is a function of p and
-``dP(k)/d(anything) = P'(k)(p) · dp/d(anything)``. P'(0) is always negative, P'(K−1) always positive; the
-factor cancels in everything computed from a cell's map, only its sign matters. Hence (Abitbol & Karsai
-2020, preset ``paper``), with z the logit, A_c the features of the last convolution and ± the class' sign::
+The study's network has one scalar output, the logit z of p, so every class probability is a function of z and
+``dP(k)/d(anything) = P'(k)(z) · dz/d(anything)``. A class only contributes a factor that cancels in
+whatever is computed from a cell's map, and a **sign**. So one backward pass serves all classes where the
+gradient is plain, and two where gates ask for its sign. With E = Σ_c mean_yx(dz/dA_c) · A_c, what speaks
+for classes whose probability grows with z lies where E > 0, for the others where E < 0.
 
-    cam_±    = ReLU( Σ_c mean_yx(± dz/dA_c) · A_c ), resized bilinearly
-    guided_± = Σ_band | d(± z)/d image |, gated at every activation: only positive gradients pass,
-               and only through positive activations; squeeze-and-excite is not gated
-    map_±    = cam_± · guided_±  ≥ 0
+A head with several outputs is explained through the same interface, class by class.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,9 +19,23 @@ from keras import layers, ops
 
 from sesgrid.errors import ModelMismatchError
 from sesgrid.kernels.gradient import compiled, vjp
-from sesgrid.kernels.network import FEATURES_LAYER, LOGIT_LAYER
+from sesgrid.kernels.method import PRESETS, Method
+from sesgrid.kernels.network import LOGIT_LAYER, BinomialLayer
 
-__all__ = ["Explainer", "GuidedSwish"]
+__all__ = ["Explainer", "Factors", "GuidedSwish"]
+
+
+class Factors(NamedTuple):
+    """What a map is made of; see `sesgrid.kernels.attribution`."""
+
+    output: np.ndarray
+    """float32 ``(batch,)``: the logit of p; or ``(batch, class)``: log-probabilities."""
+    evidence: np.ndarray
+    """float32 ``(batch, map, v, u)`` on the layer's grid. One signed map with one output: negative
+    for the lowest class, positive for the highest. Otherwise a map per explained class."""
+    sensitivity: np.ndarray
+    """float32 ``(batch, 1 or 2 or map, y, x)``, at least 0: one for both signs where the gradient is
+    plain; for the lowest and the highest class where it is gated; or per explained class."""
 
 
 class GuidedSwish(layers.Layer):
@@ -56,20 +68,60 @@ class Explainer:
     Parameters
     ----------
     model : keras.Model
-        From `sesgrid.kernels.network.build_network`; only its architecture is used.
+        A flat functional model; only its architecture is used. Its output is a
+        `BinomialLayer` over one logit, or log-probabilities or probabilities ``(batch, class)``.
+    method : Method
+    classes : sequence of int, optional
+        What is explained of a head with several outputs; the lowest and the highest by default. One output
+        serves all classes at once.
+    precision : {"float32", "bfloat16"}
+        Of the passes; weights and results stay float32.
+
+    Raises
+    ------
+    ModelMismatchError
+        The model nests others, lacks the method's layer, or has no class output.
     """
 
-    def __init__(self, model: keras.Model) -> None:
-        guided = keras.models.clone_model(model, clone_function=_guided_clone)
-        features = guided.get_layer(FEATURES_LAYER).output
-        self._trunk = keras.Model(guided.inputs, features)
-        self._head = keras.Model(features, guided.get_layer(LOGIT_LAYER).output)
-        self._shapes = {k: tuple(v.shape) for k, v in _variables(guided).items()}
-        keys = {id(v): k for k, v in _variables(guided).items()}
-        self._keys = [[keys[id(v)] for v in m.variables] for m in (self._trunk, self._head)]
+    def __init__(
+        self,
+        model: keras.Model,
+        method: Method = PRESETS["paper"],
+        classes: tuple[int, ...] | None = None,
+        precision: str = "float32",
+    ) -> None:
+        self.method = method
+        self.one_output = isinstance(model.layers[-1], BinomialLayer)
+        plain = keras.models.clone_model(model, clone_function=_cloning(False, precision))
+        features = _layer(plain, method.layer).output
+        if len(features.shape) != 4:
+            raise ModelMismatchError(
+                f"layer {method.layer!r} has the output {features.shape}: expected (batch, y, x, "
+                "channel); choose a convolutional layer"
+            )
+        output = _output(plain, self.one_output)
+        if len(output.shape) != 2:
+            raise ModelMismatchError(
+                f"{model.name} has the output {output.shape}: expected (batch, class)"
+            )
+        self._classes = classes or (0, int(output.shape[1]) - 1)
+        self._size = plain.inputs[0].shape[1:3]
+        self._trunk = keras.Model(plain.inputs, features)
+        self._head = self._gated_head = keras.Model(features, output)
+        parts = [self._trunk, self._head]
+        known = {id(v): k for k, v in _variables(plain).items()}
+        if method.gates == "guided":
+            gated = keras.models.clone_model(model, clone_function=_cloning(True, precision))
+            features = _layer(gated, method.layer).output
+            self._trunk = parts[0] = keras.Model(gated.inputs, features)
+            known |= {id(v): k for k, v in _variables(gated).items()}
+            head = keras.Model(features, _output(gated, self.one_output))
+            if any(isinstance(layer, GuidedSwish) for layer in head.layers):
+                self._gated_head = head
+        self._shapes = {k: tuple(v.shape) for k, v in _variables(plain).items()}
+        self._keys = [[known[id(v)] for v in m.variables] for m in parts]
         self._forward = compiled(self._forward_pass)
         self._factors = compiled(self._factors_pass)
-        self._explain = compiled(self._explain_pass)
 
     def weights_of(self, model: keras.Model) -> tuple[list[Any], list[Any]]:
         """The weights of a model of this architecture, as the passes take them.
@@ -88,80 +140,113 @@ class Explainer:
         trunk, head = ([variables[k].value for k in keys] for keys in self._keys)
         return trunk, head
 
-    def logit(self, weights: tuple[list[Any], list[Any]], image: np.ndarray) -> np.ndarray:
-        """Logit of p.
+    def output(self, weights: tuple[list[Any], list[Any]], image: np.ndarray) -> np.ndarray:
+        """What the network says, by the forward pass alone.
 
         Parameters
         ----------
         weights : from `weights_of`
         image : np.ndarray
-            float32 ``(batch, y, x, band)``, 0…255.
+            uint8 or float32 ``(batch, y, x, band)``, 0…255, RGB.
 
         Returns
         -------
         np.ndarray
-            float32 ``(batch,)``.
+            float32 ``(batch,)``, the logit of p; or ``(batch, class)``.
+
+        Raises
+        ------
+        ModelMismatchError
+            The network takes images of another size.
         """
-        return ops.convert_to_numpy(self._forward(*weights, ops.convert_to_tensor(image)))
+        return ops.convert_to_numpy(self._forward(*weights, self._checked(image)))
 
-    def explain(
-        self, weights: tuple[list[Any], list[Any]], image: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Logit of p, and the guided Grad-CAM maps.
+    def factors(self, weights: tuple[list[Any], list[Any]], image: np.ndarray) -> Factors:
+        """What the network says, and where it looked.
 
-        Returns
-        -------
-        logit : np.ndarray
-            float32 ``(batch,)``.
-        maps : np.ndarray
-            float32 ``(batch, map, y, x)``, map = low, high; at least 0.
+        Parameters and errors as in `output`.
         """
-        logit, maps = self._explain(*weights, ops.convert_to_tensor(image))
-        return ops.convert_to_numpy(logit), ops.convert_to_numpy(maps)
+        out = self._factors(*weights, self._checked(image))
+        return Factors(*map(ops.convert_to_numpy, out))
 
-    def factors(
-        self, weights: tuple[list[Any], list[Any]], image: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Logit of p, and the two factors of the maps by themselves.
+    def on_device(self, weights: tuple[list[Any], list[Any]], image: Any) -> tuple[Any, ...]:
+        """As `factors`, but the arrays stay where they were computed, perhaps not yet finished."""
+        return self._factors(*weights, image)
 
-        Returns
-        -------
-        logit : np.ndarray
-            float32 ``(batch,)``.
-        cams : np.ndarray
-            Grad-CAM, float32 ``(batch, map, v, u)`` on the last feature map; at least 0.
-        guided : np.ndarray
-            Guided gradient, summed over the bands, float32 ``(batch, map, y, x)``; at least 0.
-        """
-        factors = self._factors(*weights, ops.convert_to_tensor(image))
-        logit, cams, guided = map(ops.convert_to_numpy, factors)
-        return logit, cams, guided
+    def _checked(self, image: np.ndarray) -> Any:
+        for expected, received in zip(self._size, image.shape[1:3], strict=True):
+            if expected is not None and expected != received:
+                raise ModelMismatchError(
+                    f"the model takes images of {self._size[0]} × {self._size[1]} px, received "
+                    f"{image.shape[1]} × {image.shape[2]}: use a cube of its cell size"
+                )
+        return ops.convert_to_tensor(image)
+
+    def _shown(self, image):
+        image = ops.cast(image, "float32")
+        return ops.flip(image, axis=-1) if self.method.channels == "bgr" else image
 
     def _features(self, weights, image):
         return _stateless(self._trunk, weights, image)
 
-    def _logit_of(self, weights, features):
-        return _stateless(self._head, weights, features)[:, 0]
+    def _output_of(self, head, weights, features):
+        output = ops.cast(_stateless(head, weights, features), "float32")
+        return output[:, 0] if self.one_output else output
 
     def _forward_pass(self, trunk, head, image):
-        return self._logit_of(head, self._features(trunk, image))
+        return self._output_of(self._head, head, self._features(trunk, self._shown(image)))
 
     def _factors_pass(self, trunk, head, image):
-        features, to_image = vjp(lambda x: self._features(trunk, x), image)
-        logit, to_features = vjp(lambda a: self._logit_of(head, a), features)
-        gradient = to_features(ops.ones_like(logit))
-        weights = ops.mean(gradient, axis=(1, 2), keepdims=True)
-        evidence = ops.sum(weights * features, axis=-1)
-        signs = (-1.0, 1.0)
-        cams = ops.stack([ops.relu(sign * evidence) for sign in signs], axis=1)
-        guided = [ops.sum(ops.abs(to_image(sign * gradient)), axis=-1) for sign in signs]
-        return logit, cams, ops.stack(guided, axis=1)
+        features, to_image = vjp(lambda x: self._features(trunk, x), self._shown(image))
+        output, to_features = vjp(lambda a: self._output_of(self._head, head, a), features)
+        seeds = self._seeds(output)
+        gradients = [to_features(seed) for seed in seeds]
+        evidence = [_evidence(g, features) for g in gradients]
+        if self.one_output and self.method.gates == "guided":
+            seeds = [-seeds[0], seeds[0]]
+            gradients = [-gradients[0], gradients[0]]
+        if self._gated_head is not self._head:
+            _, to_features = vjp(lambda a: self._output_of(self._gated_head, head, a), features)
+            gradients = [to_features(seed) for seed in seeds]
+        sensitivity = [_strength(to_image(g)) for g in gradients]
+        return output, ops.stack(evidence, axis=1), ops.stack(sensitivity, axis=1)
 
-    def _explain_pass(self, trunk, head, image):
-        logit, cams, guided = self._factors_pass(trunk, head, image)
-        size = tuple(image.shape[1:3])
-        cams = ops.image.resize(ops.moveaxis(cams, 1, -1), size, interpolation="bilinear")
-        return logit, ops.moveaxis(cams, -1, 1) * guided
+    def _seeds(self, output):
+        if self.one_output:
+            return [ops.ones_like(output)]
+        index = ops.arange(output.shape[1])
+        return [ops.zeros_like(output) + ops.cast(index == k, "float32") for k in self._classes]
+
+
+def _evidence(gradient, features):
+    gradient, features = ops.cast(gradient, "float32"), ops.cast(features, "float32")
+    return ops.sum(ops.mean(gradient, axis=(1, 2), keepdims=True) * features, axis=-1)
+
+
+def _strength(gradient):
+    return ops.sum(ops.abs(ops.cast(gradient, "float32")), axis=-1)
+
+
+def _output(model: keras.Model, one_output: bool) -> Any:
+    return model.get_layer(LOGIT_LAYER).output if one_output else model.outputs[0]
+
+
+def _layer(model: keras.Model, name: str) -> layers.Layer:
+    """A layer of a flat model, by name."""
+    nested = [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
+    if nested:
+        raise ModelMismatchError(
+            f"{model.name} nests the models {', '.join(nested)}, whose layers cannot be reached: "
+            "build it flat, on the nested model's own inputs and outputs"
+        )
+    names = [layer.name for layer in model.layers]
+    if name not in names:
+        spatial = [x.name for x in model.layers if len(getattr(x.output, "shape", ())) == 4]
+        raise ModelMismatchError(
+            f"{model.name} has no layer {name!r} to explain; its last layers with spatial axes are "
+            f"{', '.join(spatial[-4:]) or 'none'}: name one of them (explain.layer)"
+        )
+    return model.get_layer(name)
 
 
 def _variables(model: keras.Model) -> dict[tuple[str, int], Any]:
@@ -181,9 +266,18 @@ def _stateless(model: keras.Model, weights: list[Any], x: Any) -> Any:
     return model.stateless_call(trainable, fixed, x, training=False)[0]
 
 
-def _guided_clone(layer: layers.Layer) -> layers.Layer:
-    if isinstance(layer, layers.Activation) and layer.activation is keras.activations.silu:
-        return GuidedSwish(name=layer.name)
-    if isinstance(layer, layers.Dropout):
-        return layers.Identity(name=layer.name)
-    return type(layer).from_config(layer.get_config())
+def _cloning(gated: bool, precision: str) -> Any:
+    """How a layer is copied: swish gated if asked for, no dropout, the passes' own precision."""
+
+    def clone(layer: layers.Layer) -> layers.Layer:
+        config = layer.get_config()
+        if precision != "float32" and not isinstance(layer, layers.InputLayer | BinomialLayer):
+            config["dtype"] = f"mixed_{precision}"
+        if isinstance(layer, layers.Dropout):
+            return layers.Identity(name=layer.name)
+        swish = isinstance(layer, layers.Activation) and layer.activation is keras.activations.silu
+        if swish and gated:
+            return GuidedSwish(name=layer.name, dtype=config["dtype"])
+        return type(layer).from_config(config)
+
+    return clone

@@ -115,9 +115,17 @@ class TrainSettings(_Section):
 
 
 class ExplainSettings(_Section):
-    """How activations are computed."""
+    """How activations are computed; what is not given comes from the preset."""
 
-    preset: Literal["paper"] = "paper"
+    preset: Literal["paper", "reference"] = "paper"
+    layer: str | None = None
+    """Layer of the network on whose output the class activation map is made."""
+    gates: Literal["guided", "none"] | None = None
+    cam: Literal["relu", "centred"] | None = None
+    clip_percentile: Annotated[float, Field(gt=0, le=100)] | None = None
+    channels: Literal["rgb", "bgr"] | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's passes while explaining; bfloat16 is for GPUs."""
 
 
 class AnalyseSettings(_Section):

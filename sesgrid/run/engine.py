@@ -18,6 +18,7 @@ from sesgrid.run.freshness import fingerprint, key_of
 from sesgrid.run.results import run_analyse, run_report
 from sesgrid.run.stages import (
     Job,
+    method_of,
     missing_outputs,
     protocol_of,
     run_cells,
@@ -82,7 +83,7 @@ STAGES: dict[str, StageSpec] = {
     ),
     "train": StageSpec(run_train, ("mosaic",), ("cells.min_coverage", "train.seed")),
     "predict": StageSpec(run_predict, ("train",), ("cells.min_coverage",)),
-    "explain": StageSpec(run_explain, ("predict", "landcover"), ("explain.preset",)),
+    "explain": StageSpec(run_explain, ("predict", "landcover")),
     "analyse": StageSpec(
         run_analyse, ("predict", "explain"), ("analyse.bootstrap", "analyse.seed")
     ),
@@ -110,6 +111,9 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
         facts[dotted] = value
     if stage == "cells":
         facts["cells.labels"] = config.cells.labels or protocol_of(config).labels
+    if stage == "explain":
+        facts |= {f"explain.{k}": v for k, v in vars(method_of(config)).items()}
+        facts["explain.precision"] = config.explain.precision
     if stage == "train":
         facts |= {f"train.{k}": v for k, v in vars(protocol_of(config)).items()}
     inputs = list(spec.inputs)

@@ -10,11 +10,10 @@ from distributed import Client
 
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import key_of
-from sesgrid.run.stages import Job, run_over_cells
+from sesgrid.run.stages import Job, explain_stage, method_of, run_over_cells
 from sesgrid.run.workspace import Workspace, load_table, save_table
-from sesgrid.sources import class_names
 from sesgrid.stages.explain import Explain
-from sesgrid.stages.predict import Predict, batch_size_for, join_predictions
+from sesgrid.stages.predict import Predict, join_predictions
 from sesgrid.store.models import ModelRef
 
 __all__ = ["explain_with"]
@@ -44,18 +43,22 @@ def explain_with(config: Config, client: Client, model: Path) -> gpd.GeoDataFram
     made_from = {
         stage: files.record(stage).read()["result_id"] for stage in ("mosaic", "landcover")
     }
-    key = key_of({**made_from, "model": ref.sha256, "min_coverage": config.cells.min_coverage})
+    facts = {"model": ref.sha256, "min_coverage": config.cells.min_coverage}
+    key = key_of({**made_from, **facts, "method": method_of(config), **vars(config.explain)})
     job = Job(config, files, client, key)
     cells = load_table(files.table("mosaic"))
     enough = cells["coverage"] >= config.cells.min_coverage
     cells["model_id"] = pd.Series(ref.model_id, index=cells.index, dtype="string").where(enough)
-    batch, models = batch_size_for(config.grid.pixels_per_cell), {ref.model_id: ref}
-    rows = run_over_cells(job, "region-predict", Predict(batch), cells, models, Predict.layers)
-    table = join_predictions(cells, rows)
-    if config.sources.landcover is not None:
-        stage = Explain(batch, len(class_names()) + 1)
-        sums = run_over_cells(job, "region-explain", stage, cells, models, Explain.layers)
-        table = table.join(sums.set_index("cell_id").drop(columns="model_id"))
+    models = {ref.model_id: ref}
+    if config.sources.landcover is None:
+        rows = run_over_cells(job, "region-predict", Predict(), cells, models, Predict.layers)
+        table = join_predictions(cells, rows)
+    else:
+        # one pass: what the network says of a cell comes with where it looked
+        stage = explain_stage(config)
+        rows = run_over_cells(job, "region-explain", stage, cells, models, Explain.layers)
+        sums = rows.set_index("cell_id").filter(regex=r"^(low|high|area)_")
+        table = join_predictions(cells, rows).join(sums)
     table = table[table["model_id"].notna()]
     table.attrs = dict(cells.attrs)
     save_table(table, files.output / "region.parquet")

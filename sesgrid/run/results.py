@@ -12,7 +12,7 @@ import pandas as pd
 
 from sesgrid import __version__
 from sesgrid.report import CellThumbnail, write_report
-from sesgrid.run.stages import Job, load_activation, load_models, protocol_of
+from sesgrid.run.stages import Job, load_activation, load_models, method_of, protocol_of
 from sesgrid.run.workspace import load_table, save_table
 from sesgrid.sources import class_groups, class_names
 from sesgrid.stages.analyse import Findings, analyse
@@ -87,7 +87,8 @@ def _named(job: Job) -> dict[str, Any]:
     return {
         "software": f"sesgrid {__version__}",
         "protocol": c.train.protocol,
-        "explain_preset": c.explain.preset,
+        "explain_preset": method_of(c).name,
+        "explain_precision": c.explain.precision,
         "labels": c.cells.labels or protocol_of(c).labels,
         "folds_kind": "random stratified",
         "seed": c.train.seed,
@@ -149,7 +150,8 @@ def _thumbnails(job: Job, cells: gpd.GeoDataFrame) -> list[CellThumbnail]:
     chosen = known.iloc[places]
     chosen.attrs = dict(cells.attrs)
     pixels = Cube.open(job.files.cube).pixels()
-    maps = job.client.compute(explain_maps(chosen, pixels, load_models(job)).data).result()
+    lazy = explain_maps(chosen, pixels, load_models(job), method_of(job.config))
+    maps = job.client.compute(lazy.data).result()
     extent = Cube.open(job.files.cube).extent
     out = []
     for (cell_id, cell), (low, high) in zip(chosen.iterrows(), maps, strict=True):

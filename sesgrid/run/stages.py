@@ -15,6 +15,7 @@ from distributed import Client
 from sesgrid import __version__
 from sesgrid.errors import SesgridError
 from sesgrid.grid import Extent, Grid
+from sesgrid.kernels.method import Method, method_named
 from sesgrid.run.batches import in_batches, run_batches
 from sesgrid.run.config import Config
 from sesgrid.run.memory import require_mosaic_fits
@@ -36,7 +37,6 @@ from sesgrid.stages.place import GROUP_SIDE, BlockResult, group_blocks, place, p
 from sesgrid.stages.predict import (
     Predict,
     assign_models,
-    batch_size_for,
     join_predictions,
     place_cells,
     with_model,
@@ -48,7 +48,7 @@ from sesgrid.store.location import exists
 from sesgrid.store.models import ModelRef
 from sesgrid.store.parts import BATCH, Parts
 
-__all__ = ["Job", "protocol_of"]
+__all__ = ["Job", "explain_stage", "method_of", "protocol_of"]
 
 CELL_BATCH = 4096
 """Cells in one part of the stages that make rows."""
@@ -300,7 +300,7 @@ def run_predict(job: Job) -> dict[str, Any]:
     c, cells = job.config, load_table(job.files.table("mosaic"))
     models = load_models(job)
     named = assign_models(cells, models, min_coverage=c.cells.min_coverage)
-    stage = Predict(batch_size_for(c.grid.pixels_per_cell))
+    stage = Predict()
     rows = run_over_cells(job, "predict", stage, named, models, Predict.layers)
     table = join_predictions(named, rows)
     save_table(table, job.files.table("predict"))
@@ -313,10 +313,24 @@ def run_explain(job: Job) -> dict[str, Any]:
     if job.config.sources.landcover is None:
         return {"explain": "skipped: no land cover given"}
     named = load_table(job.files.table("predict"))
-    stage = Explain(batch_size_for(job.config.grid.pixels_per_cell), len(class_names()) + 1)
+    stage = explain_stage(job.config)
     rows = run_over_cells(job, "explain", stage, named, load_models(job), Explain.layers)
     rows.to_parquet(job.files.table("explain"))
-    return {"cells explained": len(rows), "preset": job.config.explain.preset}
+    return {"cells explained": len(rows), "preset": stage.method.name}
+
+
+def method_of(config: Config) -> Method:
+    """The explaining method with the run's changes."""
+    e = config.explain
+    return method_named(
+        e.preset, layer=e.layer, gates=e.gates, cam=e.cam, clip_percentile=e.clip_percentile,
+        channels=e.channels,
+    )  # fmt: skip
+
+
+def explain_stage(config: Config) -> Explain:
+    """The explaining stage as the run's settings ask for it."""
+    return Explain(len(class_names()) + 1, method_of(config), config.explain.precision)
 
 
 def load_activation(config: Config, files: Workspace) -> Any:
@@ -325,7 +339,11 @@ def load_activation(config: Config, files: Workspace) -> Any:
         rows = pd.DataFrame()
     else:
         rows = pd.read_parquet(files.table("explain"))
-    return activation_dataset(rows, class_names(), {"preset": config.explain.preset})
+    return activation_dataset(
+        rows,
+        class_names(),
+        {"preset": method_of(config).name, "precision": config.explain.precision},
+    )
 
 
 Runner = Callable[[Job], Mapping[str, Any]]

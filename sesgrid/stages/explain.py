@@ -16,13 +16,21 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sesgrid.errors import ConfigError, GridMismatchError
+from sesgrid.errors import GridMismatchError
 from sesgrid.grid import Extent
-from sesgrid.kernels.class_sums import class_areas, class_sums
-from sesgrid.kernels.device import batch_size_for
+from sesgrid.kernels.attribution import attributed_sums, attribution_maps
+from sesgrid.kernels.class_sums import class_areas
+from sesgrid.kernels.method import PRESETS, Method, method_named
 from sesgrid.stages.evidence import UNCLASSIFIED
 from sesgrid.stages.mosaic import OBSERVED
-from sesgrid.stages.predict import CellTask, by_model, place_cells, run_model, with_model
+from sesgrid.stages.predict import (
+    CellTask,
+    by_model,
+    place_cells,
+    prediction,
+    run_model,
+    with_model,
+)
 from sesgrid.store.models import ModelRef
 
 __all__ = ["MAPS", "UNCLASSIFIED", "Explain", "activation_dataset", "explain", "explain_maps"]
@@ -30,18 +38,16 @@ __all__ = ["MAPS", "UNCLASSIFIED", "Explain", "activation_dataset", "explain", "
 MAPS = ("low", "high")
 """Maps of the lowest and the highest class, in this order."""
 
-PRESETS = ("paper",)
-"""Named variants of guided Grad-CAM; see `sesgrid.kernels.saliency`."""
-
 
 @dataclass(frozen=True)
 class Explain:
-    """The stage: class sums of both maps."""
+    """The stage: what the network says of cells, and the class sums of both maps."""
 
     layers: ClassVar = ("image", "coverage", "landcover")
-    batch_size: int
     n_values: int
     """Land-cover values, 0 (unclassified) included."""
+    method: Method = PRESETS["paper"]
+    precision: str = "float32"
 
     def __call__(
         self,
@@ -57,14 +63,16 @@ class Explain:
         rows: list[dict[str, Any]] = [{} for _ in items]
         areas = class_areas(classes.reshape(n * size, size), size, self.n_values)[:, 0]
         for ref, members in by_model(items).items():
-            _, maps = run_model(ref, image[members], "explain", self.batch_size)
-            tall = np.moveaxis(maps, 1, 0).reshape(len(MAPS), len(members) * size, size)
-            flat = classes[members].reshape(len(members) * size, size)
-            sums = class_sums(np.ascontiguousarray(tall), flat, size, self.n_values)[:, :, 0]
+            logit, evidence, sensitivity = run_model(
+                ref, image[members], "factors", self.method, self.precision
+            )
+            sums = attributed_sums(
+                evidence, sensitivity, classes[members], self.n_values, self.method
+            )
             for k, i in enumerate(members):
-                rows[i] = {"cell_id": items[i].cell_id, "model_id": ref.model_id}
+                rows[i] = prediction(items[i], logit[k])
                 for m, name in enumerate(MAPS):
-                    rows[i] |= {f"{name}_{c}": float(v) for c, v in enumerate(sums[m, k])}
+                    rows[i] |= {f"{name}_{c}": float(v) for c, v in enumerate(sums[k, m])}
                 rows[i] |= {f"area_{c}": int(v) for c, v in enumerate(areas[i])}
         return rows
 
@@ -110,6 +118,8 @@ def explain(
     class_names: Sequence[str],
     *,
     preset: str = "paper",
+    precision: str = "float32",
+    **changes: Any,
 ) -> xr.Dataset:
     """Explain every predicted cell.
 
@@ -123,8 +133,13 @@ def explain(
         From `sesgrid.train`.
     class_names : sequence of str
         Names of the land-cover values 1, 2, …
-    preset : {"paper"}
+    preset : {"paper", "reference"}
         Variant of guided Grad-CAM; named in the result's attributes.
+    precision : {"float32", "bfloat16"}
+        Of the network's passes.
+    **changes
+        Of the preset: ``layer``, ``gates``, ``cam``, ``clip_percentile``, ``channels``; see
+        `sesgrid.kernels.method.Method`.
 
     Returns
     -------
@@ -135,33 +150,34 @@ def explain(
     ------
     GridMismatchError
         The pixels hold no ``landcover``.
+    ConfigError
+        No such preset or choice.
     """
     if "landcover" not in pixels:
         raise GridMismatchError(
             "the pixels hold no 'landcover': add it with pixels['landcover'] = sesgrid.landcover(…)"
         )
-    if preset not in PRESETS:
-        raise ConfigError(f"preset must be one of {', '.join(PRESETS)}, received {preset!r}")
+    method = method_named(preset, **changes)
     grid = Extent.from_attributes(pixels.attrs).grid
     todo = with_model(cells, grid.cells_per_block)
-    stage = Explain(batch_size_for(grid.pixels_per_cell), len(class_names) + 1)
+    stage = Explain(len(class_names) + 1, method, precision)
     results = place_cells(stage, todo, pixels, models, stage.layers, "explain")
-    return activation_dataset(
-        pd.DataFrame(list(results.compute())), class_names, {"preset": preset}
-    )
+    named = {"preset": method.name, "precision": precision}
+    return activation_dataset(pd.DataFrame(list(results.compute())), class_names, named)
 
 
 @dataclass(frozen=True)
 class Maps:
     """The stage that keeps the maps: for a few cells to look at."""
 
-    batch_size: int
+    method: Method
 
     def __call__(self, items: Sequence[CellTask], image: np.ndarray) -> list[np.ndarray]:
         """float32 ``(map, y, x)`` per cell."""
         out: list[np.ndarray] = [np.empty(0)] * len(items)
         for ref, members in by_model(items).items():
-            _, maps = run_model(ref, image[members], "explain", self.batch_size)
+            _, evidence, sensitivity = run_model(ref, image[members], "factors", self.method)
+            maps = attribution_maps(evidence, sensitivity, self.method)
             for k, i in enumerate(members):
                 out[i] = maps[k]
         return out
@@ -172,11 +188,14 @@ def _stack(maps: np.ndarray) -> np.ndarray:
 
 
 def explain_maps(
-    cells: gpd.GeoDataFrame, pixels: xr.Dataset, models: Mapping[str, ModelRef]
+    cells: gpd.GeoDataFrame,
+    pixels: xr.Dataset,
+    models: Mapping[str, ModelRef],
+    method: Method = PRESETS["paper"],
 ) -> xr.DataArray:
     """The activation maps themselves, lazily: ``(cell, map, y, x)`` float32, at least 0."""
     size = Extent.from_attributes(pixels.attrs).grid.pixels_per_cell
-    results = place_cells(Maps(batch_size_for(size)), cells, pixels, models, ["image"], "maps")
+    results = place_cells(Maps(method), cells, pixels, models, ["image"], "maps")
     data = da.map_blocks(
         _stack,
         results,

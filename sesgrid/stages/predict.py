@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import dask
 import dask.array as da
@@ -19,6 +19,7 @@ from sesgrid.grid import Extent
 from sesgrid.kernels.backend import start_backend
 from sesgrid.kernels.binomial import binomial_probabilities
 from sesgrid.kernels.device import DEVICE_LOCK, batch_size_for
+from sesgrid.kernels.method import PRESETS, Method
 from sesgrid.stages.mosaic import OBSERVED
 from sesgrid.stages.place import place, stack_cells
 from sesgrid.store.georeference import BANDS
@@ -54,17 +55,21 @@ class CellTask:
 
 
 @lru_cache(maxsize=8)
-def explainer_for(pixels_per_cell: int, n_classes: int, architecture: str) -> Explainer:
-    """One compiled explainer per architecture and process."""
+def explainer_for(architecture: str, method: Method, precision: str) -> Explainer:
+    """One compiled explainer per architecture, method and process."""
     import keras
 
     from sesgrid.kernels.saliency import Explainer
 
-    return Explainer(keras.models.model_from_json(architecture))
+    return Explainer(keras.models.model_from_json(architecture), method, precision=precision)
 
 
 def run_model(
-    ref: ModelRef, image: np.ndarray, method: str, batch_size: int
+    ref: ModelRef,
+    image: np.ndarray,
+    passes: Literal["output", "factors"],
+    method: Method = PRESETS["paper"],
+    precision: str = "float32",
 ) -> tuple[np.ndarray, ...]:
     """Run one model over cells in fixed, padded batches.
 
@@ -73,25 +78,36 @@ def run_model(
     ref : ModelRef
     image : np.ndarray
         uint8 ``(cell, band, y, x)``.
-    method : {"logit", "explain"}
-    batch_size : int
+    passes : {"output", "factors"}
+        The forward pass alone, or all that an explanation takes; see
+        `sesgrid.kernels.saliency.Explainer`.
+    method : Method
+    precision : {"float32", "bfloat16"}
 
     Returns
     -------
     tuple of np.ndarray
-        Each ``(cell, …)``.
+        Each ``(cell, …)``: the output; the output, the evidence and the sensitivity.
+
+    Raises
+    ------
+    ModelMismatchError
+        The model's output is not a number.
     """
+    # colours last, as the network takes them: off the device's lock
+    image = np.ascontiguousarray(np.moveaxis(image, 1, -1))
     parts: list[tuple[np.ndarray, ...]] = []
     with DEVICE_LOCK:
         start_backend()
+        size = batch_size_for(ref.pixels_per_cell)
         model = ref.load()
-        explainer = explainer_for(ref.pixels_per_cell, ref.n_classes, _architecture(ref))
+        explainer = explainer_for(_architecture(ref), method, precision)
         weights = explainer.weights_of(model)
-        for start in range(0, len(image), batch_size):
-            batch = image[start : start + batch_size]
-            padded = np.zeros((batch_size, *image.shape[2:], image.shape[1]), dtype=np.float32)
-            padded[: len(batch)] = np.moveaxis(batch, 1, -1)
-            out = getattr(explainer, method)(weights, padded)
+        for start in range(0, len(image), size):
+            batch = image[start : start + size]
+            padded = np.zeros((size, *image.shape[1:]), dtype=np.uint8)
+            padded[: len(batch)] = batch
+            out = getattr(explainer, passes)(weights, padded)
             out = out if isinstance(out, tuple) else (out,)
             if not np.isfinite(out[0][: len(batch)]).all():
                 raise ModelMismatchError(
@@ -117,7 +133,6 @@ class Predict:
     """The stage: p, class and mean colour of cells."""
 
     layers: ClassVar = ("image", "coverage")
-    batch_size: int
 
     def __call__(
         self, items: Sequence[CellTask], image: np.ndarray, coverage: np.ndarray
@@ -125,20 +140,27 @@ class Predict:
         """One row per cell; image uint8 ``(cell, band, y, x)``, coverage uint8 ``(cell, y, x)``."""
         rows: list[dict[str, Any]] = [{} for _ in items]
         for ref, members in by_model(items).items():
-            (logit,) = run_model(ref, image[members], "logit", self.batch_size)
-            probabilities = binomial_probabilities(logit, ref.n_classes)
+            (logit,) = run_model(ref, image[members], "output")
             for k, i in enumerate(members):
                 seen = coverage[i] == OBSERVED
                 colour = image[i][:, seen].mean(axis=1) if seen.any() else np.full(3, np.nan)
                 rows[i] = {
-                    "cell_id": items[i].cell_id,
-                    "model_id": ref.model_id,
-                    "p": float(1 / (1 + np.exp(-np.float64(logit[k])))),
-                    "ses_predicted": int(np.argmax(probabilities[k])) + 1,
-                    **{f"probability_{c + 1}": float(v) for c, v in enumerate(probabilities[k])},
+                    **prediction(items[i], logit[k]),
                     **{f"mean_{b}": float(v) for b, v in zip(BANDS, colour, strict=True)},
                 }
         return rows
+
+
+def prediction(task: CellTask, logit: np.ndarray) -> dict[str, Any]:
+    """What a cell's row says of its class; the logit has no axes."""
+    probabilities = binomial_probabilities(logit, task.model.n_classes)
+    return {
+        "cell_id": task.cell_id,
+        "model_id": task.model.model_id,
+        "p": float(1 / (1 + np.exp(-np.float64(logit)))),
+        "ses_predicted": int(np.argmax(probabilities)) + 1,
+        **{f"probability_{c + 1}": float(v) for c, v in enumerate(probabilities)},
+    }
 
 
 def by_model(items: Sequence[CellTask]) -> dict[ModelRef, np.ndarray]:
@@ -227,7 +249,7 @@ def predict(
     named = assign_models(cells, models, min_coverage=min_coverage)
     grid = Extent.from_attributes(pixels.attrs).grid
     todo = with_model(named, grid.cells_per_block)
-    stage = Predict(batch_size_for(grid.pixels_per_cell))
+    stage = Predict()
     results = place_cells(stage, todo, pixels, models, stage.layers, "predict")
     return join_predictions(named, pd.DataFrame(list(results.compute())))
 
@@ -249,6 +271,7 @@ def join_predictions(cells: gpd.GeoDataFrame, rows: pd.DataFrame) -> gpd.GeoData
     columns = ["p", "ses_predicted", *(f"probability_{c + 1}" for c in range(k))]
     columns += [f"mean_{b}" for b in BANDS]
     indexed = rows.set_index("cell_id") if len(rows) else pd.DataFrame(columns=columns)
+    columns = [c for c in columns if c in indexed]
     for column in columns:
         values = indexed[column].reindex(out.index)
         out[column] = values.astype("Int64" if column == "ses_predicted" else "float64")
