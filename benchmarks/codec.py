@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("path", nargs="?", type=Path)
     parser.add_argument("--quick", action="store_true", help="tiny inputs, to see that it runs")
     options = parser.parse_args(argv)
-    cell, side = (50, 2) if options.quick else (800, 4)
+    cell, side = (50, 2) if options.quick else (800, 8)
     block = pixels(options.path, cell, side)
     with (
         tempfile.TemporaryDirectory() as name,

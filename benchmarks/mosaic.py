@@ -10,6 +10,7 @@ One thread each: GDAL, zarr's codecs and numba too. ``--json`` ends with one obj
   scale throughout (cells of 400 px, 0.4 m, JPEG 2000 tiles of 512): the geometry of the full scale
   at a quarter of its pixels;
 - ``quarter_over_full``: cells a second at a quarter of the linear resolution over those at full;
+- ``two_threads``, ``two_processes``: two towns at once over one after the other;
 - ``peak_over_projected``: memory of a process that draws, measured over projected, at each size.
 
 What the decoder alone takes bounds three of them: ``bound_…`` says what a stage that did nothing else
@@ -23,8 +24,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +247,24 @@ def per_cell(jobs: dict[int, Job], rounds: int) -> tuple[dict[int, float], dict[
     return quartiles("run"), quartiles("decode")
 
 
+def side_by_side(jobs: Sequence[Job], rounds: int) -> dict[str, float]:
+    """How many times faster two towns are made at once than one after the other."""
+    with (
+        ThreadPoolExecutor(2) as threads,
+        ProcessPoolExecutor(2, get_context("spawn")) as processes,
+    ):
+        rivals: Rivals = {
+            "one after the other": lambda: list(map(Job.run, jobs)),
+            "two threads": lambda: list(threads.map(Job.run, jobs)),
+            "two processes": lambda: list(processes.map(Job.run, jobs)),
+        }
+        one, two, apart = interleave(rivals, rounds, repeats=1).values()
+    return {
+        "two_threads": lower_quartile_ratio(one, two),
+        "two_processes": lower_quartile_ratio(one, apart),
+    }
+
+
 def peak_over_projected(job: Job) -> tuple[float, int]:
     """Peak memory of a fresh process that draws the job, over what a run projects; and its bytes."""
     code = (
@@ -295,6 +316,10 @@ def main(argv: list[str] | None = None) -> None:
         result["mosaic_vs_rioxarray"] = lower_quartile_ratio(rio, ours)
         result["bound_vs_rioxarray"] = lower_quartile_ratio(rio, decode)
         result["mosaic_over_decode"] = 1 / lower_quartile_ratio(decode, ours)
+
+        (folder / "b").mkdir()
+        pair = [Job(folder, tile, side, pixels), Job(folder / "b", tile, side, pixels)]
+        result |= side_by_side(pair, rounds)
 
         quarter = Job(folder, tile, side, pixels // 4)
         rivals: Rivals = {"full": job.run, "quarter": quarter.run}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from scipy.ndimage import binary_dilation
 import sesgrid
 from sesgrid.grid import rowcol_of_ids
 from sesgrid.run.cli import main
+from tests.conftest import fill
 
 pytestmark = pytest.mark.slow
 
@@ -232,6 +234,45 @@ def test_a_lost_cube_redoes_all_that_lay_in_it(ville, tmp_path):
     copy.sesgrid("landcover")
     again = sesgrid.open_cube(copy.result / "cube.zarr")["pixels"]["landcover"].values
     np.testing.assert_array_equal(again, first)
+
+
+def test_a_cube_on_s3_in_an_image_codec(ville, tmp_path, s3):
+    there = Ville(tmp_path, ville.city, ville.scheduler)
+    url = f"{s3[0]}/tiny.zarr"
+    there.configure(("[grid]", f'[cube]\npath = "{url}"\ncodec = "jpegxl"\nquality = 100\n[grid]'))
+    there.sesgrid("landcover")
+    one, other = sesgrid.open_cube(url), sesgrid.open_cube(ville.result / "cube.zarr")
+    for name in ("image", "coverage", "landcover"):
+        np.testing.assert_array_equal(one["pixels"][name].values, other["pixels"][name].values)
+    assert one.attrs["image_codec"] == "jpegxl"
+    assert not (there.result / "cube.zarr").exists()
+    assert "mosaic: up to date" in there.sesgrid("landcover")
+
+
+def test_a_disk_that_runs_full_stops_the_run_and_keeps_what_was_finished(
+    ville, tmp_path, small_disk
+):
+    full = Ville(tmp_path / "run", ville.city, ville.scheduler)
+    full.folder.mkdir()
+    path = small_disk / "cube.zarr"
+    fill(small_disk, leave=140_000)  # the cube without a pixel takes half of it
+    full.configure(("[grid]", f'[cube]\npath = "{path}"\n[grid]'))
+    said = full.sesgrid("mosaic", status=2)
+    assert "No space left on device" in said
+    assert "run again, and it goes on from there" in said
+    # what lies there is whole
+    found = sesgrid.open_cube(path)["pixels"].to_dataset().load()
+    whole = sesgrid.open_cube(ville.result / "cube.zarr")["pixels"].to_dataset()
+    written = found["coverage"].values > 0
+    np.testing.assert_array_equal(
+        found["coverage"].values[written], whole["coverage"].values[written]
+    )
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    full.sesgrid("mosaic")
+    for name in ("image", "coverage"):
+        np.testing.assert_array_equal(
+            sesgrid.open_cube(path)["pixels"][name].values, whole[name].values
+        )
 
 
 def test_a_truncated_tile_is_listed_and_the_run_goes_on(ville, tmp_path):

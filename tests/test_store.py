@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from sesgrid.store.codec import LOSSLESS, PixelCodec
 from sesgrid.store.cube import Cube
 from sesgrid.store.location import put
 from sesgrid.store.shard import encode_shard
+from tests.conftest import fill
 from tests.test_mosaic import FakeReader, around, cells, tiles
 
 EXTENT = Extent.of_cells(Grid(10, 4), [0, 9], [0, 9])
@@ -186,24 +186,15 @@ def refused(cube):
     return str(caught.value)
 
 
-def test_a_full_or_read_only_store_keeps_what_was_finished(tmp_path):
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small file system is not allowed here")
-    try:
-        cube = Cube.create(place / "cube.zarr", EXTENT, {})
-        cube.write_block(0, 0, {"image": photograph()})
-        free = os.statvfs(place)
-        (place / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize))
-        assert "No space left on device" in refused(cube)
-        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
-        assert "Read-only file system" in refused(cube)
-        with pytest.raises(StoreError, match=r"the cube cannot be written .*Read-only"):
-            Cube.create(cube.path, EXTENT, {})
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
+def test_a_full_or_read_only_store_keeps_what_was_finished(small_disk):
+    cube = Cube.create(small_disk / "cube.zarr", EXTENT, {})
+    cube.write_block(0, 0, {"image": photograph()})
+    fill(small_disk)
+    assert "No space left on device" in refused(cube)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert "Read-only file system" in refused(cube)
+    with pytest.raises(StoreError, match=r"the cube cannot be written .*Read-only"):
+        Cube.create(cube.path, EXTENT, {})
 
 
 def test_a_write_that_fails_half_way_leaves_the_old_shard(tmp_path, monkeypatch):
@@ -226,32 +217,6 @@ def test_a_write_that_fails_half_way_leaves_the_old_shard(tmp_path, monkeypatch)
 
 
 # object stores
-
-
-@pytest.fixture(scope="module")
-def s3():
-    """URL of a bucket on a real S3 server on loopback."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        client = boto3.client(
-            "s3", endpoint_url=settings["AWS_ENDPOINT_URL"], region_name="us-east-1"
-        )
-        client.create_bucket(Bucket="maps")
-        yield "s3://maps", client
-    server.stop()
 
 
 def test_a_cube_on_s3_is_as_one_on_disk(s3, tmp_path):

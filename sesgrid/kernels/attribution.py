@@ -4,8 +4,8 @@ The network gives, per cell, a coarse map of evidence E ``(v, u)`` and the image
 (`sesgrid.kernels.saliency.Factors`). Here they meet, pixel by pixel: E is taken by sign and enlarged
 bilinearly (half-pixel centres, as `keras.ops.image.resize`), multiplied by S, and, where the method
 says so, clipped at a percentile of the cell's pixels. Where the sign is taken after the enlargement
-(``centred``), one product a pixel serves both maps. The maps are summed per class as they are made, in the order of
-`sesgrid.kernels.class_sums`, and need not be kept.
+(``centred``), one product a pixel serves both maps. The maps are summed per class as they are made, in
+the order of `sesgrid.kernels.class_sums`, and need not be kept.
 """
 
 from __future__ import annotations

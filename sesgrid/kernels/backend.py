@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from typing import Any
 
-__all__ = ["gpu_bytes", "start_backend"]
+import numpy as np
+
+__all__ = ["gpu_bytes", "start_backend", "to_numpy"]
 
 
 @lru_cache(maxsize=1)
@@ -52,3 +55,10 @@ def gpu_bytes() -> int:
         return 0
     # TensorFlow does not tell; what a card of a cluster has at least
     return 16 << 30
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """An array of the backend's, once it is computed."""
+    import keras
+
+    return keras.ops.convert_to_numpy(array)

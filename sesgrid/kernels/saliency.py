@@ -11,13 +11,14 @@ A head with several outputs is explained through the same interface, class by cl
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 from sesgrid.errors import ModelMismatchError
+from sesgrid.kernels.backend import to_numpy
 from sesgrid.kernels.gradient import compiled, vjp
 from sesgrid.kernels.method import PRESETS, Method
 from sesgrid.kernels.network import LOGIT_LAYER, BinomialLayer
@@ -159,19 +160,24 @@ class Explainer:
         ModelMismatchError
             The network takes images of another size.
         """
-        return ops.convert_to_numpy(self._forward(*weights, self._checked(image)))
+        return to_numpy(*self.start("output", weights, image))
 
     def factors(self, weights: tuple[list[Any], list[Any]], image: np.ndarray) -> Factors:
         """What the network says, and where it looked.
 
         Parameters and errors as in `output`.
         """
-        out = self._factors(*weights, self._checked(image))
-        return Factors(*map(ops.convert_to_numpy, out))
+        return Factors(*map(to_numpy, self.start("factors", weights, image)))
 
-    def on_device(self, weights: tuple[list[Any], list[Any]], image: Any) -> tuple[Any, ...]:
-        """As `factors`, but the arrays stay where they were computed, perhaps not yet finished."""
-        return self._factors(*weights, image)
+    def start(
+        self,
+        passes: Literal["output", "factors"],
+        weights: tuple[list[Any], list[Any]],
+        image: np.ndarray,
+    ) -> tuple[Any, ...]:
+        """Begin `output` or `factors`: the backend's own arrays, on a GPU perhaps not yet computed."""
+        call = self._forward if passes == "output" else self._factors
+        return call(*weights, self._checked(image))
 
     def _checked(self, image: np.ndarray) -> Any:
         for expected, received in zip(self._size, image.shape[1:3], strict=True):
@@ -194,7 +200,7 @@ class Explainer:
         return output[:, 0] if self.one_output else output
 
     def _forward_pass(self, trunk, head, image):
-        return self._output_of(self._head, head, self._features(trunk, self._shown(image)))
+        return (self._output_of(self._head, head, self._features(trunk, self._shown(image))),)
 
     def _factors_pass(self, trunk, head, image):
         features, to_image = vjp(lambda x: self._features(trunk, x), self._shown(image))

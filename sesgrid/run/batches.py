@@ -96,7 +96,8 @@ def _computed(
     done = {f.key: sum(sizes[a:b]) for f, (a, b) in zip(futures, pairwise(ends), strict=True)}
     for future in as_completed(futures):
         if future.status == "error":
+            error = future.exception()  # a cancelled future would only say that it was
             client.cancel(futures)
-            future.result()
+            raise error
         bar.update(done[future.key])
     yield from client.gather(futures)

@@ -84,8 +84,9 @@ def _train_all(client: Client, folds: list[Fold], cube: str) -> list[str]:
             futures = [client.submit(_train_on_worker, f, cube, pure=False) for f in folds]
             for future in as_completed(futures):
                 if future.status == "error":
+                    error = future.exception()  # a cancelled future would only say that it was
                     client.cancel(futures)
-                    future.result()
+                    raise error
             return sorted({note for f in futures for note in f.result()})
         finally:
             client.unsubscribe_topic(_TOPIC)

@@ -16,7 +16,7 @@ import xarray as xr
 
 from sesgrid.errors import ModelMismatchError
 from sesgrid.grid import Extent
-from sesgrid.kernels.backend import start_backend
+from sesgrid.kernels.backend import start_backend, to_numpy
 from sesgrid.kernels.binomial import binomial_probabilities
 from sesgrid.kernels.device import DEVICE_LOCK, batch_size_for
 from sesgrid.kernels.method import PRESETS, Method
@@ -94,27 +94,28 @@ def run_model(
     ModelMismatchError
         The model's output is not a number.
     """
-    # colours last, as the network takes them: off the device's lock
+    # colours last, as the network takes them
     image = np.ascontiguousarray(np.moveaxis(image, 1, -1))
     parts: list[tuple[np.ndarray, ...]] = []
     with DEVICE_LOCK:
         start_backend()
-        size = batch_size_for(ref.pixels_per_cell)
-        model = ref.load()
         explainer = explainer_for(_architecture(ref), method, precision)
-        weights = explainer.weights_of(model)
-        for start in range(0, len(image), size):
-            batch = image[start : start + size]
-            padded = np.zeros((size, *image.shape[1:]), dtype=np.uint8)
-            padded[: len(batch)] = batch
-            out = getattr(explainer, passes)(weights, padded)
-            out = out if isinstance(out, tuple) else (out,)
-            if not np.isfinite(out[0][: len(batch)]).all():
-                raise ModelMismatchError(
-                    f"model {ref.model_id} ({ref.path}) gives a logit that is not a number: its weights "
-                    "are damaged, or its training diverged; train again"
-                )
-            parts.append(tuple(a[: len(batch)] for a in out))
+        weights = explainer.weights_of(ref.load())
+    size = batch_size_for(ref.pixels_per_cell)
+    for start in range(0, len(image), size):
+        batch = image[start : start + size]
+        padded = np.zeros((size, *image.shape[1:]), dtype=np.uint8)
+        padded[: len(batch)] = batch
+        with DEVICE_LOCK:
+            pending = explainer.start(passes, weights, padded)
+        # off the lock: a GPU works on the next task's batch while this one's results come over
+        out = tuple(to_numpy(a)[: len(batch)] for a in pending)
+        if not np.isfinite(out[0]).all():
+            raise ModelMismatchError(
+                f"model {ref.model_id} ({ref.path}) gives an output that is not a number: its weights "
+                "are damaged, or its training diverged; train again"
+            )
+        parts.append(out)
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 

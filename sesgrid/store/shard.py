@@ -2,9 +2,9 @@
 
 The layout is the specification's (sharding-indexed, version 1.0): the encoded inner chunks, then for
 every chunk of the shard, in C order, its offset and length as little-endian uint64 (both 2⁶⁴ − 1 where
-there is none), then the crc32c of that index. Any reader of Zarr v3 reads it. zarr-python writes the same,
-but takes four times as long as the compressor alone (``python -m benchmarks.codec``): here each
-cell goes from the block straight into the compressor.
+there is none), then the crc32c of that index. Any reader of Zarr v3 reads it. zarr-python writes the same
+and takes half as long again (``python -m benchmarks.codec``): here each cell goes from the block straight
+into the compressor and from there into the file, and no second copy of the block is held.
 """
 
 from __future__ import annotations
