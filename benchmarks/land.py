@@ -11,8 +11,10 @@ __all__ = ["town"]
 CELL_M = 200
 
 
-def town(n_polygons: int, size_px: int, seed: int = 0) -> tuple[list, np.ndarray, Affine]:
-    """A tessellation of one cell with wavering borders of about 2 m segments.
+def town(
+    n_polygons: int, size_px: int, seed: int = 0, segment_m: float = 2.0
+) -> tuple[list, np.ndarray, Affine]:
+    """A tessellation of one cell with wavering borders of short segments.
 
     Parameters
     ----------
@@ -20,6 +22,9 @@ def town(n_polygons: int, size_px: int, seed: int = 0) -> tuple[list, np.ndarray
         Polygons that meet the cell, about.
     size_px : int
         Pixels along the cell's side.
+    seed : int
+    segment_m : float
+        Length of a border's segments, about, metres.
 
     Returns
     -------
@@ -34,7 +39,7 @@ def town(n_polygons: int, size_px: int, seed: int = 0) -> tuple[list, np.ndarray
     points = rng.uniform(-0.1 * CELL_M, 1.1 * CELL_M, (round(n_polygons * 1.2), 2))
     parts = shapely.voronoi_polygons(shapely.MultiPoint(points)).geoms
     cell = shapely.box(0, 0, CELL_M, CELL_M)
-    parts = shapely.segmentize([p for p in parts if p.intersects(cell)], 2.0)
+    parts = shapely.segmentize([p for p in parts if p.intersects(cell)], segment_m)
 
     def place(xy: np.ndarray) -> np.ndarray:
         x, y = xy.T

@@ -18,14 +18,12 @@ import numpy as np
 
 from sesgrid.errors import FormatError, GridMismatchError
 from sesgrid.kernels.class_sums import (
-    _add_columns,
-    _add_row,
     _checked_classes,
-    _find_runs,
-    _mark_seen,
     _unknown_class,
     _words,
+    run_end,
 )
+from sesgrid.kernels.lanes import stretch_sum
 from sesgrid.kernels.method import Method
 
 __all__ = ["attributed_sums", "attribution_maps"]
@@ -85,10 +83,10 @@ def attributed_sums(
         words = _words(rows)
         for part in _parts(evidence[k], sensitivity[k], method, signed):
             limits, scales = part.multiply(product, method, f"cell {k}")
-            sums = np.zeros((len(part.maps), 1, n_classes))
+            sums = np.zeros((len(part.maps), n_classes))
             if not _sum_cell(product, part.signs, limits, rows, words, sums):
                 raise _unknown_class(rows, n_classes)
-            out[k, part.maps] = sums[:, 0] * scales[:, np.newaxis]
+            out[k, part.maps] = sums * scales[:, np.newaxis]
     return out
 
 
@@ -272,19 +270,20 @@ def _ranked(bits, flip, upper, rank):
 
 @numba.njit(nogil=True)
 def _sum_cell(product, signs, limits, classes, words, out):
-    """Sum a cell's maps into `out` ``(map, 1, class)``; False when a class has no column."""
+    """Sum a cell's maps into `out` ``(map, class)``; False when a class has no column."""
     size = classes.shape[1]
-    columns = np.zeros((signs.size, out.shape[2], size))
-    seen = np.zeros(out.shape[2], np.bool_)
-    runs = np.empty(size // 4 + 2, np.int64)
-    line = np.empty(size, np.float32)
+    lines = np.empty((signs.size, size), np.float32)
     for y in range(classes.shape[0]):
-        n = _find_runs(words[y], classes[y], runs)
-        if not _mark_seen(classes[y], runs, n, seen):
-            return False
         for m in range(signs.size):
             for x in range(size):
-                line[x] = min(max(signs[m] * product[y, x], np.float32(0)), limits[m])
-            _add_row(line, classes[y], runs, n, columns[m])
-    _add_columns(columns, seen, size, out)
+                lines[m, x] = min(max(signs[m] * product[y, x], np.float32(0)), limits[m])
+        x = 0
+        while x < size:
+            value = classes[y, x]
+            if value >= out.shape[1]:
+                return False
+            stop = run_end(words[y], x, size, value)
+            for m in range(signs.size):
+                out[m, value] += stretch_sum(lines[m], x, stop)
+            x = stop
     return True

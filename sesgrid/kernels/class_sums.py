@@ -1,13 +1,12 @@
 """Sum a map over the pixels of each class, cell by cell, reading the map once.
 
-Land cover is piecewise constant, so a row of pixels falls into **runs** of one class, found
-eight pixels at a time. Each class keeps a row of column sums; a run is added to the columns of
-its class in one vector operation, and columns are added up where their cells end. Several maps
-share the runs.
+Land cover is piecewise constant, so a row of a cell falls into **runs** of one class, found eight
+pixels at a time. A run is summed by `sesgrid.kernels.lanes` and added to its class; several maps share the
+runs.
 
-**The order of summation is fixed and belongs to the cell alone**: for each class every column
-of the cell is summed downward, then the columns from left to right, in float64. Runs are only
-a way to walk; a whole block and each of its cells alone give equal bits, on any processor.
+**The order of summation is fixed and belongs to the cell alone**: rows downward, runs from left to right, a
+run in the order of `stretch_sum`, all in float64. A whole block and each of its cells alone give equal bits,
+on any processor.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import numba
 import numpy as np
 
 from sesgrid.errors import FormatError, GridMismatchError
+from sesgrid.kernels.lanes import stretch_sum
 
 __all__ = ["class_areas", "class_sums"]
 
@@ -167,7 +167,7 @@ def _leading_equal(difference):
 
 
 @numba.njit(nogil=True)
-def _run_stop(words, x, stop, value):
+def run_end(words, x, stop, value):
     """End of the run of `value` that starts at pixel x; at most `stop`."""
     pattern = np.uint64(value) * np.uint64(0x0101010101010101)
     i = x >> 3
@@ -175,6 +175,15 @@ def _run_stop(words, x, stop, value):
     if difference:
         return min(stop, x + _leading_equal(difference))
     i += 1
+    while 8 * i + 32 <= stop:  # four words at a time while nothing changes
+        if (
+            (words[i] ^ pattern)
+            | (words[i + 1] ^ pattern)
+            | (words[i + 2] ^ pattern)
+            | (words[i + 3] ^ pattern)
+        ):
+            break
+        i += 4
     while 8 * i < stop:
         difference = words[i] ^ pattern
         if difference:
@@ -184,79 +193,22 @@ def _run_stop(words, x, stop, value):
 
 
 @numba.njit(nogil=True)
-def _find_runs(words, row, runs):
-    """Write the starts of the runs of a row, and its end after the last; the number of runs,
-    or 0 when they are more than `runs` can hold."""
-    n, x = 0, 0
-    while x < row.size:
-        if n == runs.size - 1:
-            return 0
-        runs[n] = x
-        n += 1
-        x = _run_stop(words, x, row.size, row[x])
-    runs[n] = x
-    return n
-
-
-@numba.njit(nogil=True)
 def _sum_cells(maps, classes, words, p, out):
     """Sum into `out` ``(map, cell_y, cell_x, class)``; False when a class has no column.
 
     Whole rows are walked, not cell by cell: memory is read in the order it lies in."""
-    n_x = classes.shape[1]
-    columns = np.zeros((maps.shape[0], out.shape[3], n_x))
-    seen = np.zeros(out.shape[3], np.bool_)
-    runs = np.empty(n_x // 4 + 2, np.int64)
     for y in range(classes.shape[0]):
-        n = _find_runs(words[y], classes[y], runs)
-        if not _mark_seen(classes[y], runs, n, seen):
-            return False
-        for m in range(maps.shape[0]):
-            _add_row(maps[m, y], classes[y], runs, n, columns[m])
-        if (y + 1) % p == 0:
-            _add_columns(columns, seen, p, out[:, y // p])
+        for cell_x in range(out.shape[2]):
+            x, stop = cell_x * p, (cell_x + 1) * p
+            while x < stop:
+                value = classes[y, x]
+                if value >= out.shape[3]:
+                    return False
+                run_stop = run_end(words[y], x, stop, value)
+                for m in range(maps.shape[0]):
+                    out[m, y // p, cell_x, value] += stretch_sum(maps[m, y], x, run_stop)
+                x = run_stop
     return True
-
-
-@numba.njit(nogil=True)
-def _mark_seen(row, runs, n, seen):
-    """Mark the classes of a row; False when one is beyond the last column."""
-    for i in range(n if n else row.size):
-        value = row[runs[i] if n else i]
-        if value >= seen.size:
-            return False
-        seen[value] = True
-    return True
-
-
-@numba.njit(nogil=True)
-def _add_row(values, row, runs, n, columns):
-    """Add a row of a map to the column sums: run by run, or pixel by pixel (n = 0) where
-    runs are too short to pay. The additions are the same."""
-    if n == 0:
-        for x in range(values.size):
-            columns[row[x], x] += values[x]
-    for r in range(n):
-        run = values[runs[r] : runs[r + 1]]
-        column = columns[row[runs[r]], runs[r] : runs[r + 1]]
-        for k in range(run.size):
-            column[k] += run[k]
-
-
-@numba.njit(nogil=True)
-def _add_columns(columns, seen, p, out):
-    """Add up the columns of a row of cells into `out` ``(map, cell_x, class)``; clear them."""
-    for c in range(seen.size):
-        if not seen[c]:
-            continue
-        seen[c] = False
-        for m in range(columns.shape[0]):
-            for cell_x in range(out.shape[1]):
-                total = 0.0
-                for value in columns[m, c, cell_x * p : (cell_x + 1) * p]:
-                    total += value
-                out[m, cell_x, c] = total
-            columns[m, c] = 0.0
 
 
 @numba.njit(nogil=True)
@@ -269,7 +221,7 @@ def _count_cells(classes, words, p, out):
                 value = classes[y, x]
                 if value >= out.shape[2]:
                     return False
-                run_stop = _run_stop(words[y], x, stop, value)
+                run_stop = run_end(words[y], x, stop, value)
                 out[y // p, cell_x, value] += run_stop - x
                 x = run_stop
     return True
