@@ -237,7 +237,7 @@ def test_a_cube_on_s3_is_as_one_on_disk(s3, tmp_path):
         assert one[name].to_dataset().drop_attrs().identical(other[name].to_dataset().drop_attrs())
     np.testing.assert_array_equal(one["pixels"]["image"].values[:, :40, 40:80], photograph())
     assert one["pixels"].to_dataset().rio.transform() == EXTENT.transform
-    keys = {o["Key"] for o in s3[1].list_objects_v2(Bucket="maps")["Contents"]}
+    keys = {o["Key"] for o in s3[1].list_objects_v2(Bucket="maps", Prefix="city.zarr")["Contents"]}
     files = {
         str(p.relative_to(tmp_path)) for p in (tmp_path / "city.zarr").rglob("*") if p.is_file()
     }

@@ -50,7 +50,10 @@ class Sources(_Section):
     ortho_crs: str | None = None
     """CRS of tiles that carry none."""
     landcover: Path | None = None
-    """Urban Atlas; without it nothing is explained per class."""
+    """Urban Atlas, or classified rasters (a raster, or a folder of some) with a table of their classes;
+    without it nothing is explained per class."""
+    landcover_classes: Path | None = None
+    """Table of a classified raster's codes: CSV with code, landcover_class and group."""
     landcover_layer: str | None = None
     """Layer of the land cover's file, where its name does not tell."""
     boundary: Path | None = None
@@ -225,10 +228,11 @@ def _absolute(config: Config, base: Path) -> Config:
             "census": at(s.census),
             "ortho": [at(p) for p in s.ortho],
             "landcover": at(s.landcover),
+            "landcover_classes": at(s.landcover_classes),
             "boundary": at(s.boundary),
         }
     )
-    for name in ("census", "landcover", "boundary"):
+    for name in ("census", "landcover", "landcover_classes", "boundary"):
         found = getattr(sources, name)
         if found is not None and not found.exists():
             raise MissingInputError(f"sources.{name}: {found} does not exist")

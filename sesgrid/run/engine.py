@@ -79,7 +79,10 @@ STAGES: dict[str, StageSpec] = {
         ("ortho",),
     ),
     "landcover": StageSpec(
-        run_landcover, ("mosaic", "cells"), ("sources.landcover_layer",), ("landcover",)
+        run_landcover,
+        ("mosaic", "cells"),
+        ("sources.landcover_layer",),
+        ("landcover", "landcover_classes"),
     ),
     "train": StageSpec(run_train, ("mosaic",), ("cells.min_coverage", "train.seed")),
     "predict": StageSpec(run_predict, ("train",), ("cells.min_coverage",)),
@@ -119,7 +122,8 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
     inputs = list(spec.inputs)
     if stage == "cells" and config.sources.boundary is None:
         # the boundary is then taken from the land cover, or from the imagery's footprint
-        inputs.append("landcover" if config.sources.landcover is not None else "ortho")
+        polygons = config.sources.landcover is not None and config.sources.landcover_classes is None
+        inputs.append("landcover" if polygons else "ortho")
     for name in inputs:
         value = getattr(config.sources, name)
         paths = value if isinstance(value, list) else [value] if value is not None else []

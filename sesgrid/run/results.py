@@ -12,7 +12,14 @@ import pandas as pd
 
 from sesgrid import __version__
 from sesgrid.report import CellThumbnail, write_report
-from sesgrid.run.stages import Job, load_activation, load_models, method_of, protocol_of
+from sesgrid.run.stages import (
+    Job,
+    class_table,
+    load_activation,
+    load_models,
+    method_of,
+    protocol_of,
+)
 from sesgrid.run.workspace import load_table, save_table
 from sesgrid.sources import class_groups, class_names
 from sesgrid.stages.analyse import Findings, analyse
@@ -51,7 +58,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
     findings = analyse(
         cells,
         load_activation(c, job.files) if c.sources.landcover is not None else None,
-        groups=class_groups(),
+        groups=class_groups(class_table(c)),
         n_bootstrap=c.analyse.bootstrap,
         seed=c.analyse.seed,
         mean_colour=cells[colours],
@@ -100,8 +107,10 @@ def _load_findings(job: Job) -> Findings:
     metrics = json.loads(job.files.metrics.read_text())
     metrics.pop("run")
     tables = {name: pd.read_parquet(job.files.table(name)) for name in _TABLES}
-    names = (UNCLASSIFIED, *class_names()) if job.config.sources.landcover is not None else ()
-    return Findings(metrics, **tables, landcover_classes=names, groups=class_groups())
+    known = class_table(job.config)
+    used = job.config.sources.landcover is not None
+    names = (UNCLASSIFIED, *class_names(known)) if used else ()
+    return Findings(metrics, **tables, landcover_classes=names, groups=class_groups(known))
 
 
 def run_report(job: Job) -> dict[str, Any]:

@@ -21,15 +21,19 @@ from sesgrid.run.config import Config
 from sesgrid.run.memory import require_mosaic_fits
 from sesgrid.run.workspace import Workspace, load_table, save_table
 from sesgrid.sources import (
+    ClassReader,
     RasterReader,
     class_names,
     read_boundary,
+    read_class_rasters,
+    read_class_table,
     read_filosofi,
     read_ortho,
     read_urban_atlas,
     select_cells,
 )
 from sesgrid.stages.cells import cells as label_cells
+from sesgrid.stages.classified import Classified
 from sesgrid.stages.explain import Explain, activation_dataset
 from sesgrid.stages.landcover import Landcover, plan_landcover
 from sesgrid.stages.mosaic import Mosaic, plan_mosaic
@@ -99,6 +103,9 @@ def protocol_of(config: Config) -> Protocol:
     return protocol
 
 
+_FOOTPRINT = "footprint of the imagery (every cell that it touches)"
+
+
 def run_cells(job: Job) -> dict[str, Any]:
     """Census → selected, labelled, folded cells."""
     c = job.config
@@ -107,13 +114,12 @@ def run_cells(job: Job) -> dict[str, Any]:
     if c.sources.boundary is not None:
         area = read_boundary(c.sources.boundary, c.sources.boundary_layer)
         origin = c.sources.boundary.name
-    elif c.sources.landcover is not None:
+    elif c.sources.landcover is not None and c.sources.landcover_classes is None:
         area, origin = read_boundary(c.sources.landcover), c.sources.landcover.name
     else:
         area = read_ortho(c.sources.ortho, default_crs=c.sources.ortho_crs)
-        origin = "footprint of the imagery (every cell that it touches)"
-    no_boundary = c.sources.boundary is None and c.sources.landcover is None
-    chosen = select_cells(census, area, "touching" if no_boundary else c.cells.rule)
+        origin = _FOOTPRINT
+    chosen = select_cells(census, area, "touching" if origin == _FOOTPRINT else c.cells.rule)
     table = label_cells(
         chosen,
         city=c.name,
@@ -140,7 +146,7 @@ def run_cells(job: Job) -> dict[str, Any]:
 class Written:
     """A stage whose blocks go into the cube one by one as they are made; their records are left."""
 
-    stage: Mosaic | Landcover
+    stage: Mosaic | Landcover | Classified
     cube: Cube
 
     def __call__(self, items: Sequence[Any]) -> list[tuple[BlockResult, ...]]:
@@ -165,7 +171,7 @@ def _split_blocks(groups: list[tuple[BlockResult, ...]]) -> tuple[list[dict], di
 
 
 def _run_blocks(
-    job: Job, name: str, stage: Mosaic | Landcover, groups: Sequence[Any], cube: Cube
+    job: Job, name: str, stage: Mosaic | Landcover | Classified, groups: Sequence[Any], cube: Cube
 ) -> tuple[pd.DataFrame, list[dict[str, Any]], int]:
     """Run a stage that makes pixels, each block written by the task that made it."""
     return run_batches(
@@ -253,11 +259,26 @@ def run_landcover(job: Job) -> dict[str, Any]:
     if source is None:
         return {"landcover": "none given: activations cannot be summed per class"}
     cells = load_table(job.files.table("cells"))
-    polygons = read_urban_atlas(source, job.config.sources.landcover_layer)
-    blocks = plan_blocks(job.grid, cells["row"].to_numpy(), cells["col"].to_numpy())
-    work = plan_landcover(job.grid, blocks, polygons)
-    _run_blocks(job, "landcover", Landcover(job.grid), group_blocks(work), job.cube(cells))
-    return {"polygons": len(polygons), "blocks": len(work)}
+    table = class_table(job.config)
+    stage: Landcover | Classified
+    groups: Sequence[Sequence[Any]]
+    if table is not None:
+        rasters = read_class_rasters(source)
+        groups = group_blocks(plan_mosaic(job.grid, cells, rasters, prefer=("finest",)))
+        stage, counted = Classified(job.grid, ClassReader.of(table)), {"rasters": len(rasters)}
+    else:
+        polygons = read_urban_atlas(source, job.config.sources.landcover_layer)
+        blocks = plan_blocks(job.grid, cells["row"].to_numpy(), cells["col"].to_numpy())
+        groups = group_blocks(plan_landcover(job.grid, blocks, polygons))
+        stage, counted = Landcover(job.grid), {"polygons": len(polygons)}
+    _run_blocks(job, "landcover", stage, groups, job.cube(cells))
+    return {**counted, "blocks": sum(map(len, groups))}
+
+
+def class_table(config: Config) -> pd.DataFrame | None:
+    """The classes of a classified raster; None: the study's own, of the Urban Atlas."""
+    path = config.sources.landcover_classes
+    return None if path is None else read_class_table(path)
 
 
 def load_models(job: Job) -> dict[str, ModelRef]:
@@ -330,7 +351,8 @@ def method_of(config: Config) -> Method:
 
 def explain_stage(config: Config) -> Explain:
     """The explaining stage as the run's settings ask for it."""
-    return Explain(len(class_names()) + 1, method_of(config), config.explain.precision)
+    names = class_names(class_table(config))
+    return Explain(len(names) + 1, method_of(config), config.explain.precision)
 
 
 def load_activation(config: Config, files: Workspace) -> Any:
@@ -341,7 +363,7 @@ def load_activation(config: Config, files: Workspace) -> Any:
         rows = pd.read_parquet(files.table("explain"))
     return activation_dataset(
         rows,
-        class_names(),
+        class_names(class_table(config)),
         {"preset": method_of(config).name, "precision": config.explain.precision},
     )
 

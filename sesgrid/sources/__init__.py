@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sesgrid.sources.archive import unpacked
 from sesgrid.sources.boundary import RULES, read_boundary, select_cells
+from sesgrid.sources.class_raster import ClassReader, read_class_rasters
 from sesgrid.sources.filosofi import VINTAGES, read_filosofi
 from sesgrid.sources.landcover import (
     N_CLASSES,
@@ -11,6 +12,7 @@ from sesgrid.sources.landcover import (
     class_groups,
     class_names,
     landcover_classes,
+    read_class_table,
 )
 from sesgrid.sources.ortho import read_ortho
 from sesgrid.sources.raster import RasterReader
@@ -21,11 +23,14 @@ __all__ = [
     "RULES",
     "UNCLASSIFIED",
     "VINTAGES",
+    "ClassReader",
     "RasterReader",
     "class_groups",
     "class_names",
     "landcover_classes",
     "read_boundary",
+    "read_class_rasters",
+    "read_class_table",
     "read_filosofi",
     "read_ortho",
     "read_urban_atlas",

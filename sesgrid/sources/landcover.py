@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 
 import pandas as pd
 
-__all__ = ["N_CLASSES", "UNCLASSIFIED", "class_groups", "class_names", "landcover_classes"]
+from sesgrid.errors import FormatError, MissingInputError
+
+__all__ = [
+    "N_CLASSES",
+    "UNCLASSIFIED",
+    "class_groups",
+    "class_names",
+    "landcover_classes",
+    "read_class_table",
+]
 
 N_CLASSES = 19
 """Classes of the study; their pixel values are 1…19."""
@@ -45,21 +55,89 @@ def landcover_classes() -> pd.DataFrame:
     return _table().copy()
 
 
-def class_names() -> tuple[str, ...]:
-    """Names of the 19 classes in the order of their pixel values 1…19.
+def read_class_table(path: str | Path) -> pd.DataFrame:
+    """Read the table that gives meaning to the codes of a classified raster.
 
+    Parameters
+    ----------
+    path : str or Path
+        CSV with the columns ``code`` (0 to 65535, each once), ``landcover_class`` (a name, several codes may
+        share it; empty = belongs to no class) and, if wanted, ``group`` (residential, functional,
+        infrastructure, nature, …).
+
+    Returns
+    -------
+    DataFrame
+        As `landcover_classes`: indexed by ``code``, with ``landcover_class``, ``group`` and ``value``,
+        which counts the classes 1, 2, … as they appear.
+
+    Raises
+    ------
+    MissingInputError
+        No such file.
+    FormatError
+        Columns are missing, a code is no whole number or comes twice, or there are more than 255 classes.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingInputError(f"no table of classes at {path}")
+    table = pd.read_csv(path, dtype="string", keep_default_na=False, encoding="utf-8-sig")
+    table.columns = table.columns.str.strip()
+    missing = {"code", "landcover_class"} - set(table)
+    if missing:
+        raise FormatError(
+            f"{path}: expected the columns code, landcover_class (and group), missing "
+            f"{', '.join(sorted(missing))}; received {', '.join(table.columns)}"
+        )
+    table = table.apply(lambda column: column.str.strip())
+    wrong = ~table["code"].str.fullmatch(r"\d{1,5}") | table["code"].duplicated()
+    if wrong.any():
+        raise FormatError(
+            f"{path}: expected every code once, as a whole number of 0 or more; received "
+            f"{table['code'][wrong].iloc[0]!r} in line {int(wrong.to_numpy().argmax()) + 2}"
+        )
+    name = table["landcover_class"].replace("", pd.NA)
+    kinds = {c: k for k, c in enumerate(dict.fromkeys(name.dropna()), start=1)}
+    if not 1 <= len(kinds) <= 255:
+        raise FormatError(f"{path}: expected 1 to 255 classes, received {len(kinds)}")
+    group = table["group"] if "group" in table else pd.Series("", index=table.index, dtype="string")
+    out = pd.DataFrame(
+        {
+            "landcover_class": name.astype("string"),
+            "group": group.replace("", "other").astype("string"),
+            "value": name.map(kinds).fillna(0).astype("uint8"),
+        }
+    )
+    out.index = pd.Index(table["code"].astype(int), name="code")
+    return out
+
+
+def class_names(table: pd.DataFrame | None = None) -> tuple[str, ...]:
+    """Names of the classes in the order of their pixel values 1, 2, …
+
+    Parameters
+    ----------
+    table : DataFrame, optional
+        From `read_class_table`; the study's 19 classes by default.
+
+    Examples
+    --------
     >>> class_names()[0], class_names()[-1]
     ('continuous urban fabric', 'water')
     """
-    classes = _table().query("value > 0").drop_duplicates("value").sort_values("value")
-    return tuple(classes["landcover_class"])
+    return tuple(_classes(table)["landcover_class"])
 
 
-def class_groups() -> dict[str, str]:
+def class_groups(table: pd.DataFrame | None = None) -> dict[str, str]:
     """Class → group: residential, functional, infrastructure, nature or no use.
 
     >>> class_groups()["railways"]
     'infrastructure'
     """
-    classes = _table().query("value > 0").drop_duplicates("value").sort_values("value")
+    classes = _classes(table)
     return dict(zip(classes["landcover_class"], classes["group"], strict=True))
+
+
+def _classes(table: pd.DataFrame | None) -> pd.DataFrame:
+    known = _table() if table is None else table
+    return known.query("value > 0").drop_duplicates("value").sort_values("value")

@@ -53,12 +53,15 @@ class Layout(Protocol):
 
 
 class Reader(Layout, Protocol):
-    """Reads windows of rasters; `sesgrid.sources.RasterReader`, or a fake in tests."""
+    """Reads windows of rasters; `sesgrid.sources.RasterReader`, or a fake in tests.
+
+    A reader of other than three bands says so in its attribute ``bands``.
+    """
 
     def read(
         self, path: str, window: Window, level: int = 0
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Pixels of a level → uint8 ``(band=3, y, x)`` and validity bool ``(y, x)``, None = all."""
+        """Pixels of a level → uint8 ``(band, y, x)`` and validity bool ``(y, x)``, None = all."""
         ...
 
 
@@ -221,7 +224,8 @@ class Units:
             uint8 ``(y, x)``: a coverage code per source pixel.
         """
         r0, r1, c0, c1 = source.window
-        image = np.zeros((3, r1 - r0, c1 - c0), dtype=np.uint8)
+        bands = getattr(self.reader, "bands", 3)
+        image = np.zeros((bands, r1 - r0, c1 - c0), dtype=np.uint8)
         state = np.zeros(image.shape[1:], dtype=np.uint8)
         for unit, at, part in self.parts_of(source):
             # units come tile by tile, best first: what is observed stays

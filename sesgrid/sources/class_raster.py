@@ -1,0 +1,164 @@
+"""Classified rasters (OCS GE, CoSIA, CLC+, FLAIR's output …) as an index of tiles, and their values.
+
+The index has the columns of `sesgrid.read_ortho`, so that the same planning serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import rasterio
+import shapely
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from sesgrid.errors import FormatError, MissingInputError, ReadError
+from sesgrid.grid import CRS
+from sesgrid.sources.raster import _STRICT
+
+__all__ = ["ClassReader", "read_class_rasters"]
+
+_SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2", ".png")
+
+
+def read_class_rasters(path: str | Path | Sequence[str | Path]) -> gpd.GeoDataFrame:
+    """Index classified rasters.
+
+    Parameters
+    ----------
+    path : path or list of paths
+        Rasters, or folders of rasters: one band of codes each, uint8 or uint16, north-up, in metres.
+
+    Returns
+    -------
+    GeoDataFrame
+        A row per raster, by path: ``path``, ``crs``, ``resolution_m``, ``year`` (NA), ``left``, ``top``,
+        ``width``, ``height``, and the footprint in EPSG:3035.
+
+    Raises
+    ------
+    MissingInputError
+        No such path, or no raster in it.
+    ReadError
+        A raster cannot be opened.
+    FormatError
+        Another number of bands or type, no CRS, units other than metres, rotated or oblong pixels.
+    """
+    given = [path] if isinstance(path, str | Path) else list(path)
+    files: list[Path] = []
+    for one in map(Path, given):
+        inside = (
+            [p for p in one.rglob("*") if p.suffix.lower() in _SUFFIXES] if one.is_dir() else [one]
+        )
+        if not inside or not all(p.exists() for p in inside):
+            raise MissingInputError(f"{one}: expected a classified raster, or a folder of some")
+        files += inside
+    rows = [_header(p) for p in sorted(files)]
+    frame = pd.DataFrame(rows).astype({"year": "Int64"})
+    footprints = [
+        gpd.GeoSeries([shapely.segmentize(box, box.length / 64)], crs=crs).to_crs(CRS).iloc[0]
+        for box, crs in zip(frame.pop("box"), frame["crs"], strict=True)
+    ]
+    return gpd.GeoDataFrame(frame, geometry=footprints, crs=CRS)
+
+
+def _header(path: Path) -> dict:
+    try:
+        with rasterio.Env(**_STRICT), rasterio.open(path) as raster:
+            at, crs, kinds = raster.transform, raster.crs, raster.dtypes
+            width, height, bounds = raster.width, raster.height, raster.bounds
+    except RasterioError as error:
+        raise ReadError(f"{path} cannot be opened as a raster: {error}") from error
+    if len(kinds) != 1 or kinds[0] not in ("uint8", "uint16"):
+        raise FormatError(
+            f"{path}: expected one band of codes, uint8 or uint16, received {', '.join(kinds)}"
+        )
+    if crs is None or not crs.is_projected or crs.linear_units not in ("metre", "meter"):
+        raise FormatError(
+            f"{path}: expected a CRS in metres, received {crs.to_string() if crs else 'none'}; bring it to "
+            f"one with 'gdalwarp -r near -t_srs EPSG:2154 {path.name} out.tif'"
+        )
+    if at.b or at.d or at.a <= 0 or abs(at.a + at.e) > 1e-9 * at.a:
+        raise FormatError(
+            f"{path}: expected square pixels, north up, received the transform {tuple(at)[:6]}; bring it "
+            f"to such a grid with 'gdalwarp -r near -t_srs {crs.to_string()} {path.name} out.tif'"
+        )
+    epsg = crs.to_epsg()
+    return {
+        "path": str(path.resolve()), "crs": f"EPSG:{epsg}" if epsg else crs.to_wkt(),
+        "resolution_m": at.a, "year": None, "left": at.c, "top": at.f, "width": width,
+        "height": height, "box": shapely.box(*bounds),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClassReader:
+    """Reads windows of classified rasters as class values; a reader as the mosaic knows them.
+
+    Parameters
+    ----------
+    codes, values : tuple of int
+        Codes of the raster, and the pixel value of each; 0 = belongs to no class.
+    """
+
+    codes: tuple[int, ...]
+    values: tuple[int, ...]
+    bands: ClassVar[int] = 1
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> ClassReader:
+        """For a table of `sesgrid.sources.read_class_table`."""
+        return cls(tuple(map(int, table.index)), tuple(map(int, table["value"])))
+
+    def levels(self, path: str) -> int:
+        """Codes have no coarser levels: their means are no codes."""
+        return 0
+
+    def unit_shape(self, path: str, level: int = 0) -> tuple[int, int]:
+        """(y, x) of what is read at once, pixels."""
+        return 1024, 1024
+
+    def read(
+        self, path: str, window: tuple[int, int, int, int], level: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Class values of a window.
+
+        Returns
+        -------
+        values : np.ndarray
+            uint8 ``(band=1, y, x)``.
+        valid : np.ndarray
+            bool ``(y, x)``: False where the raster says nodata.
+
+        Raises
+        ------
+        ReadError
+            The file is gone or damaged.
+        FormatError
+            A code that the table does not know.
+        """
+        row0, row1, col0, col1 = window
+        try:
+            with rasterio.Env(**_STRICT), rasterio.open(path) as raster:
+                codes = raster.read(1, window=Window(col0, row0, col1 - col0, row1 - row0))
+                nodata = raster.nodata
+        except RasterioError as error:
+            raise ReadError(f"{path} cannot be read: {error}; fetch it again") from error
+        valid = np.ones(codes.shape, bool) if nodata is None else codes != nodata
+        lookup = np.full(1 << 16, -1, np.int16)
+        lookup[list(self.codes)] = self.values
+        values = lookup[codes]
+        values[~valid] = 0
+        if (values < 0).any():
+            unknown = np.unique(codes[values < 0])
+            raise FormatError(
+                f"{path}: the codes {', '.join(map(str, unknown[:8]))} are not in the table of classes; "
+                "add them, with an empty landcover_class where they belong to none"
+            )
+        return values.astype(np.uint8)[np.newaxis], valid

@@ -1,0 +1,146 @@
+"""A classified raster as land cover: nearest neighbour as GDAL does it, tables, and what is refused."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.warp
+from affine import Affine
+from rasterio.enums import Resampling
+
+from sesgrid import ClassReader, classified, mosaic, read_class_rasters, read_class_table
+from sesgrid.errors import FormatError, MissingInputError, ReadError
+from sesgrid.grid import CRS
+from sesgrid.sources import class_groups, class_names
+from tests.test_mosaic import FakeReader, around, cells, tiles
+
+TABLE = "code,landcover_class,group\n10,built,residential\n11,built,\n20, wood ,nature\n0,,\n"
+
+
+@pytest.fixture
+def table(tmp_path):
+    (tmp_path / "classes.csv").write_text(TABLE, encoding="utf-8-sig")
+    return read_class_table(tmp_path / "classes.csv")
+
+
+def write_codes(path, codes, left, top, res, crs="EPSG:2154", **options):
+    profile = {"driver": "GTiff", "count": 1, "dtype": codes.dtype, "crs": crs, **options}
+    height, width = codes.shape[-2:]
+    at = Affine(res, 0, left, 0, -res, top)
+    with rasterio.open(path, "w", height=height, width=width, transform=at, **profile) as raster:
+        raster.write(codes, 1)
+    return path
+
+
+def scene_of(table_of_cells, tmp_path, res=3.0, dtype="uint16"):
+    """Codes over the cells, in Lambert-93."""
+    x, y = rasterio.warp.transform(
+        CRS,
+        "EPSG:2154",
+        *(np.ravel(v) for v in np.meshgrid(*table_of_cells.total_bounds.reshape(2, 2).T)),
+    )
+    left, top = np.floor(min(x)) - 30, np.ceil(max(y)) + 30
+    n = int((max(max(x) - left, top - min(y)) + 30) / res)
+    rng = np.random.default_rng(0)
+    codes = rng.choice(np.array([10, 11, 20, 0], dtype), (n // 4 + 1, n // 4 + 1))
+    codes = codes.repeat(4, 0).repeat(4, 1)
+    return write_codes(tmp_path / "codes.tif", codes, left, top, res), codes, (left, top)
+
+
+def test_class_pixels_are_the_nearest_ones(tmp_path, table):
+    chosen = cells(3)
+    path, codes, (left, top) = scene_of(chosen, tmp_path)
+    pixels = mosaic(chosen, tiles(around(6)), FakeReader(), pixels_per_cell=40, cells_per_block=2)
+    found = classified(pixels, chosen, read_class_rasters(path), ClassReader.of(table)).compute()
+    assert found.rio.crs.to_epsg() == 3035
+    values = np.zeros(1 << 16, np.uint8)
+    values[[10, 11, 20]] = 1, 1, 2
+    theirs = np.zeros(found.shape, np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        rasterio.warp.reproject(
+            values[codes], theirs, src_transform=Affine(3, 0, left, 0, -3, top),
+            src_crs="EPSG:2154", dst_transform=found.rio.transform(), dst_crs=CRS,
+            resampling=Resampling.nearest, tolerance=0,
+        )  # fmt: skip
+    drawn = pixels["coverage"].values > 0
+    apart = (theirs != found.values)[drawn]
+    assert drawn.sum() == 9 * 40**2
+    assert apart.mean() < 1e-3  # a centre on the very border of two codes
+    assert set(np.unique(found.values[drawn])) == {0, 1, 2}
+    assert not found.values[~drawn].any()
+
+
+def test_rasters_side_by_side_are_one(tmp_path, table):
+    chosen = cells(2)
+    _, codes, (left, top) = scene_of(chosen, tmp_path)
+    pixels = mosaic(chosen, tiles(around(6)), FakeReader(), pixels_per_cell=20, cells_per_block=2)
+    reader = ClassReader.of(table)
+    whole = classified(pixels, chosen, read_class_rasters(tmp_path / "codes.tif"), reader).compute()
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    half = codes.shape[1] // 2
+    write_codes(folder / "a.tif", codes[:, :half], left, top, 3.0)
+    write_codes(folder / "b.tif", codes[:, half:], left + 3.0 * half, top, 3.0)
+    parts = read_class_rasters(folder)
+    assert len(parts) == 2
+    np.testing.assert_array_equal(classified(pixels, chosen, parts, reader).compute(), whole)
+
+
+def test_nodata_is_no_class_and_unknown_codes_are_named(tmp_path, table):
+    codes = np.array([[10, 99], [20, 0]], np.uint8)
+    path = write_codes(tmp_path / "n.tif", codes, 0, 2, 1.0, nodata=99)
+    values, valid = ClassReader.of(table).read(str(path), (0, 2, 0, 2))
+    assert values.tolist() == [[[1, 0], [2, 0]]]
+    assert valid.tolist() == [[True, False], [True, True]]
+    codes[0, 1] = 77
+    write_codes(path, codes, 0, 2, 1.0)
+    with pytest.raises(FormatError, match=r"n\.tif: the codes 77 are not in the table"):
+        ClassReader.of(table).read(str(path), (0, 2, 0, 2))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ReadError, match=r"n\.tif cannot be read"):
+        ClassReader.of(table).read(str(path), (0, 2, 0, 2))
+
+
+def test_a_table_names_classes_in_their_order(table):
+    assert class_names(table) == ("built", "wood")
+    assert class_groups(table) == {"built": "residential", "wood": "nature"}
+    assert table["value"].tolist() == [1, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("code,name\n1,a\n", "missing landcover_class"),
+        ("code,landcover_class\n1,a\n1,b\n", "'1' in line 3"),
+        ("code,landcover_class\nx,a\n", "'x' in line 2"),
+        ("code,landcover_class\n1,\n", "received 0"),
+    ],
+)
+def test_bad_tables_are_refused(tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(FormatError, match=message):
+        read_class_table(tmp_path / "t.csv")
+    with pytest.raises(MissingInputError, match="no table"):
+        read_class_table(tmp_path / "u.csv")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crs": "EPSG:4326"}, "a CRS in metres, received EPSG:4326"),
+        ({"crs": None}, "received none"),
+        ({"dtype": "float32"}, "one band of codes"),
+        ({"count": 2}, "one band of codes"),
+    ],
+)
+def test_rasters_that_are_no_land_cover_are_refused(tmp_path, options, message):
+    codes = np.ones((4, 4), options.get("dtype", "uint8"))
+    path = write_codes(tmp_path / "r.tif", codes, 3, 45, 0.5, **options)
+    with pytest.raises(FormatError, match=message):
+        read_class_rasters(path)
+    with pytest.raises(MissingInputError, match="expected a classified raster"):
+        read_class_rasters(tmp_path / "nowhere")
