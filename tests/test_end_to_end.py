@@ -236,6 +236,39 @@ def test_a_lost_cube_redoes_all_that_lay_in_it(ville, tmp_path):
     np.testing.assert_array_equal(again, first)
 
 
+def test_polygons_keep_statistics_of_their_own(ville, tmp_path):
+    shutil.copytree(ville.result, tmp_path / "result")
+    copy = Ville(tmp_path, ville.city, ville.scheduler)
+    copy.configure(("[analyse]", '[explain]\npreset = "reference"\nfragments = true\n[analyse]'))
+    said = copy.sesgrid("explain")
+    assert said.count("up to date") == 5
+    assert "explain.fragments changed from False to True" in said
+    assert "preset: reference" in said
+    fragments = pd.read_parquet(copy.result / "fragments.parquet")
+    sums = pd.read_parquet(copy.result / "work" / "explain.parquet").set_index("cell_id")
+    assert "fragments" not in sums
+    assert {"cell_id", "model_id", "code", "landcover_class", "polygon", "low_median",
+            "high_score", "total_variation", "symmetric_kl"} <= set(fragments)  # fmt: skip
+    # the fragments of a class are the class; what has no class has fragments too (airports)
+    classed = fragments[fragments["value"] > 0]
+    for name in ("low", "high"):
+        by_class = classed.pivot_table(
+            index="cell_id", columns="value", values=f"{name}_sum", aggfunc="sum", fill_value=0
+        )
+        for value in by_class:
+            np.testing.assert_allclose(
+                by_class[value], sums.loc[by_class.index, f"{name}_{value}"], rtol=1e-5, atol=1e-9
+            )
+    counts = classed.groupby("cell_id")["count"].sum()
+    areas = sums.loc[counts.index, [f"area_{k}" for k in range(1, 20)]].sum(axis=1)
+    np.testing.assert_array_equal(counts, areas)
+    assert (fragments["area_m2"] == fragments["count"] * (200 / 32) ** 2).all()
+    # made again without them, the old ones do not stay
+    copy.configure()
+    copy.sesgrid("explain")
+    assert not (copy.result / "fragments.parquet").exists()
+
+
 def test_a_cube_on_s3_in_an_image_codec(ville, tmp_path, s3):
     there = Ville(tmp_path, ville.city, ville.scheduler)
     url = f"{s3[0]}/tiny.zarr"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -298,3 +301,32 @@ def test_methods_by_name():
             method_named("paper", **wrong)
     with pytest.raises(ConfigError, match="paper, reference"):
         method_named("thesis")
+
+
+def test_jax_gives_the_same(small, images, tmp_path):
+    """In a process of its own: a process has one backend."""
+    pytest.importorskip("jax")
+    small[0].save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images)
+    code = (
+        "import sys, keras, numpy as np; from pathlib import Path;"
+        "from sesgrid.kernels import network; from sesgrid.kernels.method import PRESETS;"
+        "from sesgrid.kernels.saliency import Explainer; folder = Path(sys.argv[1]);"
+        "assert keras.backend.backend() == 'jax';"
+        "model = keras.saving.load_model(folder / 'model.keras', compile=False, safe_mode=True);"
+        "images = np.load(folder / 'images.npy');"
+        "es = {n: Explainer(model, m) for n, m in PRESETS.items()};"
+        "fs = {n: e.factors(e.weights_of(model), images) for n, e in es.items()};"
+        "[np.savez(folder / f'{n}.npz', **f._asdict()) for n, f in fs.items()]"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)],
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}, check=True,
+    )  # fmt: skip
+    for name, method in PRESETS.items():
+        explainer = Explainer(small[0], method)
+        ours = explainer.factors(explainer.weights_of(small[0]), images)
+        theirs = np.load(tmp_path / f"{name}.npz")
+        for part, values in ours._asdict().items():
+            scale = np.abs(values).max()
+            np.testing.assert_allclose(theirs[part], values, atol=1e-3 * scale, err_msg=part)

@@ -127,6 +127,8 @@ class ExplainSettings(_Section):
     cam: Literal["relu", "centred"] | None = None
     clip_percentile: Annotated[float, Field(gt=0, le=100)] | None = None
     channels: Literal["rgb", "bgr"] | None = None
+    fragments: bool = False
+    """Whether statistics are kept of every polygon in every cell, in fragments.parquet."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the network's passes while explaining; bfloat16 is for GPUs."""
 

@@ -117,6 +117,7 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
     if stage == "explain":
         facts |= {f"explain.{k}": v for k, v in vars(method_of(config)).items()}
         facts["explain.precision"] = config.explain.precision
+        facts["explain.fragments"] = config.explain.fragments
     if stage == "train":
         facts |= {f"train.{k}": v for k, v in vars(protocol_of(config)).items()}
     inputs = list(spec.inputs)

@@ -13,7 +13,7 @@ import pandas as pd
 from distributed import Client
 
 from sesgrid import __version__
-from sesgrid.errors import SesgridError
+from sesgrid.errors import ConfigError, SesgridError
 from sesgrid.grid import Extent, Grid
 from sesgrid.kernels.method import Method, method_named
 from sesgrid.run.batches import in_batches, run_batches
@@ -34,11 +34,13 @@ from sesgrid.sources import (
 )
 from sesgrid.stages.cells import cells as label_cells
 from sesgrid.stages.classified import Classified
-from sesgrid.stages.explain import Explain, activation_dataset
+from sesgrid.stages.explain import Explain, activation_dataset, fragments_table
+from sesgrid.stages.fragments import with_polygons
 from sesgrid.stages.landcover import Landcover, plan_landcover
 from sesgrid.stages.mosaic import Mosaic, plan_mosaic
 from sesgrid.stages.place import GROUP_SIDE, BlockResult, group_blocks, place, plan_blocks
 from sesgrid.stages.predict import (
+    CellTask,
     Predict,
     assign_models,
     join_predictions,
@@ -294,15 +296,17 @@ def run_over_cells(
     named: gpd.GeoDataFrame,
     models: Mapping[str, ModelRef],
     layers: Sequence[str],
+    dress: Callable[[list[CellTask]], Sequence[CellTask]] = list,
 ) -> pd.DataFrame:
-    """Run a stage over every cell that has a model; rows in the order of the cells."""
+    """Run a stage over every cell that has a model; one row a cell."""
     todo = with_model(named, job.config.grid.cells_per_block)
     pixels = job.cube(named).pixels()
 
     def make(batch: Any) -> Any:
-        chosen = todo.iloc[list(batch)]
+        # by model, so that the device's batches fill; the cube is read cell by cell anyway
+        chosen = todo.iloc[list(batch)].sort_values("model_id", kind="stable")
         chosen.attrs = dict(named.attrs)
-        return place_cells(stage, chosen, pixels, models, layers, name)
+        return place_cells(stage, chosen, pixels, models, layers, name, dress)
 
     rows, _, _ = run_batches(
         job.client,
@@ -334,10 +338,30 @@ def run_explain(job: Job) -> dict[str, Any]:
     if job.config.sources.landcover is None:
         return {"explain": "skipped: no land cover given"}
     named = load_table(job.files.table("predict"))
-    stage = explain_stage(job.config)
-    rows = run_over_cells(job, "explain", stage, named, load_models(job), Explain.layers)
+    stage, polygons = explain_stage(job.config), _polygons_to_keep(job.config)
+    rows = run_over_cells(
+        job, "explain", stage, named, load_models(job), Explain.layers,
+        list if polygons is None else lambda tasks: with_polygons(tasks, job.grid, polygons),
+    )  # fmt: skip
+    summary = {"cells explained": len(rows), "preset": stage.method.name}
+    if polygons is not None:
+        table = fragments_table(rows, polygons)
+        table.to_parquet(job.files.fragments)
+        rows, summary["fragments"] = rows.drop(columns="fragments"), len(table)
     rows.to_parquet(job.files.table("explain"))
-    return {"cells explained": len(rows), "preset": stage.method.name}
+    return summary
+
+
+def _polygons_to_keep(config: Config) -> gpd.GeoDataFrame | None:
+    """The land cover whose polygons get statistics of their own."""
+    s = config.sources
+    if not config.explain.fragments or s.landcover is None:
+        return None
+    if s.landcover_classes is not None:
+        raise ConfigError(
+            "explain.fragments needs polygons, and sources.landcover is a classified raster: leave it out"
+        )
+    return read_urban_atlas(s.landcover, s.landcover_layer)
 
 
 def method_of(config: Config) -> Method:
@@ -382,7 +406,7 @@ def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
         "landcover": [],
         "train": models,
         "predict": [files.table("predict")],
-        "explain": sums,
+        "explain": [*sums, *([files.fragments] if config.explain.fragments else [])],
         "analyse": [files.cells, files.activation, files.pairs, files.metrics, *tables],
         "report": [files.report],
     }[stage]

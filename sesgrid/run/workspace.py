@@ -53,6 +53,11 @@ class Workspace:
         return self.output / "pairs.csv"
 
     @property
+    def fragments(self) -> Path:
+        """Statistics of every polygon in every cell, where asked for."""
+        return self.output / "fragments.parquet"
+
+    @property
     def metrics(self) -> Path:
         """How good the predictions are."""
         return self.output / "metrics.json"
@@ -73,6 +78,8 @@ class Workspace:
         What lies beside a cube or a model must have been made from it, also if the run stops here.
         """
         findings = [self.cells, self.activation, self.pairs, self.metrics]
+        if stage not in ("analyse", "report"):
+            findings.append(self.fragments)
         for path in [self.report] if stage == "report" else [self.report, *findings]:
             path.unlink(missing_ok=True)
 

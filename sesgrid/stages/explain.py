@@ -1,7 +1,7 @@
 """Explain: guided Grad-CAM of every covered cell, summed per land-cover class.
 
-No map is ever kept: a task makes the maps of a batch, sums them over the class pixels at once and
-returns 2 × 20 numbers a cell. No vector geometry is touched here.
+No map is kept: a task multiplies the factors of a batch, sums them over the class pixels at once and
+returns 2 × 20 numbers a cell, and, where the cells bring their polygons, statistics of each.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sesgrid.kernels.attribution import attributed_sums, attribution_maps
 from sesgrid.kernels.class_sums import class_areas
 from sesgrid.kernels.method import PRESETS, Method, method_named
 from sesgrid.stages.evidence import UNCLASSIFIED
+from sesgrid.stages.fragments import PolygonTask, fragments_of
 from sesgrid.stages.mosaic import OBSERVED
 from sesgrid.stages.predict import (
     CellTask,
@@ -74,7 +75,31 @@ class Explain:
                 for m, name in enumerate(MAPS):
                     rows[i] |= {f"{name}_{c}": float(v) for c, v in enumerate(sums[k, m])}
                 rows[i] |= {f"area_{c}": int(v) for c, v in enumerate(areas[i])}
+                task, one = items[i], slice(k, k + 1)
+                if isinstance(task, PolygonTask):
+                    maps = attribution_maps(evidence[one], sensitivity[one], self.method)[0]
+                    rows[i]["fragments"] = fragments_of(task, maps, coverage[i])
         return rows
+
+
+def fragments_table(rows: pd.DataFrame, polygons: gpd.GeoDataFrame) -> pd.DataFrame:
+    """Fragments of all cells: ``cell_id``, ``model_id``, the polygon's attributes, and its statistics.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of the stage, with ``fragments``.
+    polygons : GeoDataFrame
+        The land cover that the tasks were given.
+    """
+    listed = rows[["cell_id", "model_id", "fragments"]].explode("fragments", ignore_index=True)
+    listed = listed[listed["fragments"].notna()].reset_index(drop=True)
+    found = pd.DataFrame(listed.pop("fragments").tolist(), index=listed.index)
+    if found.empty:
+        return listed
+    what = polygons.drop(columns=polygons.geometry.name).reset_index(drop=True)
+    what = what.iloc[found["polygon"]].reset_index(drop=True)
+    return pd.concat([listed, what, found], axis=1)
 
 
 def activation_dataset(

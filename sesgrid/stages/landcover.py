@@ -23,7 +23,7 @@ from sesgrid.stages.place import (
     plan_blocks,
 )
 
-__all__ = ["Landcover", "PolygonBlock", "landcover", "plan_landcover"]
+__all__ = ["Landcover", "PolygonBlock", "landcover", "lay_on_squares", "plan_landcover"]
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class PolygonBlock:
 
     block: BlockCells
     wkb: tuple[bytes, ...]
-    """Polygons, EPSG:3035."""
+    """Parts of polygons, EPSG:3035."""
     values: tuple[int, ...]
-    """Class value of each polygon, 0 = no class."""
+    """Class value of each part's polygon, 0 = no class."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,9 @@ def plan_landcover(
             f"received columns {', '.join(map(str, polygons.columns))}"
         )
     codes = polygons["value"].to_numpy(dtype=np.uint8)
-    wkb = shapely.to_wkb(polygons.geometry.to_numpy())
     squares = np.array([box(*grid.block_bounds(b.block_row, b.block_col)) for b in blocks])
-    hits: list[list[int]] = [[] for _ in blocks]
-    for b, k in zip(*polygons.sindex.query(squares, predicate="intersects"), strict=True):
-        hits[int(b)].append(int(k))
-    if not any(hits):
+    laid = lay_on_squares(polygons, squares)
+    if not any(wkb for wkb, _ in laid):
         west, south, east, north = (round(float(v)) for v in polygons.total_bounds)
         raise MissingInputError(
             f"none of the {len(polygons)} land-cover polygons touches any of the {len(blocks)} blocks: they "
@@ -105,8 +102,38 @@ def plan_landcover(
             "land cover of this city?"
         )
     return [
-        PolygonBlock(b, tuple(wkb[k] for k in sorted(h)), tuple(int(codes[k]) for k in sorted(h)))
-        for b, h in zip(blocks, hits, strict=True)
+        PolygonBlock(b, wkb, tuple(int(codes[k]) for k in rows))
+        for b, (wkb, rows) in zip(blocks, laid, strict=True)
+    ]
+
+
+def lay_on_squares(
+    polygons: gpd.GeoDataFrame, squares: np.ndarray
+) -> list[tuple[tuple[bytes, ...], tuple[int, ...]]]:
+    """Which parts of which polygons touch each square, from one spatial index.
+
+    Part by part: of a road network that is one geometry, only what touches a square goes there. Parts
+    of a polygon burn alike, so the pixels are those of the whole.
+
+    Parameters
+    ----------
+    polygons : GeoDataFrame
+        EPSG:3035.
+    squares : np.ndarray
+        Boxes ``(square,)``.
+
+    Returns
+    -------
+    list of (WKB of the parts, rows of their polygons)
+        Per square, in the order of the polygons: where they overlap, the later wins.
+    """
+    parts, owner = shapely.get_parts(np.asarray(polygons.geometry.values), return_index=True)
+    wkb = shapely.to_wkb(parts)
+    hits: list[list[int]] = [[] for _ in squares]
+    for square, part in zip(*shapely.STRtree(parts).query(squares, "intersects"), strict=True):
+        hits[int(square)].append(int(part))
+    return [
+        (tuple(wkb[k] for k in sorted(h)), tuple(int(owner[k]) for k in sorted(h))) for h in hits
     ]
 
 

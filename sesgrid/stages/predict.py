@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -206,8 +206,9 @@ def place_cells(
     models: Mapping[str, ModelRef],
     layers: Sequence[str],
     name: str,
+    dress: Callable[[list[CellTask]], Sequence[CellTask]] = list,
 ) -> da.Array:
-    """Lay a stage over the cells that have a model."""
+    """Lay a stage over the cells that have a model; ``dress`` gives the tasks what else they need."""
     extent = Extent.from_attributes(pixels.attrs)
     for ref in models.values():
         ref.require(pixels_per_cell=extent.grid.pixels_per_cell, n_classes=cells.attrs["n_classes"])
@@ -217,7 +218,7 @@ def place_cells(
         for i, r, c, m in zip(cells.index, rows, cols, cells["model_id"], strict=True)
     ]
     inputs = stack_cells(pixels, layers, rows, cols, GROUP)
-    return place(stage, work, *inputs, group=GROUP, name=name)
+    return place(stage, dress(work), *inputs, group=GROUP, name=name)
 
 
 def predict(
