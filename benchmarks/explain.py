@@ -35,7 +35,7 @@ _TASKS = 24
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", action="store_true", help="last line: one JSON object")
-    parser.add_argument("--quick", action="store_true", help="tiny inputs, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="tiny inputs, one preset")
     parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
     parser.add_argument("--cells", type=int, help="cells in a batch")
     parser.add_argument("--part", choices=("all", "contest", "gpu"), default="all")
@@ -320,11 +320,12 @@ def main(argv: list[str] | None = None) -> None:
         result["gpu"] = on_a_gpu(image, classes)
     if options.part != "gpu":
         result |= contest("reference", image, classes, rounds)
-        paper = contest("paper", image, classes, rounds)
-        result |= {f"{k}_paper": v for k, v in paper.items()}
-        few = slice(0, max(1, cells // 2))
-        result |= ten_classes(image[few], classes[few], rounds)
         result |= precision_effect(image, classes)
+        if not options.quick:
+            paper = contest("paper", image, classes, rounds)
+            result |= {f"{k}_paper": v for k, v in paper.items()}
+            few = slice(0, max(1, cells // 2))
+            result |= ten_classes(image[few], classes[few], rounds)
     print(f"\n{describe_machine()}; batches of {cells} cells")
     for key, value in result.items():
         print(f"  {key:<36} {value}")

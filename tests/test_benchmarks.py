@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import burn, codec, mosaic, planted_truth
+from benchmarks import burn, class_sums, codec, mosaic, planted_truth
 from benchmarks.rounds import interleave, lower_quartile_ratio
 
 
@@ -27,10 +27,6 @@ def test_a_quick_burn_ends_with_a_json_object(capsys):
 
 
 def test_a_quick_run_of_the_sums_ends_with_its_ratios(capsys):
-    pytest.importorskip("exactextract")
-    pytest.importorskip("rasterstats")
-    from benchmarks import class_sums
-
     class_sums.main(["--quick", "--json"])
     names = {
         "burn_vs_gdal", "sums_vs_bincount", "sums_over_read", "zonal_vs_exactextract",
@@ -48,8 +44,6 @@ def test_a_quick_explanation_ends_with_its_ratios():
     result = json.loads(done.stdout.splitlines()[-1])
     for name in ("explain_vs_naive", "explain_vs_reference", "explain_over_fwd_bwd"):
         assert result[name] > 0
-        assert result[f"{name}_paper"] > 0
-    assert result["explain_vs_naive_10_classes"] > result["explain_vs_naive"]
     assert result["bfloat16_ratio_difference_median"] < 0.1
 
 
