@@ -74,12 +74,24 @@ class Contest:
         self.explainer = Explainer(self.model, self.method)
         self.weights = self.explainer.weights_of(self.model)
 
+    def batches(self) -> list[slice]:
+        """The batches that a run makes on this device; the rivals are given the same."""
+        from sesgrid.kernels.device import batch_size_for
+
+        step = batch_size_for(self.image.shape[1])
+        return [slice(i, i + step) for i in range(0, len(self.image), step)]
+
     def stage(self) -> np.ndarray:
         """Ours."""
         from sesgrid.kernels.attribution import attributed_sums
 
-        _, evidence, sensitivity = self.explainer.factors(self.weights, self.image)
-        return attributed_sums(evidence, sensitivity, self.classes, N_VALUES, self.method)
+        out = []
+        for part in self.batches():
+            _, evidence, sensitivity = self.explainer.factors(self.weights, self.image[part])
+            out.append(
+                attributed_sums(evidence, sensitivity, self.classes[part], N_VALUES, self.method)
+            )
+        return np.concatenate(out)
 
     def bare(self) -> Callable[[], Any]:
         """Forward to the logit and backward to the input, once; twice backward where gates need it."""
@@ -102,7 +114,12 @@ class Contest:
             ]
 
         call = compiled(passes)
-        return lambda: to_numpy(call(*self.weights, self.image)[1][-1])
+
+        def run() -> None:
+            for part in self.batches():
+                to_numpy(call(*self.weights, self.image[part])[1][-1])
+
+        return run
 
     def naive(self, by_image: bool, maps: list[int]) -> Callable[[], np.ndarray]:
         """Class by class; ``by_image``: the released code's pattern."""
@@ -152,7 +169,11 @@ class Contest:
                         [to_numpy(one(*self.weights, x, chosen)) for x in singles]
                     )
                 else:
-                    cam, sensitivity = map(to_numpy, both(*self.weights, self.image, chosen))
+                    pairs = [
+                        tuple(map(to_numpy, both(*self.weights, self.image[part], chosen)))
+                        for part in self.batches()
+                    ]
+                    cam, sensitivity = (np.concatenate(p) for p in zip(*pairs, strict=True))
                 for i, values in enumerate(sensitivity):
                     product = self._finished(cam[i], values)
                     flat = self.classes[i].ravel()
