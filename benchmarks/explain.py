@@ -37,7 +37,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="last line: one JSON object")
     parser.add_argument("--quick", action="store_true", help="tiny inputs, one preset")
     parser.add_argument("--backend", choices=("tensorflow", "jax"), default="tensorflow")
-    parser.add_argument("--cells", type=int, help="cells in a batch")
+    parser.add_argument("--cells", type=int, help="cells to explain")
     parser.add_argument("--part", choices=("all", "contest", "gpu"), default="all")
     return parser.parse_args(argv)
 
@@ -75,7 +75,7 @@ class Contest:
         self.weights = self.explainer.weights_of(self.model)
 
     def batches(self) -> list[slice]:
-        """The batches that a run makes on this device; the rivals are given the same."""
+        """The batches that a run makes on this device; the naive and the bare passes are given the same."""
         from sesgrid.kernels.device import batch_size_for
 
         step = batch_size_for(self.image.shape[1])
@@ -347,7 +347,7 @@ def main(argv: list[str] | None = None) -> None:
             result |= {f"{k}_paper": v for k, v in paper.items()}
             few = slice(0, max(1, cells // 2))
             result |= ten_classes(image[few], classes[few], rounds)
-    print(f"\n{describe_machine()}; batches of {cells} cells")
+    print(f"\n{describe_machine()}; {cells} cells")
     for key, value in result.items():
         print(f"  {key:<36} {value}")
     if options.json:

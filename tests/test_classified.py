@@ -90,6 +90,17 @@ def test_rasters_side_by_side_are_one(tmp_path, table):
     np.testing.assert_array_equal(classified(pixels, chosen, parts, reader).compute(), whole)
 
 
+def test_no_class_of_a_finer_raster_is_not_filled_from_a_coarser_one(tmp_path, table):
+    chosen = cells(2)
+    _, codes, (left, top) = scene_of(chosen, tmp_path)
+    fine = np.zeros((codes.shape[0] * 3, codes.shape[1] * 3), np.uint8)  # 0: known, of no class
+    write_codes(tmp_path / "fine.tif", fine, left, top, 1.0)
+    pixels = mosaic(chosen, tiles(around(6)), FakeReader(), pixels_per_cell=20, cells_per_block=2)
+    both = read_class_rasters([tmp_path / "codes.tif", tmp_path / "fine.tif"])
+    found = classified(pixels, chosen, both, ClassReader.of(table))
+    assert not found.values.any()
+
+
 def test_nodata_is_no_class_and_unknown_codes_are_named(tmp_path, table):
     codes = np.array([[10, 99], [20, 0]], np.uint8)
     path = write_codes(tmp_path / "n.tif", codes, 0, 2, 1.0, nodata=99)
@@ -117,6 +128,9 @@ def test_a_table_names_classes_in_their_order(table):
         ("code,name\n1,a\n", "missing landcover_class"),
         ("code,landcover_class\n1,a\n1,b\n", "'1' in line 3"),
         ("code,landcover_class\nx,a\n", "'x' in line 2"),
+        ("code,landcover_class\n7,a\n07,b\n", "'07' in line 3"),
+        ("code,landcover_class\n70000,a\n", "'70000' in line 2"),
+        ("", "not a CSV in UTF-8"),
         ("code,landcover_class\n1,\n", "received 0"),
     ],
 )

@@ -64,6 +64,7 @@ def test_paths_are_relative_to_the_file_and_defaults_are_the_studys(toml, tmp_pa
         ),
         (MINIMAL + "[gird]\n", "'gird': did you mean 'grid'"),
         (MINIMAL + "[explain]\nzzz = 1\n", "'explain.zzz': known keys: cam"),
+        (MINIMAL + "[explain]\nfragments = true\n", "sources.landcover is missing"),
         (MINIMAL.replace('name = "Ville"\n', ""), "missing key 'name'"),
         (MINIMAL + "[grid]\npixels_per_cell = 0\n", "'grid.pixels_per_cell': .*received 0"),
         (MINIMAL + '[grid]\npixels_per_cell = "many"\n', "received 'many'"),

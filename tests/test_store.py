@@ -193,7 +193,7 @@ def test_a_full_or_read_only_store_keeps_what_was_finished(small_disk):
     assert "No space left on device" in refused(cube)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert "Read-only file system" in refused(cube)
-    with pytest.raises(StoreError, match=r"the cube cannot be written .*Read-only"):
+    with pytest.raises(StoreError, match=r"cannot be opened: .*Read-only"):
         Cube.create(cube.path, EXTENT, {})
 
 
@@ -252,10 +252,50 @@ def test_a_lazy_mosaic_goes_to_s3(s3, tmp_path):
     table = cells(3)
     pixels = mosaic(table, tiles(around(6)), FakeReader(), pixels_per_cell=20, cells_per_block=2)
     write_cube(pixels, url, codec="jpegxl", quality=100)
-    with pytest.raises(FormatError, match=r"s3://maps/lazy.zarr exists: remove it"):
+    with pytest.raises(FormatError, match=r"s3://maps/lazy.zarr is not empty: remove"):
         write_cube(pixels, url)
     stored = open_cube(url)["pixels"].to_dataset()
     xr.testing.assert_equal(stored[["image", "coverage"]], pixels.compute())
+
+
+def test_what_is_no_cube_is_never_removed_from_a_bucket(s3):
+    url, client = s3
+    client.put_object(Bucket="maps", Key="thesis/chapter.txt", Body=b"precious")
+    for make in (
+        lambda: Cube.create(f"{url}/thesis", EXTENT, {}),
+        lambda: Cube.create(url, EXTENT, {}),
+    ):
+        with pytest.raises(FormatError, match="holds something that is no sesgrid cube"):
+            make()
+    kept = client.get_object(Bucket="maps", Key="thesis/chapter.txt")
+    assert kept["Body"].read() == b"precious"
+
+
+def test_a_cube_that_was_never_finished_is_none_and_can_be_replaced(s3, tmp_path):
+    for place in (f"{s3[0]}/half.zarr", tmp_path / "half.zarr"):
+        half = Cube.create(place, EXTENT, {}, ready=False)
+        half.write_block(0, 0, {"image": photograph()})
+        with pytest.raises(FormatError, match="version None"):
+            Cube.open(place)
+        whole = Cube.create(place, EXTENT, {})
+        assert not open_cube(place)["pixels"]["image"].values.any()
+        # a task of the run that was given up finds another cube in the place of its own
+        with pytest.raises(StoreError, match=r"another cube has taken the place .*block \(0, 0\)"):
+            half.write_block(0, 0, {"image": photograph()})
+        assert Cube.open(place) == whole
+
+
+def test_a_lazy_mosaic_that_fails_leaves_no_cube(s3):
+    class Failing(FakeReader):
+        def read(self, path, window, level=0):
+            raise MissingInputError("the disk is gone")
+
+    table, url = cells(3), f"{s3[0]}/broken.zarr"
+    pixels = mosaic(table, tiles(around(6)), Failing(), pixels_per_cell=20, cells_per_block=2)
+    with pytest.raises(MissingInputError):
+        write_cube(pixels, url)
+    with pytest.raises(FormatError, match="version None"):
+        open_cube(url)
 
 
 def test_a_bucket_that_is_not_there_is_named(s3):

@@ -10,7 +10,7 @@ the order of `sesgrid.kernels.class_sums`, and need not be kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numba
@@ -37,6 +37,7 @@ def attributed_sums(
     method: Method,
     *,
     signed: bool = True,
+    names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Sum every cell's maps over the pixels of each class.
 
@@ -55,6 +56,8 @@ def attributed_sums(
         Its ``cam`` and ``clip_percentile``.
     signed : bool
         Whether the evidence is one signed map: low where negative, high where positive.
+    names : sequence of str, optional
+        Of the cells, for messages; their positions by default.
 
     Returns
     -------
@@ -78,11 +81,12 @@ def attributed_sums(
     flat = _checked_classes(classes.reshape(n * size, size), size, n_classes)
     out = np.zeros((n, 2 if signed else evidence.shape[1], n_classes))
     product = np.empty((size, size), np.float32)
+    names = names or [f"cell {k}" for k in range(n)]
     for k in range(n):
         rows = flat[k * size : (k + 1) * size]
         words = _words(rows)
         for part in _parts(evidence[k], sensitivity[k], method, signed):
-            limits, scales = part.multiply(product, method, f"cell {k}")
+            limits, scales = part.multiply(product, method, names[k])
             sums = np.zeros((len(part.maps), n_classes))
             if not _sum_cell(product, part.signs, limits, rows, words, sums):
                 raise _unknown_class(rows, n_classes)

@@ -277,7 +277,8 @@ def _cloning(gated: bool, precision: str) -> Any:
 
     def clone(layer: layers.Layer) -> layers.Layer:
         config = layer.get_config()
-        if precision != "float32" and not isinstance(layer, layers.InputLayer | BinomialLayer):
+        kept = isinstance(layer, layers.InputLayer | BinomialLayer) or layer.name == LOGIT_LAYER
+        if precision != "float32" and not kept:
             config["dtype"] = f"mixed_{precision}"
         if isinstance(layer, layers.Dropout):
             return layers.Identity(name=layer.name)

@@ -241,6 +241,14 @@ def _absolute(config: Config, base: Path) -> Config:
     for p in sources.ortho:
         if not p.exists():
             raise MissingInputError(f"sources.ortho: {p} does not exist")
+    if s.landcover is None and (s.landcover_classes is not None or config.explain.fragments):
+        raise ConfigError(
+            "sources.landcover is missing: sources.landcover_classes and explain.fragments are about it"
+        )
+    if s.landcover_classes is not None and config.explain.fragments:
+        raise ConfigError(
+            "explain.fragments needs polygons, and sources.landcover is a classified raster: leave it out"
+        )
     cube = config.cube
     if cube.path is not None and not is_remote(cube.path):
         cube = cube.model_copy(update={"path": str(at(Path(cube.path)))})

@@ -49,16 +49,16 @@ def explain_with(config: Config, client: Client, model: Path) -> gpd.GeoDataFram
     cells = load_table(files.table("mosaic"))
     enough = cells["coverage"] >= config.cells.min_coverage
     cells["model_id"] = pd.Series(ref.model_id, index=cells.index, dtype="string").where(enough)
-    models = {ref.model_id: ref}
-    if config.sources.landcover is None:
-        rows = run_over_cells(job, "region-predict", Predict(), cells, models, Predict.layers)
-        table = join_predictions(cells, rows)
-    else:
-        # one pass: what the network says of a cell comes with where it looked
-        stage = explain_stage(config)
+    models, stage = {ref.model_id: ref}, explain_stage(config)
+    sums = None
+    if config.sources.landcover is not None:
         rows = run_over_cells(job, "region-explain", stage, cells, models, Explain.layers)
         sums = rows.set_index("cell_id").filter(regex=r"^(low|high|area)_")
-        table = join_predictions(cells, rows).join(sums)
+    if sums is None or not stage.predicts:
+        rows = run_over_cells(job, "region-predict", Predict(), cells, models, Predict.layers)
+    # else one pass is enough: what the network says of a cell came with where it looked
+    table = join_predictions(cells, rows)
+    table = table if sums is None else table.join(sums)
     table = table[table["model_id"].notna()]
     table.attrs = dict(cells.attrs)
     save_table(table, files.output / "region.parquet")

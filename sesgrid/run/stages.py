@@ -13,13 +13,13 @@ import pandas as pd
 from distributed import Client
 
 from sesgrid import __version__
-from sesgrid.errors import ConfigError, SesgridError
+from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.grid import Extent, Grid
 from sesgrid.kernels.method import Method, method_named
 from sesgrid.run.batches import in_batches, run_batches
 from sesgrid.run.config import Config
 from sesgrid.run.memory import require_mosaic_fits
-from sesgrid.run.workspace import Workspace, load_table, save_table
+from sesgrid.run.workspace import Workspace, load_table, save_rows, save_table
 from sesgrid.sources import (
     ClassReader,
     RasterReader,
@@ -238,7 +238,7 @@ def _cube(job: Job, extent: Extent) -> Cube:
     if exists(path):
         try:
             cube = Cube.open(path)
-        except SesgridError:
+        except (FormatError, MissingInputError):
             cube = None  # of another version, or never finished
         if cube is not None and cube.extent == extent and cube.attribute("mosaic_key") == job.key:
             return cube
@@ -249,10 +249,13 @@ def _cube(job: Job, extent: Extent) -> Cube:
         "sources": json.loads(job.config.sources.model_dump_json()),
         "configuration": json.loads(job.config.model_dump_json()),
     }
+    made = Cube.create(path, extent, attributes, codec, ready=False)
     for stage in ("mosaic", "landcover"):
         for part in job.files.parts(stage).glob("part-*.parquet"):
             part.unlink()
-    return Cube.create(path, extent, attributes, codec)
+    # only now: a cube without pixels must never stand beside parts that say they were drawn
+    made.mark_ready()
+    return made
 
 
 def run_landcover(job: Job) -> dict[str, Any]:
@@ -346,9 +349,9 @@ def run_explain(job: Job) -> dict[str, Any]:
     summary = {"cells explained": len(rows), "preset": stage.method.name}
     if polygons is not None:
         table = fragments_table(rows, polygons)
-        table.to_parquet(job.files.fragments)
+        save_rows(table, job.files.fragments)
         rows, summary["fragments"] = rows.drop(columns="fragments"), len(table)
-    rows.to_parquet(job.files.table("explain"))
+    save_rows(rows, job.files.table("explain"))
     return summary
 
 
@@ -357,10 +360,6 @@ def _polygons_to_keep(config: Config) -> gpd.GeoDataFrame | None:
     s = config.sources
     if not config.explain.fragments or s.landcover is None:
         return None
-    if s.landcover_classes is not None:
-        raise ConfigError(
-            "explain.fragments needs polygons, and sources.landcover is a classified raster: leave it out"
-        )
     return read_urban_atlas(s.landcover, s.landcover_layer)
 
 
@@ -411,6 +410,15 @@ def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
         "report": [files.report],
     }[stage]
     missing = [p.name for p in needed if not p.exists()]
-    if stage == "mosaic" and not exists(files.cube):
+    if stage == "mosaic" and not _is_of(files):
         missing.append(PurePath(files.cube).name)
     return missing
+
+
+def _is_of(files: Workspace) -> bool:
+    """Whether the cube of the mosaic's record lies there: another run may have put its own in the place."""
+    try:
+        token = Cube.open(files.cube).token
+    except (FormatError, MissingInputError):
+        return False
+    return str(files.record("mosaic").read().get("result_id", "")).endswith(token)

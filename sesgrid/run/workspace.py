@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import pandas as pd
 
 from sesgrid.errors import MissingInputError
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import StageRecord
 
-__all__ = ["Workspace", "load_table", "save_table"]
+__all__ = ["Workspace", "load_table", "save_rows", "save_table"]
 
 _ATTRS = "sesgrid"
 
@@ -94,6 +95,14 @@ class Workspace:
     def record(self, stage: str) -> StageRecord:
         """What a finished stage recorded."""
         return StageRecord(self.output / "work" / "stages" / f"{stage}.json")
+
+
+def save_rows(rows: pd.DataFrame, path: Path) -> None:
+    """Write Parquet atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    rows.to_parquet(temporary)
+    temporary.replace(path)
 
 
 def save_table(table: gpd.GeoDataFrame, path: Path) -> None:

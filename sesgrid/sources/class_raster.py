@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import rasterio
 import shapely
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -148,7 +149,7 @@ class ClassReader:
             with rasterio.Env(**_STRICT), rasterio.open(path) as raster:
                 codes = raster.read(1, window=Window(col0, row0, col1 - col0, row1 - row0))
                 nodata = raster.nodata
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError, OSError) as error:
             raise ReadError(f"{path} cannot be read: {error}; fetch it again") from error
         valid = np.ones(codes.shape, bool) if nodata is None else codes != nodata
         lookup = np.full(1 << 16, -1, np.int16)

@@ -81,7 +81,10 @@ def read_class_table(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     if not path.exists():
         raise MissingInputError(f"no table of classes at {path}")
-    table = pd.read_csv(path, dtype="string", keep_default_na=False, encoding="utf-8-sig")
+    try:
+        table = pd.read_csv(path, dtype="string", keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, pd.errors.ParserError) as error:  # an encoding, an empty file, ragged lines
+        raise FormatError(f"{path} is not a CSV in UTF-8: {error}") from error
     table.columns = table.columns.str.strip()
     missing = {"code", "landcover_class"} - set(table)
     if missing:
@@ -90,10 +93,11 @@ def read_class_table(path: str | Path) -> pd.DataFrame:
             f"{', '.join(sorted(missing))}; received {', '.join(table.columns)}"
         )
     table = table.apply(lambda column: column.str.strip())
-    wrong = ~table["code"].str.fullmatch(r"\d{1,5}") | table["code"].duplicated()
+    number = pd.to_numeric(table["code"].where(table["code"].str.fullmatch(r"\d{1,9}")))
+    wrong = number.isna() | (number > 65_535) | number.duplicated()
     if wrong.any():
         raise FormatError(
-            f"{path}: expected every code once, as a whole number of 0 or more; received "
+            f"{path}: expected every code once, as a whole number from 0 to 65535; received "
             f"{table['code'][wrong].iloc[0]!r} in line {int(wrong.to_numpy().argmax()) + 2}"
         )
     name = table["landcover_class"].replace("", pd.NA)
@@ -108,7 +112,7 @@ def read_class_table(path: str | Path) -> pd.DataFrame:
             "value": name.map(kinds).fillna(0).astype("uint8"),
         }
     )
-    out.index = pd.Index(table["code"].astype(int), name="code")
+    out.index = pd.Index(number.astype(int), name="code")
     return out
 
 

@@ -42,11 +42,11 @@ class Classified:
         for item, of_block in zip(items, sources, strict=True):
             started = time.perf_counter()
             n = self.grid.block_px
-            out = np.zeros((n, n), np.uint8)
+            out, filled = np.zeros((n, n), np.uint8), np.zeros((n, n), bool)
             for cell, of_cell in zip(item.block.cells, of_block, strict=True):
                 at = self.grid.cell_slices(*self.grid.cell_in_block(*cell))
                 for source in of_cell:
-                    self._draw(source, cell, units, out[at])
+                    self._draw(source, cell, units, out[at], filled[at])
                 for source in of_cell:
                     units.release(source)
             if units.errors:
@@ -56,9 +56,14 @@ class Classified:
             yield BlockResult(item.block, {"landcover": out}, seconds=seconds)
 
     def _draw(
-        self, source: CellSource, cell: tuple[int, int], units: Units, out: np.ndarray
+        self,
+        source: CellSource,
+        cell: tuple[int, int],
+        units: Units,
+        out: np.ndarray,
+        filled: np.ndarray,
     ) -> None:
-        """Fill the pixels of the cell that have no class yet."""
+        """Fill what no better raster has said anything of; "no class" is said too."""
         values, state = units.paste(source)
         p = self.grid.pixels_per_cell
         grid = source.grid
@@ -67,8 +72,8 @@ class Classified:
             (p, p), self.grid.cell_transform(*cell), CRS, "nearest",
             source_valid=state == OBSERVED,
         )  # fmt: skip
-        new = (out == 0) & (seen == 1)
-        out[new] = drawn[0, new]
+        new = ~filled & (seen == 1)
+        out[new], filled[new] = drawn[0, new], True
 
 
 def classified(

@@ -1,6 +1,6 @@
 """Explain: guided Grad-CAM of every covered cell, summed per land-cover class.
 
-No map is kept: a task multiplies the factors of a batch, sums them over the class pixels at once and
+No map is kept: a task sums the factors of a batch over the class pixels before it asks for the next, and
 returns 2 × 20 numbers a cell, and, where the cells bring their polygons, statistics of each.
 """
 
@@ -27,6 +27,7 @@ from sesgrid.stages.mosaic import OBSERVED
 from sesgrid.stages.predict import (
     CellTask,
     by_model,
+    model_batches,
     place_cells,
     prediction,
     run_model,
@@ -42,7 +43,7 @@ MAPS = ("low", "high")
 
 @dataclass(frozen=True)
 class Explain:
-    """The stage: what the network says of cells, and the class sums of both maps."""
+    """The stage: the class sums of both maps, and what the network says of the cells on the way."""
 
     layers: ClassVar = ("image", "coverage", "landcover")
     n_values: int
@@ -64,22 +65,35 @@ class Explain:
         rows: list[dict[str, Any]] = [{} for _ in items]
         areas = class_areas(classes.reshape(n * size, size), size, self.n_values)[:, 0]
         for ref, members in by_model(items).items():
-            logit, evidence, sensitivity = run_model(
-                ref, image[members], "factors", self.method, self.precision
-            )
-            sums = attributed_sums(
-                evidence, sensitivity, classes[members], self.n_values, self.method
-            )
-            for k, i in enumerate(members):
-                rows[i] = prediction(items[i], logit[k])
-                for m, name in enumerate(MAPS):
-                    rows[i] |= {f"{name}_{c}": float(v) for c, v in enumerate(sums[k, m])}
-                rows[i] |= {f"area_{c}": int(v) for c, v in enumerate(areas[i])}
-                task, one = items[i], slice(k, k + 1)
-                if isinstance(task, PolygonTask):
-                    maps = attribution_maps(evidence[one], sensitivity[one], self.method)[0]
-                    rows[i]["fragments"] = fragments_of(task, maps, coverage[i])
+            batches = model_batches(ref, image[members], "factors", self.method, self.precision)
+            for part, (logit, evidence, sensitivity) in batches:
+                chosen = members[part]
+                sums = attributed_sums(
+                    evidence, sensitivity, classes[chosen], self.n_values, self.method,
+                    names=[items[i].cell_id for i in chosen],
+                )  # fmt: skip
+                for k, i in enumerate(chosen):
+                    rows[i] = self._row(items[i], logit[k], sums[k], areas[i])
+                    task, one = items[i], slice(k, k + 1)
+                    if isinstance(task, PolygonTask):
+                        maps = attribution_maps(evidence[one], sensitivity[one], self.method)[0]
+                        rows[i]["fragments"] = fragments_of(task, maps, coverage[i])
         return rows
+
+    @property
+    def predicts(self) -> bool:
+        """Whether its forward pass is the one that `Predict` makes: colours as trained, in full precision."""
+        return self.method.channels == "rgb" and self.precision == "float32"
+
+    def _row(
+        self, task: CellTask, logit: np.ndarray, sums: np.ndarray, area: np.ndarray
+    ) -> dict[str, Any]:
+        row: dict[str, Any] = {"cell_id": task.cell_id, "model_id": task.model.model_id}
+        if self.predicts:
+            row = prediction(task, logit)
+        for of_map, name in zip(sums, MAPS, strict=True):
+            row |= {f"{name}_{c}": float(v) for c, v in enumerate(of_map)}
+        return row | {f"area_{c}": int(v) for c, v in enumerate(area)}
 
 
 def fragments_table(rows: pd.DataFrame, polygons: gpd.GeoDataFrame) -> pd.DataFrame:

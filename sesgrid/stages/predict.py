@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -64,14 +64,14 @@ def explainer_for(architecture: str, method: Method, precision: str) -> Explaine
     return Explainer(keras.models.model_from_json(architecture), method, precision=precision)
 
 
-def run_model(
+def model_batches(
     ref: ModelRef,
     image: np.ndarray,
     passes: Literal["output", "factors"],
     method: Method = PRESETS["paper"],
     precision: str = "float32",
-) -> tuple[np.ndarray, ...]:
-    """Run one model over cells in fixed, padded batches.
+) -> Iterator[tuple[slice, tuple[np.ndarray, ...]]]:
+    """Run one model over cells in fixed, padded batches, one after the other.
 
     Parameters
     ----------
@@ -84,38 +84,46 @@ def run_model(
     method : Method
     precision : {"float32", "bfloat16"}
 
-    Returns
-    -------
-    tuple of np.ndarray
-        Each ``(cell, …)``: the output; the output, the evidence and the sensitivity.
+    Yields
+    ------
+    part : slice
+        Of the cells.
+    results : tuple of np.ndarray
+        Each ``(cell, …)``: the output; or the output, the evidence and the sensitivity.
 
     Raises
     ------
     ModelMismatchError
         The model's output is not a number.
     """
-    # colours last, as the network takes them
-    image = np.ascontiguousarray(np.moveaxis(image, 1, -1))
-    parts: list[tuple[np.ndarray, ...]] = []
     with DEVICE_LOCK:
         start_backend()
         explainer = explainer_for(_architecture(ref), method, precision)
         weights = explainer.weights_of(ref.load())
     size = batch_size_for(ref.pixels_per_cell)
     for start in range(0, len(image), size):
-        batch = image[start : start + size]
-        padded = np.zeros((size, *image.shape[1:]), dtype=np.uint8)
+        part = slice(start, min(start + size, len(image)))
+        # colours last, as the network takes them
+        batch = np.moveaxis(image[part], 1, -1)
+        padded = np.zeros((size, *batch.shape[1:]), dtype=np.uint8)
         padded[: len(batch)] = batch
         with DEVICE_LOCK:
             pending = explainer.start(passes, weights, padded)
-        # off the lock: a GPU works on the next task's batch while this one's results come over
+        # off the lock: the device may work for another task while these come over and are summed
         out = tuple(to_numpy(a)[: len(batch)] for a in pending)
         if not np.isfinite(out[0]).all():
             raise ModelMismatchError(
                 f"model {ref.model_id} ({ref.path}) gives an output that is not a number: its weights "
                 "are damaged, or its training diverged; train again"
             )
-        parts.append(out)
+        yield part, out
+
+
+def run_model(
+    ref: ModelRef, image: np.ndarray, passes: Literal["output", "factors"], *options: Any
+) -> tuple[np.ndarray, ...]:
+    """All of `model_batches` at once: for few cells, or small results."""
+    parts = [out for _, out in model_batches(ref, image, passes, *options)]
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 

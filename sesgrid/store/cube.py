@@ -29,6 +29,7 @@ from sesgrid.grid import CELL_M, CRS, Extent
 from sesgrid.store.codec import LOSSLESS, PixelCodec
 from sesgrid.store.georeference import BANDS
 from sesgrid.store.location import (
+    is_empty,
     is_remote,
     open_group,
     put,
@@ -44,6 +45,7 @@ CUBE_VERSION = 2
 """Version of the layout; a cube of another version is refused."""
 
 _VERSION = "sesgrid_cube_version"
+_TOKEN = "sesgrid_cube_token"
 
 PIXEL_LAYERS = {"image": 3, "coverage": 0, "landcover": 0}
 """Variables of ``pixels`` and their number of bands (0: no band axis)."""
@@ -67,6 +69,8 @@ class Cube:
         extent: Extent,
         attributes: Mapping[str, Any],
         codec: PixelCodec = LOSSLESS,
+        *,
+        ready: bool = True,
     ) -> Cube:
         """Make an empty cube; anything at ``path`` that is a cube is replaced.
 
@@ -78,11 +82,13 @@ class Cube:
         attributes : mapping
         codec : PixelCodec
             Of the image; coverage and land cover are codes, and always lossless.
+        ready : bool
+            False: it does not open as a cube until `mark_ready`.
 
         Raises
         ------
         FormatError
-            ``path`` exists and is not a cube.
+            ``path`` exists, or something lies below the URL, and is not a cube.
         StoreError
             It cannot be written.
         CodecError
@@ -91,8 +97,8 @@ class Cube:
         codec.require()
         path, token = str(path), uuid.uuid4().hex
         named = {
-            _VERSION: CUBE_VERSION,
-            "sesgrid_cube_token": token,
+            _TOKEN: token,
+            **({_VERSION: CUBE_VERSION} if ready else {}),
             **codec.attributes(),
             **extent.attributes(),
             **attributes,
@@ -106,6 +112,8 @@ class Cube:
                 shutil.rmtree(beside, ignore_errors=True)
                 _lay_out(beside, extent, codec, named)
                 replace_cube(beside, path)
+        except StoreError:
+            raise
         except store_failures() as error:
             raise _unwritable(path, error) from error
         return cls(path, extent, token, codec)
@@ -134,11 +142,18 @@ class Cube:
         codec.require()
         try:
             extent = Extent.from_attributes(attributes)
-            return cls(str(path), extent, str(attributes["sesgrid_cube_token"]), codec)
+            return cls(str(path), extent, str(attributes[_TOKEN]), codec)
         except KeyError as error:
             raise FormatError(
                 f"{path}: the cube lacks the attribute {error}; make it again with `sesgrid mosaic`"
             ) from error
+
+    def mark_ready(self) -> None:
+        """From now on it opens as a cube."""
+        try:
+            open_group(self.path, "r+").update_attributes({_VERSION: CUBE_VERSION})
+        except store_failures() as error:
+            raise _unwritable(self.path, error) from error
 
     def attribute(self, name: str) -> Any:
         """An attribute of the cube, or None."""
@@ -182,8 +197,15 @@ class Cube:
                 )
         at = y.start // n, x.start // n
         try:
+            if _root(self.path).attrs.get(_TOKEN) != self.token:
+                raise StoreError(
+                    f"{self.path}: another cube has taken the place of the one that block ({block_row}, "
+                    f"{block_col}) belongs to; is another run writing there?"
+                )
             for name, array in arrays.items():
                 self._write_shard(name, at, array)
+        except StoreError:
+            raise
         except store_failures() as error:
             raise _unwritable(self.path, error, f"block ({block_row}, {block_col})") from error
 
@@ -205,7 +227,22 @@ class Cube:
         """Write the cells' columns as 200 m arrays ``(y, x)``, float64, NaN where there is no cell.
 
         A column of text becomes numbers 0, 1, … that count in the array's attribute ``categories``.
+
+        Raises
+        ------
+        StoreError
+            The store is read-only, full or gone.
         """
+        try:
+            self._seal(cells, names, attributes)
+        except StoreError:
+            raise
+        except store_failures() as error:
+            raise _unwritable(self.path, error, "the cells") from error
+
+    def _seal(
+        self, cells: gpd.GeoDataFrame, names: list[str], attributes: Mapping[str, Any]
+    ) -> None:
         root = open_group(self.path, "r+")
         group = root.create_group("cells", overwrite=True, attributes={"cell_m": CELL_M})
         shape = self.extent.shape_cells
@@ -246,7 +283,8 @@ def _write_spatial_ref(group: zarr.Group, extent: Extent, step_m: float) -> None
 
 def _lay_out(path: str, extent: Extent, codec: PixelCodec, attributes: Mapping[str, Any]) -> None:
     """Groups and arrays without a pixel; the attributes that make it a cube come last."""
-    root = open_group(path, "w")
+    # the token first: what is left of a cube that was never finished can be told and replaced
+    root = open_group(path, "w", {_TOKEN: attributes[_TOKEN]})
     pixels = root.create_group("pixels", attributes=extent.attributes())
     size, p = extent.grid.block_px, extent.grid.pixels_per_cell
     for name, bands in PIXEL_LAYERS.items():
@@ -299,17 +337,15 @@ def replace_cube(beside: str, path: str) -> None:
 
 
 def _remove_cube(path: str) -> None:
-    """Remove a cube, and nothing else."""
-    if not is_remote(path) and not Path(path).exists():
+    """Remove a cube, finished or not, and nothing else."""
+    if is_empty(path):
         return
     try:
-        ours = _VERSION in open_group(path, "r").attrs
+        ours = {_VERSION, _TOKEN} & set(open_group(path, "r").attrs)
     except (FileNotFoundError, ValueError):
-        if is_remote(path):
-            return
-        ours = False
+        ours = set()
     if not ours:
-        raise FormatError(f"{path} exists and is not a sesgrid cube: move it away")
+        raise FormatError(f"{path} holds something that is no sesgrid cube: move it away")
     remove(path)
 
 

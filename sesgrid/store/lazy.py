@@ -13,7 +13,7 @@ from sesgrid.errors import FormatError
 from sesgrid.grid import Extent
 from sesgrid.store.codec import CodecName, PixelCodec
 from sesgrid.store.cube import Cube, replace_cube
-from sesgrid.store.location import exists, is_remote
+from sesgrid.store.location import is_empty, is_remote
 
 __all__ = ["write_cube"]
 
@@ -38,13 +38,13 @@ def write_cube(
     Raises
     ------
     FormatError
-        There is something else at the path, or a cube at the URL.
+        There is something else at the path, or anything at the URL.
     StoreError, CodecError
         See `Cube.create`.
     """
     path, remote = str(path), is_remote(path)
-    if remote and exists(path):
-        raise FormatError(f"{path} exists: remove it first, or choose another place")
+    if remote and not is_empty(path):
+        raise FormatError(f"{path} is not empty: remove what is there, or choose another place")
     extent = Extent.from_attributes(pixels.attrs)
     n = extent.grid.block_px
     pixels = pixels.chunk({d: -1 if d == "band" else n for d in pixels.dims})
@@ -52,7 +52,7 @@ def write_cube(
     made = path if remote else str(Path(path).with_name(f".{Path(path).name}.partial"))
     if not remote:
         shutil.rmtree(made, ignore_errors=True)
-    cube = Cube.create(made, extent, {}, PixelCodec(codec, quality))
+    cube = Cube.create(made, extent, {}, PixelCodec(codec, quality), ready=False)
     writes = []
     for name, array in pixels.data_vars.items():
         blocks = array.data.to_delayed().reshape(extent.n_block_rows, extent.n_block_cols)
@@ -60,6 +60,7 @@ def write_cube(
             at = (extent.block_row + i, extent.block_col + j)
             writes.append(dask.delayed(_write_if_any)(cube, *at, str(name), block))
     dask.compute(*writes)
+    cube.mark_ready()
     if not remote:
         replace_cube(made, path)
     return Cube.open(path)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zarr
 from zarr.core.buffer import default_buffer_prototype
@@ -25,7 +26,16 @@ from sesgrid.errors import CodecError, StoreError
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
-__all__ = ["exists", "is_remote", "open_group", "put", "remove", "store_at", "store_failures"]
+__all__ = [
+    "exists",
+    "is_empty",
+    "is_remote",
+    "open_group",
+    "put",
+    "remove",
+    "store_at",
+    "store_failures",
+]
 
 
 def is_remote(path: str | Path) -> bool:
@@ -66,8 +76,10 @@ def store_at(path: str | Path, *, read_only: bool = False) -> Store:
     return ObjectStore(remote, read_only=read_only)
 
 
-def open_group(path: str | Path, mode: str) -> zarr.Group:
+def open_group(path: str | Path, mode: str, attributes: dict[str, Any] | None = None) -> zarr.Group:
     """The group at a path; for reading (``"r"``), changing (``"r+"``) or made anew (``"w"``).
+
+    Made anew, it has the attributes from the first moment on, and whatever lay below the path is gone.
 
     Raises
     ------
@@ -81,6 +93,7 @@ def open_group(path: str | Path, mode: str) -> zarr.Group:
             store_at(path, read_only=mode == "r"),
             mode=mode,  # type: ignore[arg-type]
             zarr_format=3,
+            attributes=attributes,
         )
     except (FileNotFoundError, StoreError):
         raise
@@ -95,6 +108,19 @@ def exists(path: str | Path) -> bool:
     except (FileNotFoundError, ValueError):
         return False
     return True
+
+
+def is_empty(path: str) -> bool:
+    """Whether nothing at all lies at a path, or below a URL."""
+    if not is_remote(path):
+        return not Path(path).exists()
+
+    async def first() -> bool:
+        async for _ in store_at(path, read_only=True).list_prefix(""):
+            return False
+        return True
+
+    return sync(first())
 
 
 def remove(path: str) -> None:
@@ -121,7 +147,7 @@ def put(path: str, key: str, pieces: Iterator[bytes]) -> None:
         target.unlink(missing_ok=True)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
         with open(temporary, "wb") as file:
             file.writelines(chain([first], pieces))
