@@ -263,6 +263,18 @@ def test_polygons_keep_statistics_of_their_own(ville, tmp_path):
     areas = sums.loc[counts.index, [f"area_{k}" for k in range(1, 20)]].sum(axis=1)
     np.testing.assert_array_equal(counts, areas)
     assert (fragments["area_m2"] == fragments["count"] * (200 / 32) ** 2).all()
+    # a region's classes are the network's answer to what it was trained on, not to swapped colours
+    from pipelines import explain_region
+
+    model = ["--model", str(copy.result / "models" / "fold-1.keras")]
+    done = CliRunner().invoke(
+        explain_region.main, [str(copy.toml), *model, "--scheduler", copy.scheduler]
+    )
+    assert done.exit_code == 0, done.output
+    region, own = gpd.read_parquet(copy.result / "region.parquet"), result_cells(ville)
+    same = (own["model_id"] == "Tiny-fold1").reindex(region.index)
+    np.testing.assert_allclose(region["p"][same], own["p"].reindex(region.index)[same], rtol=1e-5)
+    assert region["low_1"].notna().all()
     # made again without them, the old ones do not stay
     copy.configure()
     copy.sesgrid("explain")
