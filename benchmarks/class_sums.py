@@ -111,7 +111,10 @@ def zonal(size_px: int, rounds: int) -> dict[str, float]:
                     raster.write(m, 1)
                 found.append(
                     rasterstats.zonal_stats(
-                        str(folder / "parts.shp"), str(folder / "map.tif"), stats=STATISTICS
+                        str(folder / "parts.shp"),
+                        str(folder / "map.tif"),
+                        stats=STATISTICS,
+                        nodata=-999,
                     )
                 )
             return found

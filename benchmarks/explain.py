@@ -341,8 +341,8 @@ def main(argv: list[str] | None = None) -> None:
         result["gpu"] = on_a_gpu(image, classes)
     if options.part != "gpu":
         result |= contest("reference", image, classes, rounds)
-        result |= precision_effect(image, classes)
         if not options.quick:
+            result |= precision_effect(image, classes)
             paper = contest("paper", image, classes, rounds)
             result |= {f"{k}_paper": v for k, v in paper.items()}
             few = slice(0, max(1, cells // 2))

@@ -44,7 +44,6 @@ def test_a_quick_explanation_ends_with_its_ratios():
     result = json.loads(done.stdout.splitlines()[-1])
     for name in ("explain_vs_naive", "explain_vs_reference", "explain_over_fwd_bwd"):
         assert result[name] > 0
-    assert result["bfloat16_ratio_difference_median"] < 0.1
 
 
 def test_without_json_the_last_line_is_for_people(capsys):
