@@ -15,7 +15,7 @@ from sesgrid.grid import CRS, Extent, Grid
 from sesgrid.kernels.warp import warp
 from sesgrid.stages.mosaic import TiledBlock, plan_mosaic
 from sesgrid.stages.place import BlockResult, lazy_pixels, place
-from sesgrid.stages.scene import OBSERVED, CellSource, Reader, Units, sources_of
+from sesgrid.stages.scene import OBSERVED, CellSource, Reader, Units
 
 __all__ = ["Classified", "classified"]
 
@@ -34,10 +34,7 @@ class Classified:
     def each(self, items: Sequence[TiledBlock]) -> Iterator[BlockResult]:
         """The blocks one after the other; what one reads serves the next."""
         units = Units(self.reader)
-        sources = [
-            [sources_of(c, item.tiles, self.grid.pixel_m, units.levels) for c in item.block.cells]
-            for item in items
-        ]
+        sources = [item.sources(self.grid, units) for item in items]
         units.expect(s for of_block in sources for of_cell in of_block for s in of_cell)
         for item, of_block in zip(items, sources, strict=True):
             started = time.perf_counter()

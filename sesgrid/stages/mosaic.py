@@ -61,6 +61,10 @@ class TiledBlock:
     block: BlockCells
     tiles: tuple[Tile, ...]
 
+    def sources(self, grid: Grid, units: Units) -> list[list[CellSource]]:
+        """What may show each cell of the block, best first."""
+        return [sources_of(c, self.tiles, grid.pixel_m, units.levels) for c in self.block.cells]
+
 
 @dataclass(frozen=True)
 class Mosaic:
@@ -76,16 +80,12 @@ class Mosaic:
     def each(self, items: Sequence[TiledBlock]) -> Iterator[BlockResult]:
         """The blocks one after the other; what one decodes serves the next."""
         units = Units(self.reader)
-        sources = [self._sources(item, units) for item in items]
+        sources = [item.sources(self.grid, units) for item in items]
         units.expect(s for of_block in sources for of_cell in of_block for s in of_cell)
         for item, of_block in zip(items, sources, strict=True):
             started = time.perf_counter()
             result = self._block(item.block, of_block, units)
             yield BlockResult(**result, seconds=time.perf_counter() - started)
-
-    def _sources(self, item: TiledBlock, units: Units) -> list[list[CellSource]]:
-        pixel_m = self.grid.pixel_m
-        return [sources_of(cell, item.tiles, pixel_m, units.levels) for cell in item.block.cells]
 
     def peak_bytes(self, group: Sequence[TiledBlock]) -> int:
         """Memory that drawing a group takes at most, projected from its plan without decoding.
@@ -94,7 +94,7 @@ class Mosaic:
         encoder, and the source window of a cell.
         """
         units = Units(Rehearsal(self.reader))
-        of_cells = [of_cell for item in group for of_cell in self._sources(item, units)]
+        of_cells = [of_cell for item in group for of_cell in item.sources(self.grid, units)]
         units.rehearse(of_cells)
         windows = [s.window for of_cell in of_cells for s in of_cell]
         largest = max(((r1 - r0) * (c1 - c0) for r0, r1, c0, c1 in windows), default=0)

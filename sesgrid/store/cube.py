@@ -35,7 +35,7 @@ from sesgrid.store.location import (
     put,
     remove,
     store_at,
-    store_failures,
+    writing,
 )
 from sesgrid.store.shard import encode_shard
 
@@ -103,7 +103,7 @@ class Cube:
             **extent.attributes(),
             **attributes,
         }
-        try:
+        with writing(path):
             if is_remote(path):
                 _remove_cube(path)
                 _lay_out(path, extent, codec, named)
@@ -112,10 +112,6 @@ class Cube:
                 shutil.rmtree(beside, ignore_errors=True)
                 _lay_out(beside, extent, codec, named)
                 replace_cube(beside, path)
-        except StoreError:
-            raise
-        except store_failures() as error:
-            raise _unwritable(path, error) from error
         return cls(path, extent, token, codec)
 
     @classmethod
@@ -150,10 +146,8 @@ class Cube:
 
     def mark_ready(self) -> None:
         """From now on it opens as a cube."""
-        try:
+        with writing(self.path):
             open_group(self.path, "r+").update_attributes({_VERSION: CUBE_VERSION})
-        except store_failures() as error:
-            raise _unwritable(self.path, error) from error
 
     def attribute(self, name: str) -> Any:
         """An attribute of the cube, or None."""
@@ -196,7 +190,7 @@ class Cube:
                     f"{array.shape}"
                 )
         at = y.start // n, x.start // n
-        try:
+        with writing(self.path, f"block ({block_row}, {block_col})"):
             if _root(self.path).attrs.get(_TOKEN) != self.token:
                 raise StoreError(
                     f"{self.path}: another cube has taken the place of the one that block ({block_row}, "
@@ -204,10 +198,6 @@ class Cube:
                 )
             for name, array in arrays.items():
                 self._write_shard(name, at, array)
-        except StoreError:
-            raise
-        except store_failures() as error:
-            raise _unwritable(self.path, error, f"block ({block_row}, {block_col})") from error
 
     def _write_shard(self, name: str, at: tuple[int, int], array: np.ndarray) -> None:
         stored = _array(self.path, name, self.token)
@@ -233,12 +223,8 @@ class Cube:
         StoreError
             The store is read-only, full or gone.
         """
-        try:
+        with writing(self.path, "the cells"):
             self._seal(cells, names, attributes)
-        except StoreError:
-            raise
-        except store_failures() as error:
-            raise _unwritable(self.path, error, "the cells") from error
 
     def _seal(
         self, cells: gpd.GeoDataFrame, names: list[str], attributes: Mapping[str, Any]
@@ -313,14 +299,6 @@ def _lay_out(path: str, extent: Extent, codec: PixelCodec, attributes: Mapping[s
     root.update_attributes(dict(attributes))
 
 
-def _unwritable(path: str, error: Exception, what: str = "the cube") -> StoreError:
-    cause = (str(error).splitlines() or [type(error).__name__])[0]
-    return StoreError(
-        f"{path}: {what} cannot be written ({cause}); what was finished before stays valid: make room "
-        "or give write access, then run again, and it goes on from there"
-    )
-
-
 def _root(path: str | Path) -> zarr.Group:
     try:
         return open_group(path, "r")
@@ -387,7 +365,8 @@ def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     pixels = xr.open_dataset(store, group="pixels", chunks=chunks, **options)
     if "band" in pixels.dims:
         pixels = pixels.assign_coords(band=list(BANDS))
-    nodes = {"/": xr.Dataset(attrs=dict(_root(path).attrs)), "/pixels": pixels}
-    if "cells" in _root(path):
+    root = _root(path)
+    nodes = {"/": xr.Dataset(attrs=dict(root.attrs)), "/pixels": pixels}
+    if "cells" in root:
         nodes["/cells"] = xr.open_dataset(store, group="cells", chunks=None, **options)
     return xr.DataTree.from_dict(nodes)

@@ -12,6 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ __all__ = [
     "put",
     "remove",
     "store_at",
-    "store_failures",
+    "writing",
 ]
 
 
@@ -155,6 +156,20 @@ def put(path: str, key: str, pieces: Iterator[bytes]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def writing(path: str, what: str = "the cube") -> Iterator[None]:
+    """Whatever the store raises inside becomes a `StoreError` that names what could not be written."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except store_failures() as error:
+        raise StoreError(
+            f"{path}: {what} cannot be written ({_cause(error)}); what was finished before stays valid: "
+            "make room or give write access, then run again, and it goes on from there"
+        ) from error
 
 
 def store_failures() -> tuple[type[Exception], ...]:
