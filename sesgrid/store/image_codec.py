@@ -61,6 +61,7 @@ class _ImageCodec(ArrayBytesCodec):
         return await asyncio.to_thread(self._encode_sync, chunk, spec)
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        # zarr's way to say that the size is not known beforehand
         raise NotImplementedError
 
 
