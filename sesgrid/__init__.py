@@ -44,6 +44,7 @@ _HOMES = {
     "explain": "sesgrid.stages.explain",
     "explain_maps": "sesgrid.stages.explain",
     "analyse": "sesgrid.stages.analyse",
+    "audit": "sesgrid.stages.audit",
     "write_report": "sesgrid.report",
     "ModelRef": "sesgrid.store.models",
     "open_cube": "sesgrid.store.cube",

@@ -11,6 +11,7 @@ A head with several outputs is explained through the same interface, class by cl
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -139,6 +140,19 @@ class Explainer:
                 "explainer was made for; make one explainer per architecture"
             )
         trunk, head = ([variables[k].value for k in keys] for keys in self._keys)
+        return trunk, head
+
+    def mixed(
+        self,
+        weights: tuple[list[Any], list[Any]],
+        others: tuple[list[Any], list[Any]],
+        names: Container[str],
+    ) -> tuple[list[Any], list[Any]]:
+        """Weights, but for the named layers, which take the others'."""
+        trunk, head = (
+            [b if key[0] in names else a for key, a, b in zip(keys, mine, theirs, strict=True)]
+            for keys, mine, theirs in zip(self._keys, weights, others, strict=True)
+        )
         return trunk, head
 
     def output(self, weights: tuple[list[Any], list[Any]], image: np.ndarray) -> np.ndarray:

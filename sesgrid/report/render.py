@@ -10,6 +10,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from sesgrid.report.audit import audit_tests
 from sesgrid.report.charts import activation_chart, pair_heatmap
 from sesgrid.report.content import (
     activation_sentences,
@@ -42,6 +43,7 @@ def write_report(
     thumbnails: Iterable[CellThumbnail] | None = None,
     provenance: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    audit: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the report of a city.
 
@@ -66,6 +68,8 @@ def write_report(
         shown under the heading too.
     notes : sequence of str
         Warnings to show above the figures; those that follow from the tables are added.
+    audit : mapping, optional
+        Of `sesgrid.stages.audit.audit`.
 
     Returns
     -------
@@ -78,7 +82,7 @@ def write_report(
         The table of cells lacks a column.
     """
     require_columns(cells, _COLUMNS)
-    html = _render(cells, findings, title, thumbnails or (), provenance or {}, notes)
+    html = _render(cells, findings, title, thumbnails or (), provenance or {}, notes, audit)
     path = Path(path)
     write_atomically(path, html)
     return path
@@ -91,6 +95,7 @@ def _render(
     thumbnails: Iterable[CellThumbnail],
     provenance: Mapping[str, Any],
     notes: Sequence[str],
+    audit: Mapping[str, Any] | None,
 ) -> str:
     environment = Environment(
         autoescape=True,
@@ -118,6 +123,7 @@ def _render(
         activation=findings.activation.to_dict("records"),
         landcover_given=bool(findings.landcover_classes),
         activation_sentences=activation_sentences(findings.activation),
+        audit=audit_tests(audit),
         provenance=provenance_sections(provenance),
         gallery=gallery(thumbnails, findings.landcover_classes, findings.groups, n_classes),
         **_figures(cells, findings, n_classes),

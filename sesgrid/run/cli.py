@@ -102,5 +102,30 @@ def export(
     click.echo(f"wrote {export(cube, output, variable, bbox)}")
 
 
+@main.command(cls=Command)
+@click.argument("cube")
+@click.option(
+    "--cells", default=48, show_default=True, type=click.IntRange(min=2), help="To look at."
+)
+@click.option("--seed", default=0, show_default=True, help="Of the sample, and of chance.")
+@scheduler_option
+def audit(cube: str, cells: int, seed: int, scheduler: str | None) -> None:
+    """Test whether the explanations of a finished run, by its CUBE, show what the models look at."""
+    from sesgrid.run.audit import config_of_cube, figures, run_audit
+    from sesgrid.run.cluster import connected
+    from sesgrid.run.workspace import Workspace
+
+    config = config_of_cube(cube)
+    with connected(config.cluster, scheduler) as client:
+        click.echo(f"dashboard: {client.dashboard_link}")
+        result = run_audit(config, client, cells, seed)
+    lines = list(figures(result))
+    width = max(len(what) for what, _ in lines)
+    for what, value in lines:
+        click.echo(f"{what:{width}}   {value}")
+    files = Workspace.of(config)
+    click.echo(f"audit: {files.audit}; shown in {files.report}")
+
+
 if __name__ == "__main__":
     main()

@@ -129,6 +129,8 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
         value = getattr(config.sources, name)
         paths = value if isinstance(value, list) else [value] if value is not None else []
         facts[f"input {name}"] = {str(p): fingerprint(p) for p in paths}
+    if stage == "report":
+        facts["audit"] = fingerprint(Workspace.of(config).audit)
     if stage == "mosaic":
         facts["cube version"] = CUBE_VERSION
     if stage == "train" and facts["train.weights"] not in (None, "imagenet"):

@@ -74,7 +74,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
         job.files.metrics,
         json.dumps({**findings.metrics, "run": _named(job)}, indent=1, allow_nan=False),
     )
-    Cube.open(job.files.cube).seal(result, list(_SEALED), {"sealed": job.key, **_named(job)})
+    Cube.open(job.files.cube).seal(result, list(_SEALED), _sealed(job))
     m = findings.metrics
     return {
         k: m.get(k)
@@ -100,6 +100,12 @@ def _named(job: Job) -> dict[str, Any]:
         "folds_kind": "random stratified",
         "seed": c.train.seed,
     }
+
+
+def _sealed(job: Job) -> dict[str, Any]:
+    """What a finished cube says of its run."""
+    configuration = json.loads(job.config.model_dump_json())
+    return {"sealed": job.key, "configuration": configuration, **_named(job)}
 
 
 def _load_findings(job: Job) -> Findings:
@@ -140,6 +146,7 @@ def run_report(job: Job) -> dict[str, Any]:
             ),
         },
         notes=notes,
+        audit=json.loads(job.files.audit.read_text()) if job.files.audit.exists() else None,
     )
     return {"report": str(job.files.report)}
 

@@ -64,6 +64,11 @@ class Workspace:
         return self.output / "metrics.json"
 
     @property
+    def audit(self) -> Path:
+        """Whether the explanations are right, where that was asked."""
+        return self.output / "audit.json"
+
+    @property
     def report(self) -> Path:
         """The page to read."""
         return self.output / "report.html"
@@ -78,7 +83,7 @@ class Workspace:
 
         What lies beside a cube or a model must have been made from it, also if the run stops here.
         """
-        findings = [self.cells, self.activation, self.pairs, self.metrics]
+        findings = [self.cells, self.activation, self.pairs, self.metrics, self.audit]
         if stage not in ("analyse", "report"):
             findings.append(self.fragments)
         for path in [self.report] if stage == "report" else [self.report, *findings]:

@@ -96,10 +96,26 @@ def model_batches(
     ModelMismatchError
         The model's output is not a number.
     """
+    explainer = ready_explainer(ref, method, precision)
+    weights = explainer.weights_of(ref.load())
+    yield from weighted_batches(explainer, weights, image, passes, ref)
+
+
+def ready_explainer(ref: ModelRef, method: Method, precision: str = "float32") -> Explainer:
+    """The process' explainer of a model's architecture, its backend started."""
     with DEVICE_LOCK:
         start_backend()
-        explainer = explainer_for(_architecture(ref), method, precision)
-        weights = explainer.weights_of(ref.load())
+        return explainer_for(architecture_of(ref), method, precision)
+
+
+def weighted_batches(
+    explainer: Explainer,
+    weights: tuple[list[Any], list[Any]],
+    image: np.ndarray,
+    passes: Literal["output", "factors"],
+    ref: ModelRef,
+) -> Iterator[tuple[slice, tuple[np.ndarray, ...]]]:
+    """As `model_batches`, with any weights of the model's architecture."""
     size = batch_size_for(ref.pixels_per_cell)
     for start in range(0, len(image), size):
         part = slice(start, min(start + size, len(image)))
@@ -128,8 +144,8 @@ def run_model(
 
 
 @lru_cache(maxsize=16)
-def _architecture(ref: ModelRef) -> str:
-    """The architecture without what differs between folds: the auto-numbered layer names stay."""
+def architecture_of(ref: ModelRef) -> str:
+    """The architecture as JSON, without what differs between folds: the auto-numbered names stay."""
     import json
 
     config = json.loads(ref.load().to_json())
@@ -215,6 +231,7 @@ def place_cells(
     layers: Sequence[str],
     name: str,
     dress: Callable[[list[CellTask]], Sequence[CellTask]] = list,
+    group: int = GROUP,
 ) -> da.Array:
     """Lay a stage over the cells that have a model; ``dress`` gives the tasks what else they need."""
     extent = Extent.from_attributes(pixels.attrs)
@@ -225,8 +242,8 @@ def place_cells(
         CellTask(str(i), int(r), int(c), models[str(m)])
         for i, r, c, m in zip(cells.index, rows, cols, cells["model_id"], strict=True)
     ]
-    inputs = stack_cells(pixels, layers, rows, cols, GROUP)
-    return place(stage, dress(work), *inputs, group=GROUP, name=name)
+    inputs = stack_cells(pixels, layers, rows, cols, group)
+    return place(stage, dress(work), *inputs, group=group, name=name)
 
 
 def predict(

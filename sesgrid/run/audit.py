@@ -1,0 +1,166 @@
+"""The audit of a finished run, from its cube alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from distributed import Client
+from pydantic import ValidationError
+
+from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.run.config import Config
+from sesgrid.run.freshness import fingerprint, key_of
+from sesgrid.run.results import run_report
+from sesgrid.run.stages import Job, class_table, load_models, method_of
+from sesgrid.run.workspace import Workspace, load_table
+from sesgrid.sources import class_names, landcover_classes
+from sesgrid.stages.audit import audit_sample, audit_stage, place_audit, summarise
+from sesgrid.stages.predict import with_model
+from sesgrid.store.cube import Cube
+from sesgrid.store.location import is_remote
+from sesgrid.store.parts import write_atomically
+
+__all__ = ["config_of_cube", "figures", "run_audit"]
+
+
+def config_of_cube(path: str) -> Config:
+    """The configuration of the run that sealed a cube.
+
+    A cube that lies in its run's output folder is found there, also after the folder was moved.
+
+    Raises
+    ------
+    MissingInputError
+        No cube, none that a run has finished, or the run's tables are gone or of another run.
+    FormatError
+        The configuration in the cube's attributes is none.
+    """
+    cube = Cube.open(path)
+    raw, sealed = cube.attribute("configuration"), cube.attribute("sealed")
+    if raw is None or sealed is None:
+        raise MissingInputError(
+            f"{path} is not of a finished run: bring it to its end with `sesgrid run`, then audit it"
+        )
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise FormatError(
+            f"{path}: its attribute 'configuration' is not one of this version ({error}); run again"
+        ) from error
+    if not is_remote(path):
+        folder = Path(path).resolve().parent
+        output = folder if (folder / "work").is_dir() else config.output
+        place = config.cube.model_copy(update={"path": str(Path(path).resolve())})
+        config = config.model_copy(update={"output": output, "cube": place})
+    found = Workspace.of(config).record("analyse").read().get("key")
+    if found != sealed:
+        raise MissingInputError(
+            f"the run of {path} was not found in {config.output}: expected its findings {sealed}, found "
+            f"{found or 'none'}; run it again, or put the cube beside its run's tables"
+        )
+    return config
+
+
+def run_audit(config: Config, client: Client, cells: int, seed: int) -> dict[str, Any]:
+    """Audit a finished run: write ``audit.json``, and make the report again with it.
+
+    Parameters
+    ----------
+    config : Config
+        From `config_of_cube`.
+    client : Client
+    cells : int
+        Size of the sample.
+    seed : int
+
+    Returns
+    -------
+    dict
+        See `sesgrid.stages.audit.summarise`.
+    """
+    files = Workspace.of(config)
+    job = Job(config, files, client, key_of({"cells": cells, "seed": seed}))
+    table, models = load_table(files.table("predict")), load_models(job)
+    names = class_names(class_table(config))
+    stage = audit_stage(models, len(names) + 1, method_of(config), seed)
+    chosen = with_model(audit_sample(table, cells, seed), config.grid.cells_per_block)
+    placed = place_audit(stage, chosen, job.cube(table).pixels(), models)
+    with_landcover = config.sources.landcover is not None
+    result = summarise(
+        list(client.compute(placed).result()),
+        stage,
+        names if with_landcover else [],
+        truth=planted(config) if with_landcover else (),
+        activation=pd.read_csv(files.activation) if with_landcover else None,
+    )
+    write_atomically(files.audit, json.dumps(result, indent=1, allow_nan=False))
+    _redo_report(job)
+    return result
+
+
+def planted(config: Config) -> list[str]:
+    """Classes that bear income: of a synthetic city, from the ``truth.json`` beside its land cover."""
+    landcover = config.sources.landcover
+    path = landcover.with_name("truth.json") if landcover is not None else None
+    if path is None or not path.exists():
+        return []
+    try:
+        codes = [int(code) for code in json.loads(path.read_text())["bearing_classes"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(
+            f"{path}: expected the truth of a synthetic city, with 'bearing_classes' by code, received "
+            f"something else ({type(error).__name__}: {error})"
+        ) from error
+    known = class_table(config)
+    known = landcover_classes() if known is None else known
+    # several codes may share one of the study's classes
+    return list(dict.fromkeys(known.loc[known.index.isin(codes), "landcover_class"]))
+
+
+def _redo_report(job: Job) -> None:
+    """The report of what was found, whether or not the run's inputs are still there."""
+    record = job.files.record("report")
+    known = record.read()
+    if not known:
+        return
+    record.forget()
+    job.files.withdraw("report")
+    facts = known["facts"] | {"audit": fingerprint(job.files.audit)}
+    record.write(facts, run_report(job))
+
+
+def figures(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The audit in a few lines: what, and how much."""
+
+    def mean(of: Mapping[str, Any]) -> str:
+        if of["mean"] is None:
+            return "undefined"
+        return f"{of['mean']:.3f} [{of['ci'][0]:.3f}, {of['ci'][1]:.3f}]"
+
+    yield "cells looked at, predicted low / high", f"{result['low']} / {result['high']}"
+    truth = result["planted_truth"]
+    if truth is not None:
+        for name, of in (("pointing game", "pointing_game"), ("activation on the truth", "energy")):
+            yield f"{name} (chance {_or_none(truth[of]['chance'])})", mean(truth[of])
+        for side, ranking in truth["ranking"].items():
+            yield f"class ranking, {side} (chance 0.5)", _or_none(ranking["auc"])
+    for test in ("deletion", "insertion"):
+        yield f"{test}, gain over chance", mean(result[test]["gain"])
+    steps = result["randomisation"]["steps"]
+    unrelated = _or_none(result["randomisation"]["unrelated"]["mean"])
+    for step in (steps[0], steps[-1]):
+        what = f"{step['layers']} layer{'s' if step['layers'] > 1 else ''}"
+        yield f"similarity after {what} drawn anew (other cells {unrelated})", mean(step)
+    if result["folds"] is not None:
+        yield (
+            f"similarity between folds (other cells {unrelated})",
+            mean(result["folds"]["similarity"]),
+        )
+
+
+def _or_none(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

@@ -1,0 +1,482 @@
+"""Audit: do the maps show what the models look at?
+
+Four tests on a sample of cells, each on the map of the end of the scale that the cell's own model sees it
+at (the lowest class or the highest):
+
+- **planted truth** (synthetic cities): the pointing game (Zhang et al. 2018, *Top-down neural attention by
+  excitation backprop*, IJCV) without tolerance, its variant on the whole map (Wang et al. 2020, *Score-CAM*),
+  and whether the activation ratios rank the classes that bear the truth above the others;
+- **deletion and insertion** (`sesgrid.kernels.faithfulness`): squares of the image are hidden, or shown on a
+  blurred image, in the order of the map, against orders drawn by lot;
+- **randomisation** (`sesgrid.kernels.randomise`): weights drawn anew from the top must change the map;
+- **agreement between folds**: the same cell explained by every model of the city.
+
+Two maps of the same method resemble each other anyway (activation falls towards the border of every cell):
+both similarities stand beside that of maps of different cells, their chance level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from typing import Any, ClassVar, NamedTuple
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import stats
+
+from sesgrid.errors import ConfigError, MissingInputError
+from sesgrid.grid import Extent
+from sesgrid.kernels.attribution import attribution_maps
+from sesgrid.kernels.binomial import binomial_probabilities
+from sesgrid.kernels.class_sums import class_areas, class_sums
+from sesgrid.kernels.device import DEVICE_LOCK
+from sesgrid.kernels.faithfulness import (
+    area_under,
+    blurred,
+    rank_correlation,
+    ranks_of,
+    revealed,
+    square_means,
+)
+from sesgrid.kernels.method import PRESETS, Method, method_named
+from sesgrid.kernels.statistics import activation_ratios, bootstrap_interval
+from sesgrid.stages.evidence import UNCLASSIFIED, n_extreme_classes
+from sesgrid.stages.explain import MAPS
+from sesgrid.stages.mosaic import OBSERVED
+from sesgrid.stages.predict import (
+    CellTask,
+    architecture_of,
+    by_model,
+    place_cells,
+    ready_explainer,
+    run_model,
+    weighted_batches,
+    with_model,
+)
+from sesgrid.store.models import ModelRef
+
+__all__ = ["Audit", "audit", "audit_sample", "audit_stage", "place_audit", "summarise"]
+
+GROUP = 16
+"""Cells per task: each takes hundreds of passes."""
+SQUARES = 16
+"""Squares along a cell's side that are hidden or shown at once (12.5 m)."""
+COMPARED = 64
+"""Squares along a cell's side on which maps are compared (3.1 m)."""
+_FEW = 10
+"""Land-cover classes in fewer cells take no part in a ranking."""
+_RESAMPLES = 2000
+
+
+class Look(NamedTuple):
+    """What is kept of one cell's map under one model."""
+
+    squares: np.ndarray
+    """float64 ``(COMPARED, COMPARED)``."""
+    coarse: np.ndarray
+    """float64 ``(SQUARES, SQUARES)``."""
+    sums: np.ndarray
+    """float64 ``(class,)``, "unclassified" first."""
+    peak: int
+    """Land-cover value under the largest pixel."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The stage; see the module."""
+
+    layers: ClassVar = ("image", "coverage", "landcover")
+    models: tuple[ModelRef, ...]
+    """All models of the city."""
+    n_values: int
+    """Land-cover values, 0 (unclassified) included."""
+    method: Method = PRESETS["paper"]
+    steps: int = 10
+    """Of the deletion and insertion curves."""
+    draws: int = 2
+    """Orders by lot beside the map's."""
+    cascade: int = 8
+    """Steps of the randomisation."""
+    seed: int = 0
+
+    def __call__(
+        self,
+        items: Sequence[CellTask],
+        image: np.ndarray,
+        coverage: np.ndarray,
+        landcover: np.ndarray,
+    ) -> list[dict[str, Any]]:
+        """One row per cell; image ``(cell, band, y, x)``, the others ``(cell, y, x)``, uint8."""
+        classes = np.where(coverage == OBSERVED, landcover, 0).astype(np.uint8)
+        n, size = classes.shape[:2]
+        areas = class_areas(classes.reshape(n * size, size), size, self.n_values)[:, 0]
+        rows: list[dict[str, Any]] = [{} for _ in items]
+        for ref, members in by_model(items).items():
+            (logit,) = run_model(ref, image[members], "output", self.method)
+            for i, z in zip(members, logit, strict=True):
+                rows[i] = {"cell_id": items[i].cell_id, "side": int(z > 0), "area": areas[i]}
+        side = np.array([row["side"] for row in rows])
+        looks = {
+            ref: list(self._looks(ref, None, image, classes, side)) for ref in self.models
+        }  # fmt: skip
+        for ref, members in by_model(items).items():
+            own = [looks[ref][i] for i in members]
+            for i, look in zip(members, own, strict=True):
+                rows[i] |= {"sums": look.sums, "peak": look.peak}
+                rows[i]["curves"] = self._curves(ref, items[i], image[i], look, rows[i]["side"])
+                rows[i]["similar"] = []
+            for name, n_layers, weights in self._cascade(ref):
+                changed = self._looks(ref, weights, image[members], classes[members], side[members])
+                for i, before, after in zip(members, own, changed, strict=True):
+                    similar = rank_correlation(before.squares, after.squares)
+                    rows[i]["similar"].append((name, n_layers, similar))
+        for i, row in enumerate(rows):
+            other = _next_of_side(side, i)
+            mine = [looks[ref][i] for ref in self.models]
+            row["of_models"] = [look.sums for look in mine]
+            row["agreement"] = _mean_similarity(combinations(mine, 2))
+            row["unrelated"] = np.nan
+            if other is not None:
+                pairs = [(looks[ref][i], looks[ref][other]) for ref in self.models]
+                row["unrelated"] = _mean_similarity(pairs)
+        return rows
+
+    def _cascade(self, ref: ModelRef) -> Iterator[tuple[str, int, Any]]:
+        from sesgrid.kernels.randomise import cascade
+
+        explainer = ready_explainer(ref, self.method)
+        with DEVICE_LOCK:
+            fresh = _untrained(architecture_of(ref), self.seed)
+        return cascade(explainer, ref.load(), fresh, self.cascade)
+
+    def _looks(
+        self,
+        ref: ModelRef,
+        weights: Any,
+        image: np.ndarray,
+        classes: np.ndarray,
+        side: np.ndarray,
+    ) -> Iterator[Look]:
+        """Every cell's map of its side; weights: other ones than the model's."""
+        explainer = ready_explainer(ref, self.method)
+        weights = weights or explainer.weights_of(ref.load())
+        size = image.shape[-1]
+        for part, (_, evidence, sensitivity) in weighted_batches(
+            explainer, weights, image, "factors", ref
+        ):
+            maps = attribution_maps(evidence, sensitivity, self.method)
+            for both, of_cell, s in zip(maps, classes[part], side[part], strict=True):
+                one = np.ascontiguousarray(both[s])
+                yield Look(
+                    square_means(one, min(COMPARED, size)),
+                    square_means(one, min(SQUARES, size)),
+                    class_sums(one, of_cell, size, self.n_values)[0, 0],
+                    int(of_cell.ravel()[one.argmax()]),
+                )
+
+    def _curves(
+        self, ref: ModelRef, task: CellTask, image: np.ndarray, look: Look, side: int
+    ) -> np.ndarray:
+        """float64 ``(test, order, step)``: the class' probability; tests deletion, insertion."""
+        rng = np.random.default_rng([self.seed, *task.cell_id.encode()])
+        orders = [ranks_of(look.coarse, rng)]
+        orders += [ranks_of(np.zeros_like(look.coarse), rng) for _ in range(self.draws)]
+        plain = np.broadcast_to(
+            image.mean(axis=(1, 2), keepdims=True).round().astype(np.uint8), image.shape
+        )
+        soft = blurred(image)
+        shown = [revealed(image, plain, order, self.steps) for order in orders]
+        shown += [revealed(soft, image, order, self.steps) for order in orders]
+        (logit,) = run_model(ref, np.concatenate(shown), "output", self.method)
+        outer = 0 if side == 0 else ref.n_classes - 1
+        probability = np.array([binomial_probabilities(z, ref.n_classes)[outer] for z in logit])
+        return probability.reshape(2, len(orders), self.steps + 1)
+
+
+@lru_cache(maxsize=2)
+def _untrained(architecture: str, seed: int) -> Any:
+    import keras
+
+    from sesgrid.kernels.randomise import reinitialised
+
+    return reinitialised(keras.models.model_from_json(architecture), seed)
+
+
+def _next_of_side(side: np.ndarray, i: int) -> int | None:
+    same = np.flatnonzero(side == side[i])
+    return None if len(same) < 2 else int(same[(np.searchsorted(same, i) + 1) % len(same)])
+
+
+def _mean_similarity(pairs: Any) -> float:
+    values = [rank_correlation(a.squares, b.squares) for a, b in pairs]
+    known = [v for v in values if np.isfinite(v)]
+    return float(np.mean(known)) if known else np.nan
+
+
+def audit_sample(cells: gpd.GeoDataFrame, n: int, seed: int) -> gpd.GeoDataFrame:
+    """Up to n cells with a model, half of them predicted low and half high, drawn by lot.
+
+    Raises
+    ------
+    MissingInputError
+        No cell is predicted at either end.
+    """
+    known = cells[cells["model_id"].notna() & cells["ses_predicted"].notna()].sort_index()
+    k = cells.attrs["n_classes"]
+    outer = n_extreme_classes(k)
+    rank, rng, chosen = known["ses_predicted"].astype(int), np.random.default_rng(seed), []
+    for of_side in (known[rank <= outer], known[rank > k - outer]):
+        take = min(n // 2, len(of_side))
+        chosen.append(of_side.iloc[np.sort(rng.choice(len(of_side), take, replace=False))])
+    out = pd.concat(chosen)
+    if out.empty:
+        raise MissingInputError(
+            f"no cell is predicted in the {outer} lowest or highest classes: there is nothing to audit"
+        )
+    out.attrs = dict(cells.attrs)
+    return out
+
+
+def summarise(
+    rows: Sequence[Mapping[str, Any]],
+    stage: Audit,
+    class_names: Sequence[str],
+    *,
+    truth: Sequence[str] = (),
+    activation: pd.DataFrame | None = None,
+) -> dict[str, Any]:
+    """The figures of an audit, as JSON takes them (None where something is not defined).
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Of the stage.
+    stage : Audit
+    class_names : sequence of str
+        Names of the land-cover values 1, 2, …
+    truth : sequence of str
+        Land-cover classes that are known to bear what the models predict; empty: not known.
+    activation : DataFrame, optional
+        Findings of `sesgrid.stages.analyse.activation_table`, for the ranking.
+
+    Returns
+    -------
+    dict
+        ``cells``, ``low``, ``high``, ``settings``; ``planted_truth`` (None without truth) with
+        ``pointing_game``, ``energy`` and ``ranking``; ``deletion`` and ``insertion``; ``randomisation``;
+        ``folds`` (None with one model). Means come with ``ci``, a bootstrap 95 % interval over cells.
+    """
+    side = np.array([row["side"] for row in rows])
+    return _plain(
+        {
+            "cells": len(rows),
+            **{name: int((side == s).sum()) for s, name in enumerate(MAPS)},
+            "settings": {
+                "preset": stage.method.name, "steps": stage.steps, "draws": stage.draws,
+                "squares": SQUARES, "compared_squares": COMPARED, "seed": stage.seed,
+            },
+            "planted_truth": _planted_truth(rows, class_names, truth, activation) if truth else None,
+            **_curves_of(rows, side),
+            "randomisation": _randomisation(rows),
+            "folds": _folds(rows, side, class_names) if len(stage.models) > 1 else None,
+        }
+    )  # fmt: skip
+
+
+def _mean(values: Any) -> dict[str, Any]:
+    """Mean of what is known, its interval, and of how many cells."""
+    values = np.asarray(values, dtype=np.float64)
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return {"mean": np.nan, "ci": [np.nan, np.nan], "cells": 0}
+    low, high = bootstrap_interval(
+        known[:, None], n_bootstrap=_RESAMPLES, rng=np.random.default_rng(0)
+    )
+    return {"mean": known.mean(), "ci": [low[0], high[0]], "cells": len(known)}
+
+
+def _planted_truth(
+    rows: Sequence[Mapping[str, Any]],
+    class_names: Sequence[str],
+    truth: Sequence[str],
+    activation: pd.DataFrame | None,
+) -> dict[str, Any]:
+    names = [UNCLASSIFIED, *class_names]
+    strangers = sorted(set(truth) - set(class_names))
+    if strangers:
+        raise ConfigError(f"no land-cover class is called {', '.join(strangers)}: check the truth")
+    bears = np.isin(names, list(truth))
+    area, sums = (np.array([row[k] for row in rows], dtype=float) for k in ("area", "sums"))
+    share = area[:, bears].sum(axis=1) / area.sum(axis=1)
+    total = sums.sum(axis=1)
+    # a cell that is all truth, or has none, decides nothing; nor does a map of zeros
+    plays = (share > 0) & (share < 1) & (total > 0)
+    hit = bears[[row["peak"] for row in rows]]
+    energy = sums[plays][:, bears].sum(axis=1) / total[plays]
+    ranking = {} if activation is None else {
+        side: _ranking(activation[activation["prediction"] == side], truth) for side in MAPS
+    }  # fmt: skip
+    return {
+        "classes": list(truth),
+        "pointing_game": {**_mean(hit[plays]), "chance": share[plays].mean() if plays.any() else None},
+        "energy": {**_mean(energy), "chance": share[plays].mean() if plays.any() else None},
+        "ranking": ranking,
+    }  # fmt: skip
+
+
+def _ranking(table: pd.DataFrame, truth: Sequence[str]) -> dict[str, Any]:
+    """Whether classes that bear the truth have the larger ratios; ``auc``: of how many pairs."""
+    table = table[(table["n_cells"] >= _FEW) & table["activation_ratio"].notna()]
+    table = table.sort_values("activation_ratio", ascending=False)
+    bears = table["landcover_class"].isin(list(truth)).to_numpy()
+    ratio = table["activation_ratio"].to_numpy(dtype=float)
+    auc = np.nan
+    if bears.any() and not bears.all():
+        pairs = stats.mannwhitneyu(ratio[bears], ratio[~bears], method="asymptotic").statistic
+        auc = pairs / (bears.sum() * (~bears).sum())
+    ranked = zip(table["landcover_class"], ratio, bears, strict=True)
+    return {
+        "auc": auc,
+        "classes": [{"landcover_class": c, "ratio": r, "bears": b} for c, r, b in ranked],
+    }
+
+
+def _curves_of(rows: Sequence[Mapping[str, Any]], side: np.ndarray) -> dict[str, Any]:
+    curves = np.array([row["curves"] for row in rows])
+    out = {}
+    for test, (name, sign) in enumerate((("deletion", -1), ("insertion", 1))):
+        ordered, by_lot = curves[:, test, 0], curves[:, test, 1:].mean(axis=1)
+        gain = sign * (area_under(ordered) - area_under(by_lot))
+        out[name] = {
+            "gain": _mean(gain),
+            "better": float((gain > 0).mean()),
+            "area": {"map": area_under(ordered).mean(), "random": area_under(by_lot).mean()},
+            "curves": {
+                of: {"map": ordered[side == s].mean(axis=0), "random": by_lot[side == s].mean(axis=0)}
+                for s, of in enumerate(MAPS)
+                if (side == s).any()
+            },
+        }  # fmt: skip
+    return out
+
+
+def _randomisation(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    steps = []
+    # folds of one architecture go through the same steps
+    for of_step in zip(*(row["similar"] for row in rows), strict=True):
+        name, n_layers, _ = of_step[0]
+        steps.append({"layer": name, "layers": n_layers, **_mean([v for *_, v in of_step])})
+    return {"steps": steps, "unrelated": _mean([row["unrelated"] for row in rows])}
+
+
+def _folds(
+    rows: Sequence[Mapping[str, Any]], side: np.ndarray, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Agreement of maps, and of what is said of the classes."""
+    area = np.array([row["area"] for row in rows])[:, 1:]
+    sums = np.array([row["of_models"] for row in rows])[:, :, 1:]
+    classes, agree = [], []
+    for s, name in enumerate(MAPS):
+        mine = side == s
+        ratios = np.array(
+            [activation_ratios(of[mine], area[mine]) for of in sums.transpose(1, 0, 2)]
+        )
+        enough = np.isfinite(ratios).sum(axis=1).min(axis=0) >= min(_FEW, max(1, mine.sum() // 4))
+        if not enough.any():
+            continue
+        x_u = np.nanmean(ratios[:, :, enough], axis=1)
+        if enough.sum() > 2:
+            agree += [rank_correlation(a, b) for a, b in combinations(x_u, 2)]
+        classes += [
+            {"side": name, "landcover_class": class_names[k], "ratios": x_u[:, j].tolist()}
+            for j, k in enumerate(np.flatnonzero(enough).tolist())
+        ]
+    return {
+        "models": sums.shape[1],
+        "similarity": _mean([row["agreement"] for row in rows]),
+        "unrelated": _mean([row["unrelated"] for row in rows]),
+        "ranking": float(np.nanmean(agree)) if np.isfinite(agree).any() else np.nan,
+        "classes": classes,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Python's own types; None for what is not a number."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def audit_stage(models: Mapping[str, ModelRef], n_values: int, method: Method, seed: int) -> Audit:
+    """The stage for a city's models, in a fixed order."""
+    ordered = tuple(models[k] for k in sorted(models))
+    return Audit(ordered, n_values, method, seed=seed)
+
+
+def place_audit(
+    stage: Audit, chosen: gpd.GeoDataFrame, pixels: xr.Dataset, models: Mapping[str, ModelRef]
+) -> Any:
+    """The stage laid over a sample; nothing is computed."""
+    return place_cells(stage, chosen, pixels, models, stage.layers, "audit", group=GROUP)
+
+
+def audit(
+    cells: gpd.GeoDataFrame,
+    pixels: xr.Dataset,
+    models: Mapping[str, ModelRef],
+    class_names: Sequence[str],
+    *,
+    truth: Sequence[str] = (),
+    activation: pd.DataFrame | None = None,
+    sample: int = 48,
+    seed: int = 0,
+    preset: str = "paper",
+    **changes: Any,
+) -> dict[str, Any]:
+    """Audit the explanations of a city.
+
+    Parameters
+    ----------
+    cells : GeoDataFrame
+        From `sesgrid.predict`.
+    pixels : xarray.Dataset
+        With ``image``, ``coverage`` and ``landcover``.
+    models : mapping
+        From `sesgrid.train`; all of them explain every cell of the sample, those that saw it too.
+    class_names : sequence of str
+        Names of the land-cover values 1, 2, …
+    truth, activation
+        See `summarise`.
+    sample : int
+        Cells to look at; half of them predicted low, half high.
+    seed : int
+        Of the sample, the orders by lot and the weights drawn anew.
+    preset, **changes
+        As of `sesgrid.explain`.
+
+    Returns
+    -------
+    dict
+        See `summarise`.
+
+    Raises
+    ------
+    MissingInputError
+        No cell is predicted at either end of the scale.
+    ConfigError
+        A class of the truth is not known, or the method is none.
+    """
+    stage = audit_stage(models, len(class_names) + 1, method_named(preset, **changes), seed)
+    chosen = audit_sample(cells, sample, seed)
+    chosen = with_model(chosen, Extent.from_attributes(pixels.attrs).grid.cells_per_block)
+    rows = list(place_audit(stage, chosen, pixels, models).compute())
+    return summarise(rows, stage, class_names, truth=truth, activation=activation)
