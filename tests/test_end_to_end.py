@@ -191,6 +191,52 @@ def test_a_finished_run_is_not_done_again_and_a_change_redoes_what_depends_on_it
     ville.sesgrid()
 
 
+def test_the_audit_needs_the_cube_alone(ville, tmp_path):
+    page = ville.result / "report.html"
+    assert "Not tested yet" in page.read_text()
+    moved = tmp_path / "moved"
+    shutil.copytree(ville.result, moved)
+
+    def audit(cube: Path, status: int = 0) -> str:
+        options = ["--cells", "6", "--scheduler", ville.scheduler]
+        result = CliRunner().invoke(main, ["audit", str(cube), *options])
+        assert result.exit_code == status, result.output
+        return result.output
+
+    said = audit(moved / "cube.zarr")
+    assert "pointing game (chance" in said
+    assert "Not tested yet" in page.read_text()
+    assert not (ville.result / "audit.json").exists()
+    result = json.loads((moved / "audit.json").read_text())
+    # the truth lies beside the land cover: the study's names of the three classes that bear income
+    assert len(result["planted_truth"]["classes"]) == 3
+    assert result["cells"] == result["low"] + result["high"] > 2
+    assert result["folds"]["models"] == 2
+    assert result["randomisation"]["steps"][-1]["layer"] == "stem_conv"
+    assert "Taking away what was learnt" in (moved / "report.html").read_text()
+    audit(ville.result / "cube.zarr")
+    first = (ville.result / "audit.json").read_text()
+    assert json.loads(first)["settings"] == result["settings"]
+    # the run knows of it, and a change of what it rests on takes it away
+    assert ville.sesgrid().count("up to date") == 8
+    assert "Not tested yet" not in page.read_text()
+    ville.configure(("bootstrap = 200", "bootstrap = 300"))
+    ville.sesgrid()
+    assert not (ville.result / "audit.json").exists()
+    assert "Not tested yet" in page.read_text()
+    ville.configure()
+    ville.sesgrid()
+    # a cube without its run, and one that no run has finished
+    shutil.rmtree(moved / "work" / "stages")
+    assert "was not found in" in audit(moved / "cube.zarr", status=2)
+    root = moved / "cube.zarr" / "zarr.json"
+    described = json.loads(root.read_text())
+    del described["attributes"]["sealed"]
+    root.write_text(json.dumps(described))
+    assert "is not of a finished run" in audit(moved / "cube.zarr", status=2)
+    assert "no cube at" in audit(tmp_path / "nothing", status=2)
+
+
 def shards(ville: Ville) -> dict[Path, int]:
     files = (ville.result / "cube.zarr" / "pixels" / "image").rglob("*")
     return {p: p.stat().st_mtime_ns for p in files if p.is_file() and p.name != "zarr.json"}

@@ -26,7 +26,7 @@ def reinitialised(model: keras.Model, seed: int) -> keras.Model:
     model : keras.Model
         Flat and functional.
     seed : int
-        The same one gives the same weights; the global random state is left alone.
+        The same one gives the same weights.
     """
     seeds = iter(np.random.SeedSequence(seed).generate_state(1 << 14).tolist())
 

@@ -219,25 +219,30 @@ def _mean_similarity(pairs: Any) -> float:
 
 
 def audit_sample(cells: gpd.GeoDataFrame, n: int, seed: int) -> gpd.GeoDataFrame:
-    """Up to n cells with a model, half of them predicted low and half high, drawn by lot.
+    """Up to n cells with a model, half of them low (p < ½) and half high.
+
+    They are drawn by lot among the cells predicted in the outermost classes, which the findings are
+    about; where these are too few, the cells with the lowest (highest) p are taken.
 
     Raises
     ------
     MissingInputError
-        No cell is predicted at either end.
+        No cell is predicted.
     """
-    known = cells[cells["model_id"].notna() & cells["ses_predicted"].notna()].sort_index()
-    k = cells.attrs["n_classes"]
-    outer = n_extreme_classes(k)
-    rank, rng, chosen = known["ses_predicted"].astype(int), np.random.default_rng(seed), []
-    for of_side in (known[rank <= outer], known[rank > k - outer]):
-        take = min(n // 2, len(of_side))
-        chosen.append(of_side.iloc[np.sort(rng.choice(len(of_side), take, replace=False))])
+    known = cells[cells["model_id"].notna() & cells["p"].notna()].sort_index()
+    if known.empty:
+        raise MissingInputError("no cell is predicted: there is nothing to audit")
+    k, rng = cells.attrs["n_classes"], np.random.default_rng(seed)
+    outer, rank = n_extreme_classes(k), known["ses_predicted"].astype(int)
+    p, take, chosen = known["p"], n // 2, []
+    for mine, extreme in ((p < 0.5, rank <= outer), (p >= 0.5, rank > k - outer)):
+        pool, of_side = known[mine & extreme], known[mine]
+        if len(pool) >= take:
+            chosen.append(pool.iloc[np.sort(rng.choice(len(pool), take, replace=False))])
+        else:
+            sure = (of_side["p"] - 0.5).abs().sort_values(ascending=False, kind="stable")
+            chosen.append(of_side.loc[sure.index[:take]])
     out = pd.concat(chosen)
-    if out.empty:
-        raise MissingInputError(
-            f"no cell is predicted in the {outer} lowest or highest classes: there is nothing to audit"
-        )
     out.attrs = dict(cells.attrs)
     return out
 
@@ -471,7 +476,7 @@ def audit(
     Raises
     ------
     MissingInputError
-        No cell is predicted at either end of the scale.
+        No cell is predicted.
     ConfigError
         A class of the truth is not known, or the method is none.
     """

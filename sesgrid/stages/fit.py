@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -104,20 +104,19 @@ def negative_log_likelihood(y_true, log_probabilities):
 
 @dataclass
 class _Trainer:
-    """A compiled network that is set back to its first state before each use.
+    """A compiled network that is set to its first state before each use.
 
-    Compiling costs as much as several epochs of a small city; folds in one process share it.
+    Compiling costs as much as several epochs of a small city; all trainings of one architecture in a
+    process share it.
     """
 
     model: keras.Model
-    state: list[np.ndarray]
+    optimizer_state: list[np.ndarray]
 
     @classmethod
-    def build(cls, spec: NetworkSpec, weights: str | None, seed: int) -> _Trainer:
-        keras.utils.set_random_seed(seed)
+    def build(cls, spec: NetworkSpec, weights: str | None) -> _Trainer:
+        # Keras scales colours in one layer more for its own weights
         model = build_network(spec, weights)
-        if weights is None:
-            start_plain(model)
         model.compile(
             optimizer=keras.optimizers.Adam(),
             loss=negative_log_likelihood,
@@ -125,19 +124,33 @@ class _Trainer:
             jit_compile=False,
         )
         model.optimizer.build(model.trainable_variables)
-        return cls(model, [ops.convert_to_numpy(v) for v in cls._variables(model)])
+        # metrics make their variables when first used: within the first step, it would be traced twice
+        nothing = np.zeros((1, spec.n_classes), np.float32)
+        model.compute_metrics(None, nothing, nothing)
+        model.reset_metrics()
+        return cls(model, _values(model.optimizer.variables))
 
-    @staticmethod
-    def _variables(model: keras.Model) -> list[Any]:
-        return [*model.variables, *model.optimizer.variables]
-
-    def reset(self) -> keras.Model:
-        for variable, value in zip(self._variables(self.model), self.state, strict=True):
+    def reset(self, weights: list[np.ndarray]) -> keras.Model:
+        variables = [*self.model.variables, *self.model.optimizer.variables]
+        for variable, value in zip(variables, [*weights, *self.optimizer_state], strict=True):
             variable.assign(value)
         return self.model
 
 
 _trainer = lru_cache(maxsize=1)(_Trainer.build)
+
+
+@lru_cache(maxsize=1)
+def _first_weights(spec: NetworkSpec, weights: str | None, seed: int) -> list[np.ndarray]:
+    keras.utils.set_random_seed(seed)
+    model = build_network(spec, weights)
+    if weights is None:
+        start_plain(model)
+    return _values(model.variables)
+
+
+def _values(variables: Sequence[Any]) -> list[np.ndarray]:
+    return [ops.convert_to_numpy(v) for v in variables]
 
 
 def fit(
@@ -178,7 +191,7 @@ def fit(
         The loss became NaN.
     """
     weights = obtainable_weights(protocol.weights)
-    model = _trainer(spec, weights, seed).reset()
+    model = _trainer(spec, weights).reset(_first_weights(spec, weights, seed))
     callbacks = [
         keras.callbacks.LearningRateScheduler(lambda epoch, _: protocol.learning_rate_at(epoch)),
         keras.callbacks.TerminateOnNaN(),
