@@ -43,6 +43,7 @@ _HOMES = {
     "predict": "sesgrid.stages.predict",
     "explain": "sesgrid.stages.explain",
     "explain_maps": "sesgrid.stages.explain",
+    "kept_maps": "sesgrid.stages.explain",
     "analyse": "sesgrid.stages.analyse",
     "audit": "sesgrid.stages.audit",
     "write_report": "sesgrid.report",

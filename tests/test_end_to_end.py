@@ -12,6 +12,7 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 from click.testing import CliRunner
 from scipy.ndimage import binary_dilation
 
@@ -127,7 +128,7 @@ def test_every_cell_is_predicted_by_a_model_that_did_not_see_it(ville):
     for card in sorted((ville.result / "models").glob("fold-*.json")):
         assert json.loads(card.read_text())["n_classes"] == 3
     from sesgrid.run.config import load_config
-    from sesgrid.run.stages import protocol_of
+    from sesgrid.run.job import protocol_of
     from sesgrid.run.workspace import Workspace, load_table
     from sesgrid.stages.train import plan_folds
 
@@ -325,6 +326,65 @@ def test_polygons_keep_statistics_of_their_own(ville, tmp_path):
     copy.configure()
     copy.sesgrid("explain")
     assert not (copy.result / "fragments.parquet").exists()
+
+
+def test_maps_are_kept_in_the_cube(ville, tmp_path):
+    shutil.copytree(ville.result, tmp_path / "result")
+    copy = Ville(tmp_path, ville.city, ville.scheduler)
+    cube = copy.result / "cube.zarr"
+    ids = result_cells(ville).index
+    copy.configure(("[analyse]", '[explain]\nmaps = "all"\n[analyse]'))
+    said = copy.sesgrid()
+    assert f"maps kept: {len(ids)}" in said
+    tree = sesgrid.open_cube(cube)
+    kept = sesgrid.kept_maps(tree)
+    assert sorted(kept["cell"].values) == sorted(ids)
+    # they are the maps of the models, to half a step of the root's scale
+    named = gpd.read_parquet(copy.result / "work" / "predict.parquet").loc[kept["cell"].values[:9]]
+    named.attrs = {"n_classes": 3}
+    models = [sesgrid.ModelRef.open(m) for m in (copy.result / "models").glob("*.keras")]
+    pixels = sesgrid.open_cube(cube, chunked=False)["pixels"].to_dataset()
+    made = sesgrid.explain_maps(named, pixels, {m.model_id: m for m in models}).values
+    peaks = made.max((2, 3), keepdims=True)
+    assert (peaks > 0).sum() > 5
+    share = [np.sqrt(m / np.where(peaks > 0, peaks, 1)) for m in (kept[:9].values, made)]
+    assert np.abs(share[0] - share[1]).max() <= 0.5001 / 255 + 1e-4
+    # summed per class they give what the table holds, and the table is that of a run without maps
+    sums, before = (
+        pd.read_parquet(v.result / "work" / "explain.parquet").set_index("cell_id")
+        for v in (copy, ville)
+    )
+    columns = [c for c in before if c != "model_id"]
+    np.testing.assert_allclose(
+        sums.loc[before.index, columns], before[columns], rtol=1e-4, atol=1e-7
+    )
+    totals = kept.sum(("y", "x")).to_pandas()
+    for m in ("low", "high"):
+        whole = sums.loc[totals.index, [f"{m}_{k}" for k in range(20)]].sum(axis=1)
+        np.testing.assert_allclose(totals[m], whole, rtol=0.02, atol=1e-6)
+    # QGIS gets them too
+    done = CliRunner().invoke(
+        main, ["export", str(cube), "-o", str(tmp_path / "a.tif"), "--variable", "activation"]
+    )
+    assert done.exit_code == 0, done.output
+    with rasterio.open(tmp_path / "a.tif") as raster:
+        assert raster.count == 2
+        assert raster.read(1).max() == 255
+    # of one cell only; of a stranger; of none
+    one = str(ids[3])
+    copy.configure(("[analyse]", f'[explain]\nmaps = ["{one}"]\n[analyse]'))
+    assert "maps kept: 1" in copy.sesgrid("analyse")
+    tree = sesgrid.open_cube(cube, chunked=False)
+    np.testing.assert_array_equal(sesgrid.kept_maps(tree)["cell"].values, [one])
+    with pytest.raises(sesgrid.SesgridError, match=f"no maps of cell {ids[4]}"):
+        sesgrid.kept_maps(tree, [ids[4]])
+    copy.configure(("[analyse]", '[explain]\nmaps = ["CRS3035RES200mN0E0"]\n[analyse]'))
+    assert "1 cells are not of this city" in copy.sesgrid("explain", status=2)
+    copy.configure()
+    copy.sesgrid("explain")
+    with pytest.raises(sesgrid.SesgridError, match="holds no maps"):
+        sesgrid.kept_maps(sesgrid.open_cube(cube))
+    assert not (cube / "pixels" / "activation").exists()
 
 
 def test_a_cube_on_s3_in_an_image_codec(ville, tmp_path, s3):

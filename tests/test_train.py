@@ -187,7 +187,7 @@ def test_a_fold_learns_what_is_plain_to_see_and_repeats_itself(tmp_path):
     )
     pixels["coverage"][:] = 1
     events = []
-    protocol = protocol_named("scratch", epochs=14, batch_size=4)
+    protocol = protocol_named("scratch", epochs=11, batch_size=4)
     models = sesgrid.train(
         table, pixels, tmp_path / "a", protocol=protocol, progress=lambda *a: events.append(a)
     )
@@ -205,7 +205,7 @@ def test_a_fold_learns_what_is_plain_to_see_and_repeats_itself(tmp_path):
     assert card["thresholds"] == table.attrs["thresholds"]
     assert not list((tmp_path / "a").glob("*.weights.h5"))
     assert card["initial_weights"] == "random"
-    short = protocol_named("scratch", epochs=2, batch_size=4)
+    short = protocol_named("scratch", epochs=1, batch_size=4)
     image = pixels["image"].assign_attrs(pixels.attrs)
     fold = plan_folds(table.assign(coverage=1.0), tmp_path / "b", short)[0]
     first, second = (history_of(train_fold(fold, image))["val_loss"] for _ in range(2))

@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import fingerprint, key_of
+from sesgrid.run.job import Job, class_table, load_models, method_of
 from sesgrid.run.results import run_report
-from sesgrid.run.stages import Job, class_table, load_models, method_of
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.sources import class_names, landcover_classes
 from sesgrid.stages.audit import audit_sample, audit_stage, place_audit, summarise

@@ -129,6 +129,8 @@ class ExplainSettings(_Section):
     channels: Literal["rgb", "bgr"] | None = None
     fragments: bool = False
     """Whether statistics are kept of every polygon in every cell, in fragments.parquet."""
+    maps: Literal["none", "all"] | list[str] = "none"
+    """Whose activation maps are kept in the cube: of all cells, or of these (INSEE ids), as bytes."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the network's passes while explaining; bfloat16 is for GPUs."""
 

@@ -6,30 +6,22 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from distributed import Client
 
 from sesgrid import __version__
-from sesgrid.errors import SesgridWarning
+from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
+from sesgrid.run.cell_stages import run_explain, run_predict
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import fingerprint, key_of
+from sesgrid.run.job import Job, method_of, protocol_of
+from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
 from sesgrid.run.results import run_analyse, run_report
-from sesgrid.run.stages import (
-    Job,
-    method_of,
-    missing_outputs,
-    protocol_of,
-    run_cells,
-    run_explain,
-    run_landcover,
-    run_mosaic,
-    run_predict,
-)
 from sesgrid.run.training import run_train
 from sesgrid.run.workspace import Workspace
-from sesgrid.store.cube import CUBE_VERSION
+from sesgrid.store.cube import CUBE_VERSION, Cube
 
 __all__ = ["STAGES", "facts_of", "run_stages"]
 
@@ -118,6 +110,7 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
         facts |= {f"explain.{k}": v for k, v in vars(method_of(config)).items()}
         facts["explain.precision"] = config.explain.precision
         facts["explain.fragments"] = config.explain.fragments
+        facts["explain.maps"] = config.explain.maps
     if stage == "train":
         facts |= {f"train.{k}": v for k, v in vars(protocol_of(config)).items()}
     inputs = list(spec.inputs)
@@ -137,6 +130,36 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
         facts["input weights"] = fingerprint(Path(facts["train.weights"]))
     facts |= {f"stage {name}": results[name] for name in spec.needs}
     return facts
+
+
+def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
+    """Names of files without which a stage is not finished, and which are not there."""
+    models = [files.models / f"fold-{k}.keras" for k in range(config.cells.folds)]
+    sums = [files.table("explain")] if config.sources.landcover is not None else []
+    tables = [files.table("activation"), files.table("pairs")]
+    needed = {
+        "cells": [files.table("cells")],
+        "mosaic": [files.table("mosaic")],
+        "landcover": [],
+        "train": models,
+        "predict": [files.table("predict")],
+        "explain": [*sums, *([files.fragments] if config.explain.fragments else [])],
+        "analyse": [files.cells, files.activation, files.pairs, files.metrics, *tables],
+        "report": [files.report],
+    }[stage]
+    missing = [p.name for p in needed if not p.exists()]
+    if stage == "mosaic" and not _is_of(files):
+        missing.append(PurePath(files.cube).name)
+    return missing
+
+
+def _is_of(files: Workspace) -> bool:
+    """Whether the cube of the mosaic's record lies there: another run may have put its own in the place."""
+    try:
+        token = Cube.open(files.cube).token
+    except (FormatError, MissingInputError):
+        return False
+    return str(files.record("mosaic").read().get("result_id", "")).endswith(token)
 
 
 def _closure(last: str) -> list[str]:

@@ -8,9 +8,10 @@ import geopandas as gpd
 import pandas as pd
 from distributed import Client
 
+from sesgrid.run.cell_stages import explain_stage, run_over_cells
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import key_of
-from sesgrid.run.stages import Job, explain_stage, method_of, run_over_cells
+from sesgrid.run.job import Job, method_of
 from sesgrid.run.workspace import Workspace, load_table, save_table
 from sesgrid.stages.explain import Explain
 from sesgrid.stages.predict import Predict, join_predictions

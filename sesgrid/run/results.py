@@ -12,18 +12,12 @@ import pandas as pd
 
 from sesgrid import __version__
 from sesgrid.report import CellThumbnail, write_report
-from sesgrid.run.stages import (
-    Job,
-    class_table,
-    load_activation,
-    load_models,
-    method_of,
-    protocol_of,
-)
+from sesgrid.run.cell_stages import load_activation
+from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
 from sesgrid.run.workspace import load_table, save_table
 from sesgrid.sources import class_groups, class_names
 from sesgrid.stages.analyse import Findings, analyse
-from sesgrid.stages.explain import UNCLASSIFIED, explain_maps
+from sesgrid.stages.explain import MAPS, UNCLASSIFIED, explain_maps
 from sesgrid.store.cube import Cube
 from sesgrid.store.parts import write_atomically
 
@@ -63,7 +57,11 @@ def run_analyse(job: Job) -> dict[str, Any]:
         seed=c.analyse.seed,
         mean_colour=cells[colours],
     )
-    result = cells.drop(columns=colours)
+    result, names = cells.drop(columns=colours), list(_SEALED)
+    if c.explain.maps != "none":
+        peaks = [f"peak_{m}" for m in MAPS]
+        rows = pd.read_parquet(job.files.table("explain")).set_index("cell_id")
+        result, names = result.join(rows.reindex(columns=peaks)), [*names, *peaks]
     result.attrs = dict(cells.attrs)
     save_table(result.reset_index(), job.files.cells)  # the id is a column for every reader
     for name in _TABLES:
@@ -74,7 +72,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
         job.files.metrics,
         json.dumps({**findings.metrics, "run": _named(job)}, indent=1, allow_nan=False),
     )
-    Cube.open(job.files.cube).seal(result, list(_SEALED), _sealed(job))
+    Cube.open(job.files.cube).seal(result, names, _sealed(job))
     m = findings.metrics
     return {
         k: m.get(k)

@@ -12,7 +12,7 @@ from distributed import Client, as_completed, get_worker
 
 from sesgrid.errors import MissingInputError, ModelMismatchError, SesgridWarning
 from sesgrid.run.batches import progress_bar
-from sesgrid.run.stages import Job, protocol_of
+from sesgrid.run.job import Job, protocol_of
 from sesgrid.run.workspace import load_table
 from sesgrid.stages.train import Fold, plan_folds, train_fold
 from sesgrid.store.cube import Cube

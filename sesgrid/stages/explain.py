@@ -1,14 +1,15 @@
 """Explain: guided Grad-CAM of every covered cell, summed per land-cover class.
 
-No map is kept: a task sums the factors of a batch over the class pixels before it asks for the next, and
-returns 2 × 20 numbers a cell, and, where the cells bring their polygons, statistics of each.
+A task sums the factors of a batch over the class pixels before it asks for the next, and returns 2 × 20
+numbers a cell, and, where the cells bring their polygons, statistics of each. Maps are kept where they are
+asked for, as bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import dask.array as da
 import geopandas as gpd
@@ -16,9 +17,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sesgrid.errors import GridMismatchError
-from sesgrid.grid import Extent
-from sesgrid.kernels.attribution import attributed_sums, attribution_maps
+from sesgrid.errors import GridMismatchError, MissingInputError
+from sesgrid.grid import Extent, cell_id_of, rowcol_of_ids
+from sesgrid.kernels.attribution import attributed_sums, attribution_maps, quantised, restored
 from sesgrid.kernels.class_sums import class_areas
 from sesgrid.kernels.method import PRESETS, Method, method_named
 from sesgrid.stages.evidence import UNCLASSIFIED
@@ -35,7 +36,15 @@ from sesgrid.stages.predict import (
 )
 from sesgrid.store.models import ModelRef
 
-__all__ = ["MAPS", "UNCLASSIFIED", "Explain", "activation_dataset", "explain", "explain_maps"]
+__all__ = [
+    "MAPS",
+    "UNCLASSIFIED",
+    "Explain",
+    "activation_dataset",
+    "explain",
+    "explain_maps",
+    "kept_maps",
+]
 
 MAPS = ("low", "high")
 """Maps of the lowest and the highest class, in this order."""
@@ -50,6 +59,8 @@ class Explain:
     """Land-cover values, 0 (unclassified) included."""
     method: Method = PRESETS["paper"]
     precision: str = "float32"
+    keep: Literal["none", "all"] | frozenset[str] = "none"
+    """Cells whose maps the rows bring, as `sesgrid.kernels.attribution.quantised`."""
 
     def __call__(
         self,
@@ -75,10 +86,21 @@ class Explain:
                 for k, i in enumerate(chosen):
                     rows[i] = self._row(items[i], logit[k], sums[k], areas[i])
                     task, one = items[i], slice(k, k + 1)
+                    kept = self.keeps(task.cell_id)
+                    if not kept and not isinstance(task, PolygonTask):
+                        continue
+                    maps = attribution_maps(evidence[one], sensitivity[one], self.method)[0]
                     if isinstance(task, PolygonTask):
-                        maps = attribution_maps(evidence[one], sensitivity[one], self.method)[0]
                         rows[i]["fragments"] = fragments_of(task, maps, coverage[i])
+                    if kept:
+                        values, peaks = quantised(maps)
+                        rows[i] |= {"maps": values}
+                        rows[i] |= {f"peak_{m}": float(v) for m, v in zip(MAPS, peaks, strict=True)}
         return rows
+
+    def keeps(self, cell_id: str) -> bool:
+        """Whether the maps of a cell are kept."""
+        return self.keep == "all" or (self.keep != "none" and cell_id in self.keep)
 
     @property
     def predicts(self) -> bool:
@@ -245,4 +267,49 @@ def explain_maps(
     )
     return xr.DataArray(
         data, dims=("cell", "map", "y", "x"), coords={"cell": list(cells.index), "map": list(MAPS)}
+    )
+
+
+def kept_maps(cube: xr.DataTree, cells: Sequence[str] | None = None) -> xr.DataArray:
+    """Activation maps that a run kept in its cube (``explain.maps``).
+
+    Parameters
+    ----------
+    cube : xarray.DataTree
+        From `sesgrid.open_cube`.
+    cells : sequence of str, optional
+        Cell ids; by default every cell whose maps were kept.
+
+    Returns
+    -------
+    xarray.DataArray
+        float32 ``(cell, map, y, x)``, at least 0, lazy where the cube is.
+
+    Raises
+    ------
+    MissingInputError
+        The run kept no maps, or none of a cell.
+    """
+    pixels, known = (
+        cube["pixels"].to_dataset(),
+        cube["cells"].to_dataset() if "cells" in cube else {},
+    )
+    if "activation" not in pixels or "peak_low" not in known:
+        raise MissingInputError('the cube holds no maps: run with explain.maps = "all"')
+    extent = Extent.from_attributes(pixels.attrs)
+    peaks = np.stack([known[f"peak_{m}"].values for m in MAPS])
+    if cells is None:
+        there = np.argwhere(np.isfinite(peaks[0])).tolist()
+        cells = [cell_id_of(i + extent.row, j + extent.col) for i, j in there]
+    maps = []
+    for name, (row, col) in zip(cells, rowcol_of_ids(cells).tolist(), strict=True):
+        i, j = row - extent.row, col - extent.col
+        inside = 0 <= i < peaks.shape[1] and 0 <= j < peaks.shape[2]
+        if not inside or not np.isfinite(peaks[:, i, j]).all():
+            raise MissingInputError(f"the cube holds no maps of cell {name}: see explain.maps")
+        y, x = extent.cell_slices(row, col)
+        maps.append(restored(pixels["activation"].variable[:, y, x].data, peaks[:, i, j]))
+    stack = da.stack(maps) if pixels["activation"].chunks else np.stack(maps)
+    return xr.DataArray(
+        stack, dims=("cell", "map", "y", "x"), coords={"cell": list(cells), "map": list(MAPS)}
     )

@@ -45,6 +45,9 @@ GROUP_SIDE = 4
 
 Item = TypeVar("Item")
 
+Groups = int | tuple[int, ...]
+"""Items per task, or of each task."""
+
 
 Stage = Callable[..., Sequence[Any]]
 """What a worker runs: a small picklable value, called as ``stage(items, *inputs)`` with a list of
@@ -133,7 +136,11 @@ def group_blocks(work: Sequence[Item], side: int = GROUP_SIDE) -> list[tuple[Ite
 
 
 def place(
-    stage: Stage, work: Sequence[Any], *inputs: da.Array, group: int = 1, name: str | None = None
+    stage: Stage,
+    work: Sequence[Any],
+    *inputs: da.Array,
+    group: Groups = 1,
+    name: str | None = None,
 ) -> da.Array:
     """Lay a stage over a list of work items.
 
@@ -145,8 +152,8 @@ def place(
         Frozen values: `BlockCells`, or one value per cell.
     *inputs : dask.array.Array
         ``(item, …)``, chunked by ``group`` along the first axis and whole along the others.
-    group : int
-        Items per task.
+    group : int or tuple of int
+        Items per task, or of each task.
     name : str, optional
         Shown on the dashboard.
 
@@ -157,7 +164,7 @@ def place(
     """
     items = np.empty(len(work), dtype=object)
     items[:] = list(work)
-    index = da.from_array(items, chunks=group, name=False)
+    index = da.from_array(items, chunks=(group,), name=False)
     pairs: list[Any] = []
     for array in inputs:
         pairs += [array, (0, *range(1, array.ndim))]
@@ -236,7 +243,7 @@ def _take(results: np.ndarray, name: str) -> np.ndarray:
 
 
 def stack_cells(
-    pixels: xr.Dataset, names: Sequence[str], rows: np.ndarray, cols: np.ndarray, group: int
+    pixels: xr.Dataset, names: Sequence[str], rows: np.ndarray, cols: np.ndarray, group: Groups
 ) -> list[da.Array]:
     """Stack cells: ``(cell, [band,] y, x)``, chunked by ``group`` cells.
 
@@ -256,7 +263,7 @@ def stack_cells(
             index[:] = slices
             p = extent.grid.pixels_per_cell
             shape = (*array.shape[:-2], p, p)
-            index_chunks = da.from_array(index, chunks=group, name=False)
+            index_chunks = da.from_array(index, chunks=(group,), name=False)
             stacked = index_chunks.map_blocks(
                 _read_cells,
                 layer=Layer(array),

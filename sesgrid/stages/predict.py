@@ -21,7 +21,7 @@ from sesgrid.kernels.binomial import binomial_probabilities
 from sesgrid.kernels.device import DEVICE_LOCK, batch_size_for
 from sesgrid.kernels.method import PRESETS, Method
 from sesgrid.stages.mosaic import OBSERVED
-from sesgrid.stages.place import place, stack_cells
+from sesgrid.stages.place import Groups, place, stack_cells
 from sesgrid.store.georeference import BANDS
 from sesgrid.store.models import ModelRef
 
@@ -231,7 +231,7 @@ def place_cells(
     layers: Sequence[str],
     name: str,
     dress: Callable[[list[CellTask]], Sequence[CellTask]] = list,
-    group: int = GROUP,
+    group: Groups = GROUP,
 ) -> da.Array:
     """Lay a stage over the cells that have a model; ``dress`` gives the tasks what else they need."""
     extent = Extent.from_attributes(pixels.attrs)

@@ -1,8 +1,8 @@
 """The cube: one Zarr v3 group whose addresses are dense and whose bytes are sparse.
 
-``pixels`` holds ``image`` (band, y, x), ``coverage`` and ``landcover`` (y, x), all uint8. A block is
-a shard, a cell an inner chunk: cells where nobody lives are absent. ``cells`` holds 200 m arrays
-once the run is sealed.
+``pixels`` holds ``image`` (band, y, x), ``coverage`` and ``landcover`` (y, x), and, where a run keeps its
+maps, ``activation`` (map, y, x), all uint8. A block is a shard, a cell an inner chunk: cells where nobody
+lives are absent. ``cells`` holds 200 m arrays once the run is sealed.
 One writer a shard: zarr accepts a region smaller than a shard as read-modify-write, which loses
 data under concurrency, so only whole blocks can be written here.
 """
@@ -39,7 +39,7 @@ from sesgrid.store.location import (
 )
 from sesgrid.store.shard import encode_shard
 
-__all__ = ["CUBE_VERSION", "PIXEL_LAYERS", "Cube", "open_cube", "replace_cube"]
+__all__ = ["ACTIVATION", "CUBE_VERSION", "PIXEL_LAYERS", "Cube", "open_cube", "replace_cube"]
 
 CUBE_VERSION = 2
 """Version of the layout; a cube of another version is refused."""
@@ -49,6 +49,16 @@ _TOKEN = "sesgrid_cube_token"
 
 PIXEL_LAYERS = {"image": 3, "coverage": 0, "landcover": 0}
 """Variables of ``pixels`` and their number of bands (0: no band axis)."""
+
+ACTIVATION = "activation"
+"""Variable of ``pixels`` that holds the kept maps."""
+_LAYERS = PIXEL_LAYERS | {ACTIVATION: 2}
+_LEADING = {"image": ("band",), ACTIVATION: ("map",)}
+_OF_ACTIVATION = {
+    "maps": ["low", "high"],
+    "description": "sqrt of the share of the cell's peak: activation = peak * (value / 255)**2, with the "
+    "peaks in cells/peak_low and cells/peak_high; cells without a peak keep no map",
+}
 
 
 @dataclass(frozen=True)
@@ -181,7 +191,7 @@ class Cube:
         n = self.extent.grid.block_px
         y, x = self.extent.block_slices(block_row, block_col)
         for name, array in arrays.items():
-            bands = PIXEL_LAYERS.get(name)
+            bands = _LAYERS.get(name)
             expected = (*((bands,) if bands else ()), n, n)
             if bands is None or array.shape != expected or array.dtype != np.uint8:
                 raise GridMismatchError(
@@ -205,6 +215,34 @@ class Cube:
         key = f"{stored.path}/{stored.metadata.encode_chunk_key((*lead, *at))}"
         side = self.extent.grid.pixels_per_cell
         put(self.path, key, encode_shard(array, side, self.codec.encode))
+
+    def keep_activation(self, key: str | None) -> None:
+        """Make room for activation maps; those of another explanation than ``key``'s are removed.
+
+        Parameters
+        ----------
+        key : str or None
+            Names the explanation; None: no maps are kept.
+
+        Raises
+        ------
+        StoreError
+            The store is read-only, full or gone.
+        """
+        pixels = _pixel_group(self.path, "r")
+        if pixels.attrs.get("activation_key") == key and (ACTIVATION in pixels) == (
+            key is not None
+        ):
+            return
+        with writing(self.path, "the activation maps"):
+            pixels = _pixel_group(self.path, "r+")
+            # the key goes first and comes last: half a removal is never taken for what was kept
+            pixels.update_attributes({"activation_key": None})
+            if ACTIVATION in pixels:
+                del pixels[ACTIVATION]
+            if key is not None:
+                _create_layer(pixels, ACTIVATION, self.extent, LOSSLESS, _OF_ACTIVATION)
+                pixels.update_attributes({"activation_key": key})
 
     def pixels(self, *, chunked: bool = False) -> xr.Dataset:
         """The pixels: read only where touched (default), or as dask arrays of one chunk a block."""
@@ -272,20 +310,8 @@ def _lay_out(path: str, extent: Extent, codec: PixelCodec, attributes: Mapping[s
     # the token first: what is left of a cube that was never finished can be told and replaced
     root = open_group(path, "w", {_TOKEN: attributes[_TOKEN]})
     pixels = root.create_group("pixels", attributes=extent.attributes())
-    size, p = extent.grid.block_px, extent.grid.pixels_per_cell
-    for name, bands in PIXEL_LAYERS.items():
-        lead = (bands,) if bands else ()
-        pixels.create_array(
-            name,
-            shape=(*lead, *extent.shape_px),
-            dtype="uint8",
-            chunks=(*lead, p, p),
-            shards=(*lead, size, size),
-            fill_value=0,
-            dimension_names=(("band",) if bands else ()) + ("y", "x"),
-            attributes={"grid_mapping": "spatial_ref"},
-            **codec.for_zarr(bands),
-        )
+    for name in PIXEL_LAYERS:
+        _create_layer(pixels, name, extent, codec)
     y, x = extent.pixel_centres()
     for name, values in (("y", y), ("x", x)):
         pixels.create_array(
@@ -297,6 +323,35 @@ def _lay_out(path: str, extent: Extent, codec: PixelCodec, attributes: Mapping[s
         )
     _write_spatial_ref(pixels, extent, extent.grid.pixel_m)
     root.update_attributes(dict(attributes))
+
+
+def _pixel_group(path: str, mode: str) -> zarr.Group:
+    pixels = open_group(path, mode)["pixels"]
+    if not isinstance(pixels, zarr.Group):
+        raise FormatError(f"{path}: pixels is not a group")
+    return pixels
+
+
+def _create_layer(
+    pixels: zarr.Group,
+    name: str,
+    extent: Extent,
+    codec: PixelCodec,
+    attributes: Mapping[str, Any] | None = None,
+) -> None:
+    size, p, bands = extent.grid.block_px, extent.grid.pixels_per_cell, _LAYERS[name]
+    lead = (bands,) if bands else ()
+    pixels.create_array(
+        name,
+        shape=(*lead, *extent.shape_px),
+        dtype="uint8",
+        chunks=(*lead, p, p),
+        shards=(*lead, size, size),
+        fill_value=0,
+        dimension_names=(*_LEADING.get(name, ()), "y", "x"),
+        attributes={"grid_mapping": "spatial_ref", **(attributes or {})},
+        **codec.for_zarr(bands),
+    )
 
 
 def _root(path: str | Path) -> zarr.Group:
@@ -357,7 +412,7 @@ def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     """
     cube = Cube.open(path)
     size = cube.extent.grid.block_px
-    chunks: Any = {"band": -1, "y": size, "x": size} if chunked else None
+    chunks: Any = {"band": -1, "map": -1, "y": size, "x": size} if chunked else None
     # cache=False: indexing a part must never keep the whole
     options: dict[str, Any] = {"engine": "zarr", "consolidated": False, "decode_coords": "all"}
     options["cache"] = False
@@ -365,6 +420,8 @@ def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     pixels = xr.open_dataset(store, group="pixels", chunks=chunks, **options)
     if "band" in pixels.dims:
         pixels = pixels.assign_coords(band=list(BANDS))
+    if ACTIVATION in pixels:
+        pixels = pixels.assign_coords(map=pixels[ACTIVATION].attrs["maps"])
     root = _root(path)
     nodes = {"/": xr.Dataset(attrs=dict(root.attrs)), "/pixels": pixels}
     if "cells" in root:

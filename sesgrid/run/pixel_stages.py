@@ -1,32 +1,26 @@
-"""What each stage of a run does with its files: read, call the stage's function, write."""
+"""The stages that choose the cells and make their pixels: cells, mosaic, landcover."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
-import geopandas as gpd
 import pandas as pd
-from distributed import Client
 
 from sesgrid import __version__
 from sesgrid.errors import FormatError, MissingInputError
-from sesgrid.grid import Extent, Grid
-from sesgrid.kernels.method import Method, method_named
+from sesgrid.grid import Extent
 from sesgrid.run.batches import in_batches, run_batches
-from sesgrid.run.config import Config
+from sesgrid.run.job import Job, class_table, protocol_of
 from sesgrid.run.memory import require_mosaic_fits
-from sesgrid.run.workspace import Workspace, load_table, save_rows, save_table
+from sesgrid.run.workspace import load_table, save_table
 from sesgrid.sources import (
     ClassReader,
     RasterReader,
-    class_names,
     read_boundary,
     read_class_rasters,
-    read_class_table,
     read_filosofi,
     read_ortho,
     read_urban_atlas,
@@ -34,76 +28,15 @@ from sesgrid.sources import (
 )
 from sesgrid.stages.cells import cells as label_cells
 from sesgrid.stages.classified import Classified
-from sesgrid.stages.explain import Explain, activation_dataset, fragments_table
-from sesgrid.stages.fragments import with_polygons
 from sesgrid.stages.landcover import Landcover, plan_landcover
 from sesgrid.stages.mosaic import Mosaic, plan_mosaic
 from sesgrid.stages.place import GROUP_SIDE, BlockResult, group_blocks, place, plan_blocks
-from sesgrid.stages.predict import (
-    CellTask,
-    Predict,
-    assign_models,
-    join_predictions,
-    place_cells,
-    with_model,
-)
-from sesgrid.stages.protocol import Protocol, protocol_named
 from sesgrid.store.codec import PixelCodec
 from sesgrid.store.cube import Cube
 from sesgrid.store.location import exists
-from sesgrid.store.models import ModelRef
-from sesgrid.store.parts import BATCH, Parts
+from sesgrid.store.parts import BATCH
 
-__all__ = ["Job", "explain_stage", "method_of", "protocol_of"]
-
-CELL_BATCH = 4096
-"""Cells in one part of the stages that make rows."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a stage's runner is given."""
-
-    config: Config
-    files: Workspace
-    client: Client
-    key: str
-    """Hash of this stage's settings and inputs."""
-
-    @property
-    def grid(self) -> Grid:
-        """The run's grid."""
-        return Grid(self.config.grid.pixels_per_cell, self.config.grid.cells_per_block)
-
-    def cube(self, cells: gpd.GeoDataFrame) -> Cube:
-        """The run's cube, which must lie on the grid of the run's cells."""
-        cube = Cube.open(self.files.cube)
-        cube.require(Extent.of_cells(self.grid, cells["row"], cells["col"]))
-        return cube
-
-    def parts(self, stage: str) -> Parts:
-        """The parts of a stage, with this job's key."""
-        return Parts(self.files.parts(stage), self.key)
-
-
-def protocol_of(config: Config) -> Protocol:
-    """The training protocol with the run's changes."""
-    t = config.train
-    protocol = protocol_named(
-        t.protocol,
-        epochs=t.epochs,
-        batch_size=t.batch_size,
-        learning_rate=t.learning_rate,
-        patience=t.patience,
-        validation_share=t.validation_share,
-        weights=t.weights,
-    )
-    if t.weights == "random":
-        from dataclasses import replace
-
-        protocol = replace(protocol, weights=None)
-    return protocol
-
+__all__ = ["run_cells", "run_landcover", "run_mosaic"]
 
 _FOOTPRINT = "footprint of the imagery (every cell that it touches)"
 
@@ -278,147 +211,3 @@ def run_landcover(job: Job) -> dict[str, Any]:
         stage, counted = Landcover(job.grid), {"polygons": len(polygons)}
     _run_blocks(job, "landcover", stage, groups, job.cube(cells))
     return {**counted, "blocks": sum(map(len, groups))}
-
-
-def class_table(config: Config) -> pd.DataFrame | None:
-    """The classes of a classified raster; None: the study's own, of the Urban Atlas."""
-    path = config.sources.landcover_classes
-    return None if path is None else read_class_table(path)
-
-
-def load_models(job: Job) -> dict[str, ModelRef]:
-    """The run's models by id, each verified against its card."""
-    refs = [ModelRef.open(p) for p in sorted(job.files.models.glob("fold-*.keras"))]
-    return {ref.model_id: ref for ref in refs}
-
-
-def run_over_cells(
-    job: Job,
-    name: str,
-    stage: Any,
-    named: gpd.GeoDataFrame,
-    models: Mapping[str, ModelRef],
-    layers: Sequence[str],
-    dress: Callable[[list[CellTask]], Sequence[CellTask]] = list,
-) -> pd.DataFrame:
-    """Run a stage over every cell that has a model; one row a cell."""
-    todo = with_model(named, job.config.grid.cells_per_block)
-    pixels = job.cube(named).pixels()
-
-    def make(batch: Any) -> Any:
-        # by model, so that the device's batches fill; the cube is read cell by cell anyway
-        chosen = todo.iloc[list(batch)].sort_values("model_id", kind="stable")
-        chosen.attrs = dict(named.attrs)
-        return place_cells(stage, chosen, pixels, models, layers, name, dress)
-
-    rows, _, _ = run_batches(
-        job.client,
-        job.parts(name),
-        name,
-        in_batches(range(len(todo)), CELL_BATCH),
-        make,
-        lambda results: (results, {}),
-        unit="cell",
-    )
-    return rows
-
-
-def run_predict(job: Job) -> dict[str, Any]:
-    """Pixels and models → the class of every covered cell."""
-    c, cells = job.config, load_table(job.files.table("mosaic"))
-    models = load_models(job)
-    named = assign_models(cells, models, min_coverage=c.cells.min_coverage)
-    stage = Predict()
-    rows = run_over_cells(job, "predict", stage, named, models, Predict.layers)
-    table = join_predictions(named, rows)
-    save_table(table, job.files.table("predict"))
-    without = int(named["model_id"].isna().sum())
-    return {"cells predicted": len(rows), "cells without enough imagery": without}
-
-
-def run_explain(job: Job) -> dict[str, Any]:
-    """Pixels, class pixels and models → class sums of the activation maps."""
-    if job.config.sources.landcover is None:
-        return {"explain": "skipped: no land cover given"}
-    named = load_table(job.files.table("predict"))
-    stage, polygons = explain_stage(job.config), _polygons_to_keep(job.config)
-    rows = run_over_cells(
-        job, "explain", stage, named, load_models(job), Explain.layers,
-        list if polygons is None else lambda tasks: with_polygons(tasks, job.grid, polygons),
-    )  # fmt: skip
-    summary = {"cells explained": len(rows), "preset": stage.method.name}
-    if polygons is not None:
-        table = fragments_table(rows, polygons)
-        save_rows(table, job.files.fragments)
-        rows, summary["fragments"] = rows.drop(columns="fragments"), len(table)
-    save_rows(rows, job.files.table("explain"))
-    return summary
-
-
-def _polygons_to_keep(config: Config) -> gpd.GeoDataFrame | None:
-    """The land cover whose polygons get statistics of their own."""
-    s = config.sources
-    if not config.explain.fragments or s.landcover is None:
-        return None
-    return read_urban_atlas(s.landcover, s.landcover_layer)
-
-
-def method_of(config: Config) -> Method:
-    """The explaining method with the run's changes."""
-    e = config.explain
-    return method_named(
-        e.preset, layer=e.layer, gates=e.gates, cam=e.cam, clip_percentile=e.clip_percentile,
-        channels=e.channels,
-    )  # fmt: skip
-
-
-def explain_stage(config: Config) -> Explain:
-    """The explaining stage as the run's settings ask for it."""
-    names = class_names(class_table(config))
-    return Explain(len(names) + 1, method_of(config), config.explain.precision)
-
-
-def load_activation(config: Config, files: Workspace) -> Any:
-    """The class sums of a run as a dataset; empty without land cover."""
-    if config.sources.landcover is None:
-        rows = pd.DataFrame()
-    else:
-        rows = pd.read_parquet(files.table("explain"))
-    return activation_dataset(
-        rows,
-        class_names(class_table(config)),
-        {"preset": method_of(config).name, "precision": config.explain.precision},
-    )
-
-
-Runner = Callable[[Job], Mapping[str, Any]]
-
-
-def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
-    """Names of files without which a stage is not finished, and which are not there."""
-    models = [files.models / f"fold-{k}.keras" for k in range(config.cells.folds)]
-    sums = [files.table("explain")] if config.sources.landcover is not None else []
-    tables = [files.table("activation"), files.table("pairs")]
-    needed = {
-        "cells": [files.table("cells")],
-        "mosaic": [files.table("mosaic")],
-        "landcover": [],
-        "train": models,
-        "predict": [files.table("predict")],
-        "explain": [*sums, *([files.fragments] if config.explain.fragments else [])],
-        "analyse": [files.cells, files.activation, files.pairs, files.metrics, *tables],
-        "report": [files.report],
-    }[stage]
-    missing = [p.name for p in needed if not p.exists()]
-    if stage == "mosaic" and not _is_of(files):
-        missing.append(PurePath(files.cube).name)
-    return missing
-
-
-def _is_of(files: Workspace) -> bool:
-    """Whether the cube of the mosaic's record lies there: another run may have put its own in the place."""
-    try:
-        token = Cube.open(files.cube).token
-    except (FormatError, MissingInputError):
-        return False
-    return str(files.record("mosaic").read().get("result_id", "")).endswith(token)

@@ -1,0 +1,85 @@
+"""What a stage of a run is given, and what the run's settings ask of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import geopandas as gpd
+import pandas as pd
+from distributed import Client
+
+from sesgrid.grid import Extent, Grid
+from sesgrid.kernels.method import Method, method_named
+from sesgrid.run.config import Config
+from sesgrid.run.workspace import Workspace
+from sesgrid.sources import read_class_table
+from sesgrid.stages.protocol import Protocol, protocol_named
+from sesgrid.store.cube import Cube
+from sesgrid.store.models import ModelRef
+from sesgrid.store.parts import Parts
+
+__all__ = ["Job", "class_table", "load_models", "method_of", "protocol_of"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage's runner is given."""
+
+    config: Config
+    files: Workspace
+    client: Client
+    key: str
+    """Hash of this stage's settings and inputs."""
+
+    @property
+    def grid(self) -> Grid:
+        """The run's grid."""
+        return Grid(self.config.grid.pixels_per_cell, self.config.grid.cells_per_block)
+
+    def cube(self, cells: gpd.GeoDataFrame) -> Cube:
+        """The run's cube, which must lie on the grid of the run's cells."""
+        cube = Cube.open(self.files.cube)
+        cube.require(Extent.of_cells(self.grid, cells["row"], cells["col"]))
+        return cube
+
+    def parts(self, stage: str) -> Parts:
+        """The parts of a stage, with this job's key."""
+        return Parts(self.files.parts(stage), self.key)
+
+
+def protocol_of(config: Config) -> Protocol:
+    """The training protocol with the run's changes."""
+    t = config.train
+    protocol = protocol_named(
+        t.protocol,
+        epochs=t.epochs,
+        batch_size=t.batch_size,
+        learning_rate=t.learning_rate,
+        patience=t.patience,
+        validation_share=t.validation_share,
+        weights=t.weights,
+    )
+    if t.weights == "random":
+        protocol = replace(protocol, weights=None)
+    return protocol
+
+
+def method_of(config: Config) -> Method:
+    """The explaining method with the run's changes."""
+    e = config.explain
+    return method_named(
+        e.preset, layer=e.layer, gates=e.gates, cam=e.cam, clip_percentile=e.clip_percentile,
+        channels=e.channels,
+    )  # fmt: skip
+
+
+def class_table(config: Config) -> pd.DataFrame | None:
+    """The classes of a classified raster; None: the study's own, of the Urban Atlas."""
+    path = config.sources.landcover_classes
+    return None if path is None else read_class_table(path)
+
+
+def load_models(job: Job) -> dict[str, ModelRef]:
+    """The run's models by id, each verified against its card."""
+    refs = [ModelRef.open(p) for p in sorted(job.files.models.glob("fold-*.keras"))]
+    return {ref.model_id: ref for ref in refs}
