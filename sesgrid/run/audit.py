@@ -12,6 +12,7 @@ from distributed import Client
 from pydantic import ValidationError
 
 from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import fingerprint, key_of
 from sesgrid.run.job import Job, class_table, load_models, method_of
@@ -91,7 +92,7 @@ def run_audit(config: Config, client: Client, cells: int, seed: int) -> dict[str
     placed = place_audit(stage, chosen, job.cube(table).pixels(), models)
     with_landcover = config.sources.landcover is not None
     result = summarise(
-        list(client.compute(placed).result()),
+        list(client.compute(placed, resources=on_gpus(client)).result()),
         stage,
         names if with_landcover else [],
         truth=planted(config) if with_landcover else (),

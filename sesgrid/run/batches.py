@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -41,6 +41,7 @@ def run_batches(
     *,
     unit: str,
     size: Callable[[Any], int] = lambda item: 1,
+    resources: Mapping[str, float] | None = None,
 ) -> tuple[pd.DataFrame, list[dict[str, Any]], int]:
     """Compute what is not recorded yet.
 
@@ -60,6 +61,8 @@ def run_batches(
         What the progress bar counts.
     size : callable
         Units in an item.
+    resources : mapping, optional
+        What a worker must have for a task; see `sesgrid.run.cluster.on_gpus`.
 
     Returns
     -------
@@ -79,7 +82,9 @@ def run_batches(
                 bar.update(sum(sizes))
                 continue
             started = time.perf_counter()
-            results = [r for chunk in _computed(client, make(batch), sizes, bar) for r in chunk]
+            results = [
+                r for chunk in _computed(client, make(batch), sizes, bar, resources) for r in chunk
+            ]
             rows, record = split(results)
             record = {"items": sum(sizes), "seconds": time.perf_counter() - started, **record}
             parts.write(number, pd.DataFrame(rows), record)
@@ -88,10 +93,14 @@ def run_batches(
 
 
 def _computed(
-    client: Client, results: da.Array, sizes: Sequence[int], bar: tqdm
+    client: Client,
+    results: da.Array,
+    sizes: Sequence[int],
+    bar: tqdm,
+    resources: Mapping[str, float] | None,
 ) -> Iterator[Sequence[Any]]:
     """Chunks of a placed graph in order; the bar moves as they finish, in any order."""
-    futures = client.compute(list(results.to_delayed().ravel()))
+    futures = client.compute(list(results.to_delayed().ravel()), resources=resources)
     ends = [0, *accumulate(results.chunks[0])]
     done = {f.key: sum(sizes[a:b]) for f, (a, b) in zip(futures, pairwise(ends), strict=True)}
     for future in as_completed(futures):

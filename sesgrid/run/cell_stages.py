@@ -13,6 +13,7 @@ import pandas as pd
 
 from sesgrid.errors import ConfigError
 from sesgrid.run.batches import in_batches, run_batches
+from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
 from sesgrid.run.job import Job, class_table, load_models, method_of
 from sesgrid.run.workspace import Workspace, load_table, save_rows, save_table
@@ -100,6 +101,7 @@ def run_over_cells(
         make,
         lambda results: (results, {}),
         unit="cell",
+        resources=on_gpus(job.client),
     )
     return rows
 

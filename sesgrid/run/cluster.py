@@ -1,4 +1,8 @@
-"""Where the work runs: a running Dask cluster, or a local one sized to the machine."""
+"""Where the work runs: a running Dask cluster, or a local one sized to the machine.
+
+A worker that says that it has a GPU (``dask worker --resources GPU=1``, or one process per GPU of a local
+cluster where dask-cuda is installed) gets the tasks that run models, and the others none of them.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, WorkerPlugin
@@ -13,7 +18,13 @@ from distributed import Client, LocalCluster, WorkerPlugin
 from sesgrid.errors import ConfigError
 from sesgrid.run.config import ClusterSettings
 
-__all__ = ["connected", "local_size"]
+__all__ = ["TRAINING", "connected", "local_size", "on_gpus"]
+
+TASKS_PER_GPU = 3
+"""At once: one computes while the others read and sum."""
+
+EXPLAINING, TRAINING = round(1 / TASKS_PER_GPU - 0.005, 2), 1.0
+"""Shares of a GPU that a task of the model stages takes."""
 
 _PATIENCE_S = 60
 """How long a scheduler may have no worker."""
@@ -90,18 +101,53 @@ def connected(settings: ClusterSettings, scheduler: str | None) -> Iterator[Clie
             client.register_plugin(GdalPlugin(settings.gdal_cache_mb))
             yield client
         return
-    workers, threads = local_size(settings)
     with (
         dask.config.set(_LOCAL),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=threads,
-            memory_limit=settings.memory,
-            dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
-            silence_logs=logging.ERROR,
-        ) as cluster,
+        _local_cluster(settings) as cluster,
         Client(cluster) as client,
     ):
         client.register_plugin(GdalPlugin(settings.gdal_cache_mb))
         yield client
+
+
+def _local_cluster(settings: ClusterSettings) -> LocalCluster:
+    """One process per GPU where there are some and dask-cuda is installed; else by processors."""
+    common: dict[str, Any] = {
+        "memory_limit": settings.memory,
+        "dashboard_address": "127.0.0.1:0",
+        "host": "127.0.0.1",
+        "silence_logs": logging.ERROR,
+    }
+    gpus = _gpus()
+    if gpus:
+        from dask_cuda import LocalCUDACluster
+
+        workers, threads = local_size(settings.model_copy(update={"workers": gpus}))
+        # TensorFlow and JAX keep their own memory: there is none of Dask's to spill
+        return LocalCUDACluster(
+            n_workers=workers, threads_per_worker=max(threads, TASKS_PER_GPU), resources={"GPU": 1},
+            device_memory_limit=None, **common,
+        )  # fmt: skip
+    workers, threads = local_size(settings)
+    return LocalCluster(n_workers=workers, threads_per_worker=threads, **common)
+
+
+def _gpus() -> int:
+    """GPUs that dask-cuda sees; 0 where it is not installed."""
+    try:
+        from dask_cuda.utils import get_n_gpus
+    except ImportError:
+        return 0
+    try:
+        return int(get_n_gpus())
+    except Exception:  # whatever a machine without a driver makes NVIDIA's library raise
+        return 0
+
+
+def on_gpus(client: Client, share: float = EXPLAINING) -> dict[str, float] | None:
+    """Resources for ``client.compute`` of a task that runs a model; None: no worker says it has a GPU."""
+
+    def any_gpu(dask_scheduler: Any) -> bool:
+        return any(w.resources.get("GPU") for w in dask_scheduler.workers.values())
+
+    return {"GPU": share} if client.run_on_scheduler(any_gpu) else None

@@ -13,6 +13,7 @@ import pandas as pd
 from sesgrid import __version__
 from sesgrid.report import CellThumbnail, write_report
 from sesgrid.run.cell_stages import load_activation
+from sesgrid.run.cluster import on_gpus
 from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
 from sesgrid.run.workspace import load_table, save_table
 from sesgrid.sources import class_groups, class_names
@@ -165,7 +166,7 @@ def _thumbnails(job: Job, cells: gpd.GeoDataFrame) -> list[CellThumbnail]:
     chosen.attrs = dict(cells.attrs)
     pixels = Cube.open(job.files.cube).pixels()
     lazy = explain_maps(chosen, pixels, load_models(job), method_of(job.config))
-    maps = job.client.compute(lazy.data).result()
+    maps = job.client.compute(lazy.data, resources=on_gpus(job.client)).result()
     extent = Cube.open(job.files.cube).extent
     out = []
     for (cell_id, cell), (low, high) in zip(chosen.iterrows(), maps, strict=True):

@@ -12,6 +12,7 @@ from distributed import Client, as_completed, get_worker
 
 from sesgrid.errors import MissingInputError, ModelMismatchError, SesgridWarning
 from sesgrid.run.batches import progress_bar
+from sesgrid.run.cluster import TRAINING, on_gpus
 from sesgrid.run.job import Job, protocol_of
 from sesgrid.run.workspace import load_table
 from sesgrid.stages.train import Fold, plan_folds, train_fold
@@ -81,7 +82,8 @@ def _train_all(client: Client, folds: list[Fold], cube: str) -> list[str]:
 
         client.subscribe_topic(_TOPIC, show)
         try:
-            futures = [client.submit(_train_on_worker, f, cube, pure=False) for f in folds]
+            options = {"pure": False, "resources": on_gpus(client, TRAINING)}
+            futures = [client.submit(_train_on_worker, f, cube, **options) for f in folds]
             for future in as_completed(futures):
                 if future.status == "error":
                     error = future.exception()  # a cancelled future would only say that it was
