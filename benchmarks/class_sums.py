@@ -130,7 +130,7 @@ def zonal(size_px: int, rounds: int) -> dict[str, float]:
                 "the study's way": study,
             },
             rounds,
-            repeats=1,
+            repeats=3,
         )
     vertices = shapely.get_num_coordinates(polygons).mean()
     what = (

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
-import operator
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from hypothesis import strategies as st
 
 from sesgrid.errors import FormatError, GridMismatchError
 from sesgrid.kernels import class_areas, class_sums
+from sesgrid.kernels.runs import run_ends
 
 
 def land(rng, shape, n_classes, run_px):
@@ -32,18 +31,16 @@ def by_bincount(activation, classes, p, n):
 
 
 def stretch_in_lanes(values):
-    """Sixteen lanes, halved until one is left; then four; then one by one."""
-    values, total = values.astype(np.float64), 0.0
-    for width in (16, 4):
-        whole = len(values) // width * width
-        lanes = np.zeros(width)
-        for row in values[:whole].reshape(-1, width):
-            lanes = lanes + row
-        while len(lanes) > 1:
-            half = len(lanes) // 2
-            lanes = lanes[:half] + lanes[half:]
-        total, values = total + lanes[0], values[whole:]
-    return functools.reduce(operator.add, values.tolist(), total)
+    """Sixteen lanes, halved until one is left."""
+    padded = np.zeros(-(-len(values) // 16) * 16)
+    padded[: len(values)] = values
+    lanes = np.zeros(16)
+    for row in padded.reshape(-1, 16):
+        lanes = lanes + row
+    while len(lanes) > 1:
+        half = len(lanes) // 2
+        lanes = lanes[:half] + lanes[half:]
+    return lanes[0]
 
 
 def in_documented_order(activation, classes, n):
@@ -57,10 +54,24 @@ def in_documented_order(activation, classes, n):
     return sums
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 3, 30, 200]))
+def test_runs_end_where_the_value_changes(seed, run_px):
+    rng = np.random.default_rng(seed)
+    row = land(rng, (1, int(rng.integers(1, 300))), 256, run_px)[0]
+    start, stop = np.sort(rng.integers(0, len(row) + 1, 2)).tolist()
+    ends = np.full(len(row) + 1, -7)
+    n = run_ends(row, start, stop, ends)
+    part = row[start:stop]
+    expected = [*(np.flatnonzero(np.diff(part.astype(int))) + 1 + start), stop] if len(part) else []
+    assert ends[:n].tolist() == expected
+    assert (ends[n:] == -7).all()
+
+
 @st.composite
 def cases(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    p = draw(st.integers(1, 40))
+    p = draw(st.one_of(st.integers(1, 40), st.integers(60, 140)))
     shape = p * draw(st.integers(1, 3)), p * draw(st.integers(1, 3))
     n = draw(st.sampled_from([1, 2, 20, 256]))
     classes = land(rng, shape, n, draw(st.sampled_from([1, 3, 12, 1000])))

@@ -20,11 +20,10 @@ from sesgrid.errors import FormatError, GridMismatchError
 from sesgrid.kernels.class_sums import (
     _checked_classes,
     _unknown_class,
-    _words,
-    run_end,
 )
 from sesgrid.kernels.lanes import stretch_sum
 from sesgrid.kernels.method import Method
+from sesgrid.kernels.runs import run_ends
 
 __all__ = ["attributed_sums", "attribution_maps", "quantised", "restored"]
 
@@ -84,11 +83,10 @@ def attributed_sums(
     names = names or [f"cell {k}" for k in range(n)]
     for k in range(n):
         rows = flat[k * size : (k + 1) * size]
-        words = _words(rows)
         for part in _parts(evidence[k], sensitivity[k], method, signed):
             limits, scales = part.multiply(product, method, names[k])
             sums = np.zeros((len(part.maps), n_classes))
-            if not _sum_cell(product, part.signs, limits, rows, words, sums):
+            if not _sum_cell(product, part.signs, limits, rows, sums):
                 raise _unknown_class(rows, n_classes)
             out[k, part.maps] = sums * scales[:, np.newaxis]
     return out
@@ -309,21 +307,21 @@ def _ranked(bits, flip, upper, rank):
 
 
 @numba.njit(nogil=True)
-def _sum_cell(product, signs, limits, classes, words, out):
+def _sum_cell(product, signs, limits, classes, out):
     """Sum a cell's maps into `out` ``(map, class)``; False when a class has no column."""
     size = classes.shape[1]
     lines = np.empty((signs.size, size), np.float32)
+    ends = np.empty(size, np.int64)
     for y in range(classes.shape[0]):
         for m in range(signs.size):
             for x in range(size):
                 lines[m, x] = min(max(signs[m] * product[y, x], np.float32(0)), limits[m])
         x = 0
-        while x < size:
+        for k in range(run_ends(classes[y], 0, size, ends)):
             value = classes[y, x]
             if value >= out.shape[1]:
                 return False
-            stop = run_end(words[y], x, size, value)
             for m in range(signs.size):
-                out[m, value] += stretch_sum(lines[m], x, stop)
-            x = stop
+                out[m, value] += stretch_sum(lines[m], x, ends[k])
+            x = ends[k]
     return True

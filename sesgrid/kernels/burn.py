@@ -17,6 +17,7 @@ GDAL, ``alg/llrasterize.cpp`` (``GDALdllImageFilledPolygon``) and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numba
@@ -31,7 +32,6 @@ __all__ = ["burn_polygons"]
 _POLYGON = shapely.GeometryType.POLYGON
 _MULTIPOLYGON = shapely.GeometryType.MULTIPOLYGON
 _COLLECTION = shapely.GeometryType.GEOMETRYCOLLECTION
-_AREAL = (_POLYGON, _MULTIPOLYGON, _COLLECTION)
 
 
 def burn_polygons(
@@ -109,7 +109,8 @@ def _as_geometries(geometries: Sequence[shapely.Geometry] | np.ndarray) -> np.nd
         kinds = shapely.get_type_id(geoms)
     except TypeError as error:
         raise FormatError(f"geometries: expected shapely geometries; {error}") from error
-    wrong = np.flatnonzero(~np.isin(kinds, _AREAL))
+    areal = (kinds == _POLYGON) | (kinds == _MULTIPOLYGON) | (kinds == _COLLECTION)
+    wrong = np.flatnonzero(~areal)
     if wrong.size:
         i = int(wrong[0])
         found = "a missing geometry" if geoms[i] is None else geoms[i].geom_type
@@ -151,7 +152,7 @@ def _checked_shape(out_shape: tuple[int, int]) -> tuple[int, int]:
 def _inverse(transform: Affine) -> tuple[float, float, float, float]:
     """(x0, dx, y0, dy) with col = x0 + dx·x, row = y0 + dy·y; rounded as GDAL rounds."""
     a, b, c, d, e, f = tuple(transform)[:6]
-    if not np.isfinite((a, b, c, d, e, f)).all() or b != 0 or d != 0 or a <= 0 or e >= 0:
+    if not all(map(math.isfinite, (a, b, c, d, e, f))) or b != 0 or d != 0 or a <= 0 or e >= 0:
         raise FormatError(
             "transform: expected a finite north-up grid without rotation (a > 0, b = d = 0, "
             f"e < 0), received a={a}, b={b}, c={c}, d={d}, e={e}, f={f}; warp onto one first"

@@ -1,8 +1,8 @@
 """Sum a map over the pixels of each class, cell by cell, reading the map once.
 
-Land cover is piecewise constant, so a row of a cell falls into **runs** of one class, found eight
-pixels at a time. A run is summed by `sesgrid.kernels.lanes` and added to its class; several maps share the
-runs.
+Land cover is piecewise constant, so a row of a cell falls into **runs** of one class
+(`sesgrid.kernels.runs`). A run is summed by `sesgrid.kernels.lanes` and added to its class; several maps
+share the runs.
 
 **The order of summation is fixed and belongs to the cell alone**: rows downward, runs from left to right, a
 run in the order of `stretch_sum`, all in float64. A whole block and each of its cells alone give equal bits,
@@ -16,6 +16,7 @@ import numpy as np
 
 from sesgrid.errors import FormatError, GridMismatchError
 from sesgrid.kernels.lanes import stretch_sum
+from sesgrid.kernels.runs import run_ends
 
 __all__ = ["class_areas", "class_sums"]
 
@@ -65,7 +66,7 @@ def class_sums(
             "two arrays of the same pixels"
         )
     out = np.zeros((len(maps), *_cells(classes, pixels_per_cell), n_classes))
-    if not _sum_cells(maps, classes, _words(classes), pixels_per_cell, out):
+    if not _sum_cells(maps, classes, pixels_per_cell, out):
         raise _unknown_class(classes, n_classes)
     if not np.isfinite(out).all():
         raise _not_finite(maps, activation.ndim)
@@ -89,7 +90,7 @@ def class_areas(classes: np.ndarray, pixels_per_cell: int, n_classes: int) -> np
     """
     classes = _checked_classes(classes, pixels_per_cell, n_classes)
     out = np.zeros((*_cells(classes, pixels_per_cell), n_classes), np.int64)
-    if not _count_cells(classes, _words(classes), pixels_per_cell, out):
+    if not _count_cells(classes, pixels_per_cell, out):
         raise _unknown_class(classes, n_classes)
     return out
 
@@ -147,81 +148,36 @@ def _not_finite(maps: np.ndarray, ndim: int) -> FormatError:
     )
 
 
-def _words(classes: np.ndarray) -> np.ndarray:
-    """Eight classes a word, the first in the lowest byte: uint64 ``(y, ceil(x / 8))``, rows
-    padded with zeros."""
-    padding = -classes.shape[1] % 8
-    if padding:
-        classes = np.pad(classes, ((0, 0), (0, padding)))
-    return classes.view("<u8").astype(np.uint64, copy=False)
-
-
-@numba.njit(nogil=True, inline="always")
-def _leading_equal(difference):
-    """Number of zero bytes below the first non-zero byte of a word, without a branch."""
-    lowest_bit = difference & (~difference + np.uint64(1))
-    n = 0
-    for k in range(1, 8):
-        n += lowest_bit >= (np.uint64(1) << np.uint64(8 * k))
-    return n
-
-
 @numba.njit(nogil=True)
-def run_end(words, x, stop, value):
-    """End of the run of `value` that starts at pixel x; at most `stop`."""
-    pattern = np.uint64(value) * np.uint64(0x0101010101010101)
-    i = x >> 3
-    difference = (words[i] ^ pattern) >> np.uint64(8 * (x & 7))
-    if difference:
-        return min(stop, x + _leading_equal(difference))
-    i += 1
-    while 8 * i + 32 <= stop:  # four words at a time while nothing changes
-        if (
-            (words[i] ^ pattern)
-            | (words[i + 1] ^ pattern)
-            | (words[i + 2] ^ pattern)
-            | (words[i + 3] ^ pattern)
-        ):
-            break
-        i += 4
-    while 8 * i < stop:
-        difference = words[i] ^ pattern
-        if difference:
-            return min(stop, 8 * i + _leading_equal(difference))
-        i += 1
-    return stop
-
-
-@numba.njit(nogil=True)
-def _sum_cells(maps, classes, words, p, out):
+def _sum_cells(maps, classes, p, out):
     """Sum into `out` ``(map, cell_y, cell_x, class)``; False when a class has no column.
 
     Whole rows are walked, not cell by cell: memory is read in the order it lies in."""
+    ends = np.empty(p, np.int64)
     for y in range(classes.shape[0]):
         for cell_x in range(out.shape[2]):
-            x, stop = cell_x * p, (cell_x + 1) * p
-            while x < stop:
+            x = cell_x * p
+            for k in range(run_ends(classes[y], x, x + p, ends)):
                 value = classes[y, x]
                 if value >= out.shape[3]:
                     return False
-                run_stop = run_end(words[y], x, stop, value)
                 for m in range(maps.shape[0]):
-                    out[m, y // p, cell_x, value] += stretch_sum(maps[m, y], x, run_stop)
-                x = run_stop
+                    out[m, y // p, cell_x, value] += stretch_sum(maps[m, y], x, ends[k])
+                x = ends[k]
     return True
 
 
 @numba.njit(nogil=True)
-def _count_cells(classes, words, p, out):
+def _count_cells(classes, p, out):
     """Count into `out` ``(cell_y, cell_x, class)``; False when a class has no column."""
+    ends = np.empty(p, np.int64)
     for y in range(classes.shape[0]):
         for cell_x in range(out.shape[1]):
-            x, stop = cell_x * p, (cell_x + 1) * p
-            while x < stop:
+            x = cell_x * p
+            for k in range(run_ends(classes[y], x, x + p, ends)):
                 value = classes[y, x]
                 if value >= out.shape[2]:
                     return False
-                run_stop = run_end(words[y], x, stop, value)
-                out[y // p, cell_x, value] += run_stop - x
-                x = run_stop
+                out[y // p, cell_x, value] += ends[k] - x
+                x = ends[k]
     return True
