@@ -12,7 +12,7 @@ from affine import Affine
 from rasterio.enums import Resampling
 
 from sesgrid import ClassReader, classified, mosaic, read_class_rasters, read_class_table
-from sesgrid.errors import FormatError, MissingInputError, ReadError
+from sesgrid.errors import FormatError, GridMismatchError, MissingInputError, ReadError
 from sesgrid.grid import CRS
 from sesgrid.sources import class_groups, class_names
 from tests.test_mosaic import FakeReader, around, cells, tiles
@@ -158,3 +158,20 @@ def test_rasters_that_are_no_land_cover_are_refused(tmp_path, options, message):
         read_class_rasters(path)
     with pytest.raises(MissingInputError, match="expected a classified raster"):
         read_class_rasters(tmp_path / "nowhere")
+
+
+def test_class_pixels_of_another_grid_are_refused():
+    import xarray as xr
+
+    from sesgrid import audit, explain
+
+    at = {"y": [3.0, 2.0, 1.0], "x": [0.0, 1.0, 2.0]}
+    pixels = xr.Dataset({"image": (("y", "x"), np.zeros((3, 3), np.uint8))}, coords=at)
+    elsewhere = xr.DataArray(np.ones((3, 3), np.uint8), dims=("y", "x"), coords=at)
+    for ask in (explain, audit):
+        with pytest.raises(GridMismatchError, match="hold no 'landcover'"):
+            ask(None, pixels, {}, ["built"])
+        # xarray aligns by coordinates, and fills what it finds none for
+        moved = pixels.assign(landcover=elsewhere.assign_coords(x=[0.5, 1.5, 2.5]))
+        with pytest.raises(GridMismatchError, match=r"uint8 \(y, x\) on the grid .* float"):
+            ask(None, moved, {}, ["built"])

@@ -46,7 +46,7 @@ from sesgrid.kernels.faithfulness import (
 from sesgrid.kernels.method import PRESETS, Method, method_named
 from sesgrid.kernels.statistics import activation_ratios, bootstrap_interval
 from sesgrid.stages.evidence import UNCLASSIFIED, n_extreme_classes
-from sesgrid.stages.explain import MAPS
+from sesgrid.stages.explain import MAPS, require_landcover
 from sesgrid.stages.mosaic import OBSERVED
 from sesgrid.stages.predict import (
     CellTask,
@@ -477,9 +477,12 @@ def audit(
     ------
     MissingInputError
         No cell is predicted.
+    GridMismatchError
+        The pixels hold no ``landcover``, or one of another grid.
     ConfigError
         A class of the truth is not known, or the method is none.
     """
+    require_landcover(pixels)
     stage = audit_stage(models, len(class_names) + 1, method_named(preset, **changes), seed)
     chosen = audit_sample(cells, sample, seed)
     chosen = with_model(chosen, Extent.from_attributes(pixels.attrs).grid.cells_per_block)

@@ -210,14 +210,11 @@ def explain(
     Raises
     ------
     GridMismatchError
-        The pixels hold no ``landcover``.
+        The pixels hold no ``landcover``, or one of another grid.
     ConfigError
         No such preset or choice.
     """
-    if "landcover" not in pixels:
-        raise GridMismatchError(
-            "the pixels hold no 'landcover': add it with pixels['landcover'] = sesgrid.landcover(…)"
-        )
+    require_landcover(pixels)
     method = method_named(preset, **changes)
     grid = Extent.from_attributes(pixels.attrs).grid
     todo = with_model(cells, grid.cells_per_block)
@@ -225,6 +222,26 @@ def explain(
     results = place_cells(stage, todo, pixels, models, stage.layers, "explain")
     named = {"preset": method.name, "precision": precision}
     return activation_dataset(pd.DataFrame(list(results.compute())), class_names, named)
+
+
+def require_landcover(pixels: xr.Dataset) -> None:
+    """Refuse pixels without class pixels on their own grid.
+
+    Raises
+    ------
+    GridMismatchError
+        There are none, or xarray has moved them from another grid, with gaps for what it lacked.
+    """
+    if "landcover" not in pixels:
+        raise GridMismatchError(
+            "the pixels hold no 'landcover': add it with pixels['landcover'] = sesgrid.landcover(…)"
+        )
+    found = pixels["landcover"]
+    if found.dtype != np.uint8 or set(found.dims) != {"y", "x"}:
+        raise GridMismatchError(
+            f"landcover: expected uint8 (y, x) on the grid of the pixels, received {found.dtype} "
+            f"{found.dims}; a raster of another grid is brought onto it by sesgrid.classified"
+        )
 
 
 @dataclass(frozen=True)
