@@ -61,7 +61,8 @@ def test_gpus_get_a_process_each(monkeypatch):
 
     package, inner = types.ModuleType("dask_cuda"), types.ModuleType("dask_cuda.utils")
     package.LocalCUDACluster, package.utils = Cuda, inner
-    inner.get_n_gpus = lambda: 4
+    inner.get_gpu_count = inner.get_n_gpus = lambda: 4
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "dask_cuda", package)
     monkeypatch.setitem(sys.modules, "dask_cuda.utils", inner)
     assert isinstance(cluster._local_cluster(ClusterSettings()), Cuda)
@@ -70,10 +71,17 @@ def test_gpus_get_a_process_each(monkeypatch):
     assert asked["threads_per_worker"] >= cluster.TASKS_PER_GPU
     assert cluster.TASKS_PER_GPU * cluster.EXPLAINING <= 1 < 4 * cluster.EXPLAINING
 
+    cluster._local_cluster(ClusterSettings(workers=2))
+    assert asked["n_workers"] == 2
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert cluster._gpus() == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+
     def no_driver():
         raise RuntimeError("NVML Shared Library Not Found")
 
-    inner.get_n_gpus = no_driver
+    inner.get_gpu_count = no_driver
     assert cluster._gpus() == 0
 
 

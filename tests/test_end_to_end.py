@@ -211,7 +211,8 @@ def test_the_audit_needs_the_cube_alone(ville, tmp_path):
     result = json.loads((moved / "audit.json").read_text())
     # the truth lies beside the land cover: the study's names of the three classes that bear income
     assert len(result["planted_truth"]["classes"]) == 3
-    assert result["cells"] == result["low"] + result["high"] > 2
+    assert result["low"] + result["high"] == result["cells"]
+    assert 3 <= result["cells"] <= 6
     assert result["folds"]["models"] == 2
     assert result["randomisation"]["steps"][-1]["layer"] == "stem_conv"
     assert "Taking away what was learnt" in (moved / "report.html").read_text()
@@ -227,9 +228,28 @@ def test_the_audit_needs_the_cube_alone(ville, tmp_path):
     assert "Not tested yet" in page.read_text()
     ville.configure()
     ville.sesgrid()
-    # a cube without its run, and one that no run has finished
-    shutil.rmtree(moved / "work" / "stages")
-    assert "was not found in" in audit(moved / "cube.zarr", status=2)
+    # beside other tables its own are still found where the run had them; the path given is the one read
+    alone = tmp_path / "alone"
+    shutil.copytree(ville.result / "cube.zarr", alone / "cube.zarr")
+    from sesgrid.run.audit import config_of_cube
+
+    config = config_of_cube(str(alone / "cube.zarr"))
+    assert config.output == ville.result
+    assert config.cube.path == str(alone / "cube.zarr")
+    # a run that went on, a cube without its run, and one that no run has finished
+    shutil.copy(moved / "work" / "stages" / "train.json", tmp_path / "kept.json")
+    (moved / "work" / "stages" / "train.json").unlink()
+    assert "has gone on since the cube was sealed (train: not done)" in audit(
+        moved / "cube.zarr", status=2
+    )
+    shutil.copy(tmp_path / "kept.json", moved / "work" / "stages" / "train.json")
+    (moved / "activation.csv").unlink()
+    assert "activation.csv is missing" in audit(moved / "cube.zarr", status=2)
+    root = alone / "cube.zarr" / "zarr.json"
+    described = json.loads(root.read_text())
+    described["attributes"]["sealed"] = "of another run"
+    root.write_text(json.dumps(described))
+    assert "was not found in" in audit(alone / "cube.zarr", status=2)
     root = moved / "cube.zarr" / "zarr.json"
     described = json.loads(root.read_text())
     del described["attributes"]["sealed"]
@@ -370,6 +390,11 @@ def test_maps_are_kept_in_the_cube(ville, tmp_path):
     with rasterio.open(tmp_path / "a.tif") as raster:
         assert raster.count == 2
         assert raster.read(1).max() == 255
+    # the array gone, or made again: the maps are too
+    shutil.rmtree(cube / "pixels" / "activation")
+    said = copy.sesgrid("explain")
+    assert "output cube.zarr/pixels/activation is missing" in said
+    np.testing.assert_array_equal(sesgrid.kept_maps(sesgrid.open_cube(cube)).values, kept.values)
     # of one cell only; of a stranger; of none
     one = str(ids[3])
     copy.configure(("[analyse]", f'[explain]\nmaps = ["{one}"]\n[analyse]'))

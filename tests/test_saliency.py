@@ -11,9 +11,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sesgrid.errors import ConfigError, ModelMismatchError
-from sesgrid.kernels.attribution import attributed_sums, attribution_maps
+from sesgrid.kernels.attribution import attributed_sums, attribution_maps, quantised, restored
 from sesgrid.kernels.binomial import binomial_log_probabilities, binomial_slopes
 from sesgrid.kernels.class_sums import class_sums
 from sesgrid.kernels.method import PRESETS, Method, method_named
@@ -330,3 +332,21 @@ def test_jax_gives_the_same(small, images, tmp_path):
         for part, values in ours._asdict().items():
             scale = np.abs(values).max()
             np.testing.assert_allclose(theirs[part], values, atol=1e-3 * scale, err_msg=part)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1.0, 1e-30, 1e-41, 1e30]))
+def test_bytes_are_within_half_a_step_of_the_root(seed, scale):
+    rng = np.random.default_rng(seed)
+    maps = (rng.lognormal(0, 3, (2, 5, 5)) * scale * (rng.random((2, 5, 5)) < 0.7)).astype(
+        np.float32
+    )
+    maps[1] = 0
+    values, peaks = quantised(maps)
+    assert values.dtype == np.uint8
+    np.testing.assert_array_equal(peaks, maps.max((1, 2)))
+    assert not restored(values, peaks)[1].any()
+    if peaks[0] > 0:
+        share = np.sqrt(maps[0].astype(np.float64) / np.float64(peaks[0]))
+        assert np.abs(values[0] / 255 - share).max() <= 0.5001 / 255
+        assert values[0].max() == 255

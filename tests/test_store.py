@@ -324,3 +324,43 @@ def test_gdal_reads_the_cube(tmp_path):
         assert raster.crs.to_epsg() == 3035
         assert raster.transform == EXTENT.transform
         np.testing.assert_array_equal(raster.read()[:, :40, :40], photograph())
+
+
+@pytest.mark.parametrize("codec", ["zstd", "jpeg", "jpegxl"])
+def test_kept_maps_are_lossless_whatever_the_image_is(tmp_path, codec):
+    if codec != "zstd":
+        pytest.importorskip("imagecodecs")
+    extent = Extent.of_cells(Grid(32, 2), [0, 1], [0, 1])
+    cube = Cube.create(tmp_path / "c.zarr", extent, {}, PixelCodec(codec))
+    room = cube.keep_activation("key")
+    assert room
+    maps = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
+    cube.write_block(0, 0, {"activation": maps})
+    np.testing.assert_array_equal(cube.pixels()["activation"].values, maps)
+    # the same explanation finds its room again; another one, or none, empties it
+    assert cube.keep_activation("key") == room
+    assert cube.pixels()["activation"].values.any()
+    assert cube.keep_activation("other") not in ("", room)
+    assert not cube.pixels()["activation"].values.any()
+    assert cube.keep_activation(None) == ""
+    assert not cube.has_activation
+    # back to the first: a new room, so that parts of the old one are not taken for its maps
+    assert cube.keep_activation("key") != room
+
+
+def test_a_removal_that_was_cut_short_is_no_room(tmp_path, monkeypatch):
+    extent = Extent.of_cells(Grid(32, 2), [0], [0])
+    cube = Cube.create(tmp_path / "c.zarr", extent, {})
+    room = cube.keep_activation("key")
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zarr.Group.__delitem__", cut)
+        with pytest.raises(KeyboardInterrupt):
+            cube.keep_activation(None)
+    assert cube.has_activation
+    assert cube.keep_activation("key") not in ("", room)
+    assert cube.keep_activation(None) == ""
+    assert not cube.has_activation

@@ -136,8 +136,8 @@ def quantised(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ([[0, 128], [180, 255]], 4.0)
     """
     peaks = maps.max(axis=(-2, -1))
-    scale = np.divide(1, peaks, out=np.zeros_like(peaks), where=peaks > 0)
-    share = np.sqrt(maps * scale[..., np.newaxis, np.newaxis])
+    whole = np.where(peaks > 0, peaks, 1)[..., np.newaxis, np.newaxis]
+    share = np.sqrt(maps / whole)
     return np.rint(share * 255).astype(np.uint8), peaks
 
 

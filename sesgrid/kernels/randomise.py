@@ -19,7 +19,7 @@ __all__ = ["cascade", "reinitialised"]
 
 
 def reinitialised(model: keras.Model, seed: int) -> keras.Model:
-    """The same architecture as before its training: every weight from its own initializer.
+    """The same architecture, untrained: every weight from its layer's own initializer.
 
     Parameters
     ----------

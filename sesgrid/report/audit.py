@@ -16,6 +16,8 @@ __all__ = ["AuditTest", "audit_tests"]
 
 _COLOURS = {"low": LOW, "high": HIGH}
 _GRID = "#e4e3dd"
+_FEW = 10
+"""No verdict rests on fewer cells."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +48,23 @@ def _with_interval(of: Mapping[str, Any]) -> str:
     return f"{number(of['mean'])} [{number(of['ci'][0])}, {number(of['ci'][1])}]"
 
 
-def _beyond(of: Mapping[str, Any], value: float | None) -> str:
-    """How an interval lies to a value."""
-    low, high = of["ci"]
-    if None in (low, high, value):
-        return "not comparable with"
-    return "above" if low > value else "below" if high < value else "not distinguishable from"
+def _verdict(gain: Mapping[str, Any]) -> str:
+    """How a value lies to chance, by the interval of its differences from it."""
+    low, high = gain["ci"]
+    if gain["cells"] < _FEW or low is None:
+        return "on too few cells to be compared with"
+    return "above" if low > 0 else "below" if high < 0 else "not distinguishable from"
 
 
 def _planted(truth: Mapping[str, Any]) -> AuditTest:
-    game, energy = truth["pointing_game"], truth["energy"]
+    game, energy, chance = truth["pointing_game"], truth["energy"], percent(truth["chance"])
     said = [
         f"Income was planted in {', '.join(truth['classes'])} only. The brightest pixel lies there in "
         f"{percent(game['mean'])} of the {game['cells']:,} cells that hold these classes and others, "
-        f"{_beyond(game, game['chance'])} the {percent(game['chance'])} that a random pixel would reach. "
-        f"Of the whole activation, {percent(energy['mean'])} falls there, "
-        f"{_beyond(energy, energy['chance'])} the share of the area."
-    ]  # fmt: skip
+        f"{_verdict(game['gain'])} the {chance} that a random pixel would reach. Of the whole "
+        f"activation, {percent(energy['mean'])} falls there, {_verdict(energy['gain'])} the share of the "
+        f"area ({chance})."
+    ]
     rows = []
     for side, ranking in truth["ranking"].items():
         said.append(
@@ -83,11 +85,10 @@ def _hiding(audit: Mapping[str, Any]) -> AuditTest:
     said = []
     for test, doing in (("deletion", "Hiding"), ("insertion", "Showing")):
         gain = audit[test]["gain"]
-        faster = "faster" if _beyond(gain, 0) == "above" else "no faster"
         said.append(
-            f"{doing} squares of the image in the order of the map changes the probability of the class "
-            f"{faster} than an order by lot: area between the curves {_with_interval(gain)}, better in "
-            f"{percent(audit[test]['better'])} of {gain['cells']:,} cells."
+            f"{doing} squares of the image in the order of the map, not by lot: the probability of the class "
+            f"{_turns(test, gain)} (area between the curves {_with_interval(gain)}, better in "
+            f"{percent(audit[test]['better'])} of {gain['cells']:,} cells)."
         )
     caption = (
         "Probability of the lowest (blue) or highest class (red) as squares of 12.5 m are hidden behind the "
@@ -95,6 +96,13 @@ def _hiding(audit: Mapping[str, Any]) -> AuditTest:
         "dashed: by lot. A map that points at what matters falls early, and rises early."
     )
     return AuditTest("Deletion and insertion", said, _curves(audit), caption)
+
+
+def _turns(test: str, gain: Mapping[str, Any]) -> str:
+    moves = "falls" if test == "deletion" else "rises"
+    how = {"above": "faster", "below": "slower", "not distinguishable from": "no faster"}
+    verdict = _verdict(gain)
+    return f"{moves} {how[verdict]}" if verdict in how else "was asked of too few cells to tell"
 
 
 def _curves(audit: Mapping[str, Any]) -> Markup:
@@ -146,16 +154,13 @@ def _line(
 def _randomisation(test: Mapping[str, Any]) -> AuditTest:
     steps, unrelated = test["steps"], test["unrelated"]["mean"]
     last = steps[-1]
-    verdict = {
-        "above": "still above",
-        "below": "below",
-        "not distinguishable from": "no longer distinguishable from",
-    }.get(_beyond(last, unrelated), "not comparable with")
+    verdict = {"above": "still above", "not distinguishable from": "no longer distinguishable from"}
+    compared = _verdict(last["gain"])
     said = [
         "A map that stays when the network forgets what it learnt explains the image, not the network. "
         f"With the last layer alone drawn anew, maps resemble the trained ones by "
         f"{number(steps[0]['mean'])}; with all {last['layers']} layers by {_with_interval(last)}, "
-        f"{verdict} the {number(unrelated)} of maps of different cells."
+        f"{verdict.get(compared, compared)} the {number(unrelated)} of maps of different cells."
     ]
     rows = [
         (s["layer"], s["layers"], number(s["mean"]), number(s["ci"][0]), number(s["ci"][1]), s["cells"])
@@ -209,8 +214,9 @@ def _steps(steps: Sequence[Mapping[str, Any]], unrelated: float | None) -> Marku
 def _folds(folds: Mapping[str, Any]) -> AuditTest:
     said = [
         f"The same cells, explained by all {folds['models']} models: the maps resemble each other by "
-        f"{_with_interval(folds['similarity'])} (rank correlation; maps of different cells: "
-        f"{_with_interval(folds['unrelated'])})."
+        f"{_with_interval(folds['similarity'])} (rank correlation), "
+        f"{_verdict(folds['similarity']['gain'])} the {_with_interval(folds['unrelated'])} of maps of "
+        "different cells."
     ]
     if folds["ranking"] is not None:
         said.append(

@@ -1,4 +1,4 @@
-"""The audit of a finished run, from its cube alone."""
+"""The audit of a finished run, which is found by its cube."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
+from sesgrid.run.engine import unfinished
 from sesgrid.run.freshness import fingerprint, key_of
 from sesgrid.run.job import Job, class_table, load_models, method_of
 from sesgrid.run.results import run_report
@@ -31,7 +32,8 @@ __all__ = ["config_of_cube", "figures", "run_audit"]
 def config_of_cube(path: str) -> Config:
     """The configuration of the run that sealed a cube.
 
-    A cube that lies in its run's output folder is found there, also after the folder was moved.
+    The run's tables are looked for beside the cube, so that an output folder may be moved, then where the
+    run had them.
 
     Raises
     ------
@@ -52,16 +54,24 @@ def config_of_cube(path: str) -> Config:
         raise FormatError(
             f"{path}: its attribute 'configuration' is not one of this version ({error}); run again"
         ) from error
-    if not is_remote(path):
-        folder = Path(path).resolve().parent
-        output = folder if (folder / "work").is_dir() else config.output
-        place = config.cube.model_copy(update={"path": str(Path(path).resolve())})
-        config = config.model_copy(update={"output": output, "cube": place})
-    found = Workspace.of(config).record("analyse").read().get("key")
-    if found != sealed:
+    at = path if is_remote(path) else str(Path(path).resolve())
+    folders = [config.output] if is_remote(path) else [Path(at).parent, config.output]
+    place = config.cube.model_copy(update={"path": at})
+    for folder in folders:
+        config = config.model_copy(update={"output": folder, "cube": place})
+        files = Workspace.of(config)
+        if files.record("analyse").read().get("key") == sealed:
+            break
+    else:
         raise MissingInputError(
-            f"the run of {path} was not found in {config.output}: expected its findings {sealed}, found "
-            f"{found or 'none'}; run it again, or put the cube beside its run's tables"
+            f"the run of {path} was not found in {' or '.join(map(str, folders))}: run it again, or put "
+            "the cube beside its run's tables"
+        )
+    reasons = unfinished(config, files, "analyse")
+    if reasons:
+        raise MissingInputError(
+            f"the run of {path} has gone on since the cube was sealed ({'; '.join(reasons)}): bring it to "
+            "its end with `sesgrid run`, then audit it"
         )
     return config
 
@@ -91,12 +101,11 @@ def run_audit(config: Config, client: Client, cells: int, seed: int) -> dict[str
     chosen = with_model(audit_sample(table, cells, seed), config.grid.cells_per_block)
     placed = place_audit(stage, chosen, job.cube(table).pixels(), models)
     with_landcover = config.sources.landcover is not None
+    truth = planted(config)
+    activation = pd.read_parquet(files.table("activation")) if with_landcover else None
+    rows = list(client.compute(placed, resources=on_gpus(client)).result())
     result = summarise(
-        list(client.compute(placed, resources=on_gpus(client)).result()),
-        stage,
-        names if with_landcover else [],
-        truth=planted(config) if with_landcover else (),
-        activation=pd.read_csv(files.activation) if with_landcover else None,
+        rows, stage, names if with_landcover else [], truth=truth, activation=activation
     )
     write_atomically(files.audit, json.dumps(result, indent=1, allow_nan=False))
     _redo_report(job)
@@ -119,11 +128,11 @@ def planted(config: Config) -> list[str]:
     known = class_table(config)
     known = landcover_classes() if known is None else known
     # several codes may share one of the study's classes
-    return list(dict.fromkeys(known.loc[known.index.isin(codes), "landcover_class"]))
+    return list(dict.fromkeys(known.loc[known.index.isin(codes), "landcover_class"].dropna()))
 
 
 def _redo_report(job: Job) -> None:
-    """The report of what was found, whether or not the run's inputs are still there."""
+    """The report of what was found; the run's imagery and census need not be there any more."""
     record = job.files.record("report")
     known = record.read()
     if not known:
@@ -146,7 +155,7 @@ def figures(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     truth = result["planted_truth"]
     if truth is not None:
         for name, of in (("pointing game", "pointing_game"), ("activation on the truth", "energy")):
-            yield f"{name} (chance {_or_none(truth[of]['chance'])})", mean(truth[of])
+            yield f"{name} (chance {_or_none(truth['chance'])})", mean(truth[of])
         for side, ranking in truth["ranking"].items():
             yield f"class ranking, {side} (chance 0.5)", _or_none(ranking["auc"])
     for test in ("deletion", "insertion"):

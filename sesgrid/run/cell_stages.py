@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 import geopandas as gpd
@@ -40,24 +40,26 @@ CELL_BATCH = 4096
 
 @dataclass(frozen=True)
 class KeptMaps:
-    """Explain one block, and write its maps into the cube from the task that made them."""
+    """Explain some blocks, and write their maps into the cube from the task that made them."""
 
     stage: Explain
     cube: Cube
 
     def __call__(self, items: Sequence[CellTask], *inputs: np.ndarray) -> list[dict[str, Any]]:
-        """The rows of the stage without their maps; the items are all cells of one block."""
+        """The rows of the stage without their maps; the items are all cells of their blocks."""
         rows, grid = self.stage(items, *inputs), self.cube.extent.grid
-        block, p = grid.block_of(items[0].row, items[0].col), grid.pixels_per_cell
-        top, left = (k * grid.cells_per_block for k in block)
-        maps = np.zeros((len(MAPS), grid.block_px, grid.block_px), np.uint8)
-        kept = [
-            (task, row.pop("maps")) for task, row in zip(items, rows, strict=True) if "maps" in row
-        ]
-        for task, values in kept:
-            y, x = (task.row - top) * p, (task.col - left) * p
-            maps[:, y : y + p, x : x + p] = values
-        if kept:
+        kept: dict[tuple[int, int], list[tuple[CellTask, np.ndarray]]] = {}
+        for task, row in zip(items, rows, strict=True):
+            if "maps" in row:
+                block = grid.block_of(task.row, task.col)
+                kept.setdefault(block, []).append((task, row.pop("maps")))
+        p = grid.pixels_per_cell
+        for block, members in kept.items():
+            maps = np.zeros((len(MAPS), grid.block_px, grid.block_px), np.uint8)
+            top, left = (k * grid.cells_per_block for k in block)
+            for task, values in members:
+                y, x = (task.row - top) * p, (task.col - left) * p
+                maps[:, y : y + p, x : x + p] = values
             self.cube.write_block(*block, {ACTIVATION: maps})
         return rows
 
@@ -75,18 +77,19 @@ def run_over_cells(
 ) -> pd.DataFrame:
     """Run a stage over every cell that has a model; one row a cell.
 
-    By block: a task is given all cells of one block, and no others, so that it may write into the cube.
+    By block: a task is given all cells of its blocks, so that it may write these into the cube.
     """
     side = job.config.grid.cells_per_block
     todo = with_model(named, side)
     pixels = job.cube(named).pixels()
-    batches = (
-        _blocks_in_batches(todo, side) if by_block else in_batches(range(len(todo)), CELL_BATCH)
-    )
+    batches: list[Any] = in_batches(range(len(todo)), CELL_BATCH)
+    if by_block:
+        ends = [0, *accumulate(_whole_blocks(todo, side, CELL_BATCH))]
+        batches = [range(a, b) for a, b in pairwise(ends)]
 
     def make(batch: Any) -> Any:
         chosen = todo.iloc[list(batch)]
-        group = _block_sizes(chosen, side) if by_block else GROUP
+        group = _whole_blocks(chosen, side, GROUP) if by_block else GROUP
         if not by_block:
             # by model, so that the device's batches fill; the cube is read cell by cell anyway
             chosen = chosen.sort_values("model_id", kind="stable")
@@ -106,21 +109,18 @@ def run_over_cells(
     return rows
 
 
-def _block_sizes(cells: gpd.GeoDataFrame, side: int) -> tuple[int, ...]:
-    """Cells of each block, in the order of the table, which is by block."""
+def _whole_blocks(cells: gpd.GeoDataFrame, side: int, least: int) -> tuple[int, ...]:
+    """Sizes of groups of at least so many cells, each of whole blocks; the table is by block."""
     blocks = zip(cells["row"] // side, cells["col"] // side, strict=True)
-    return tuple(len(list(members)) for _, members in groupby(blocks))
-
-
-def _blocks_in_batches(cells: gpd.GeoDataFrame, side: int) -> list[range]:
-    """Batches of about `CELL_BATCH` cells that end with a block."""
-    out, start, end = [], 0, 0
-    for size in _block_sizes(cells, side):
-        end += size
-        if end - start >= CELL_BATCH:
-            out.append(range(start, end))
-            start = end
-    return [*out, range(start, end)] if end > start else out
+    sizes, filled = [], True
+    for _, members in groupby(blocks):
+        n = len(list(members))
+        if filled:
+            sizes.append(n)
+        else:
+            sizes[-1] += n
+        filled = sizes[-1] >= least
+    return tuple(sizes)
 
 
 def run_predict(job: Job) -> dict[str, Any]:
@@ -139,13 +139,14 @@ def run_predict(job: Job) -> dict[str, Any]:
 def run_explain(job: Job) -> dict[str, Any]:
     """Pixels, class pixels and models → class sums of the activation maps, and the maps where asked."""
     c = job.config
-    if c.sources.landcover is None and c.explain.maps == "none":
-        return {"explain": "skipped: no land cover given"}
     named = load_table(job.files.table("predict"))
-    stage, polygons = explain_stage(c), _polygons_to_keep(c)
-    keeping, cube = c.explain.maps != "none", job.cube(named)
-    stage = replace(stage, keep=_cells_to_keep(c, named))
-    cube.keep_activation(job.key if keeping else None)
+    keep, keeping, cube = _cells_to_keep(c, named), c.explain.maps != "none", job.cube(named)
+    room = cube.keep_activation(job.key if keeping else None)
+    if c.sources.landcover is None and not keeping:
+        return {"explain": "skipped: no land cover given"}
+    # parts that speak of maps belong to the room that these were written into
+    job = replace(job, key=f"{job.key}-{room}") if room else job
+    stage, polygons = replace(explain_stage(c), keep=keep), _polygons_to_keep(c)
     rows = run_over_cells(
         job, "explain", KeptMaps(stage, cube) if keeping else stage, named, load_models(job),
         Explain.layers,

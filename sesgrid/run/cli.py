@@ -107,7 +107,9 @@ def export(
 @click.option(
     "--cells", default=48, show_default=True, type=click.IntRange(min=2), help="To look at."
 )
-@click.option("--seed", default=0, show_default=True, help="Of the sample, and of chance.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of sample and chance."
+)
 @scheduler_option
 def audit(cube: str, cells: int, seed: int, scheduler: str | None) -> None:
     """Test whether the explanations of a finished run, by its CUBE, show what the models look at."""
@@ -124,7 +126,9 @@ def audit(cube: str, cells: int, seed: int, scheduler: str | None) -> None:
     for what, value in lines:
         click.echo(f"{what:{width}}   {value}")
     files = Workspace.of(config)
-    click.echo(f"audit: {files.audit}; shown in {files.report}")
+    click.echo(f"audit: {files.audit}")
+    if files.report.exists():
+        click.echo(f"report: {files.report}")
 
 
 if __name__ == "__main__":

@@ -122,6 +122,7 @@ def _local_cluster(settings: ClusterSettings) -> LocalCluster:
     if gpus:
         from dask_cuda import LocalCUDACluster
 
+        gpus = min(gpus, settings.workers or gpus)
         workers, threads = local_size(settings.model_copy(update={"workers": gpus}))
         # TensorFlow and JAX keep their own memory: there is none of Dask's to spill
         return LocalCUDACluster(
@@ -133,12 +134,15 @@ def _local_cluster(settings: ClusterSettings) -> LocalCluster:
 
 
 def _gpus() -> int:
-    """GPUs that dask-cuda sees; 0 where it is not installed."""
+    """GPUs that dask-cuda sees; 0 where it is not installed, or where they are hidden."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return 0
     try:
-        from dask_cuda.utils import get_n_gpus
+        from dask_cuda.utils import get_gpu_count, get_n_gpus
     except ImportError:
         return 0
     try:
+        get_gpu_count()  # the number of the variable's entries says nothing of a driver
         return int(get_n_gpus())
     except Exception:  # whatever a machine without a driver makes NVIDIA's library raise
         return 0

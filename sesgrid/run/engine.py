@@ -23,7 +23,7 @@ from sesgrid.run.training import run_train
 from sesgrid.run.workspace import Workspace
 from sesgrid.store.cube import CUBE_VERSION, Cube
 
-__all__ = ["STAGES", "facts_of", "run_stages"]
+__all__ = ["STAGES", "facts_of", "run_stages", "unfinished"]
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,9 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
 def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
     """Names of files without which a stage is not finished, and which are not there."""
     models = [files.models / f"fold-{k}.keras" for k in range(config.cells.folds)]
-    sums = [files.table("explain")] if config.sources.landcover is not None else []
+    keeping = config.explain.maps != "none"
+    explained = config.sources.landcover is not None or keeping
+    sums = [files.table("explain")] if explained else []
     tables = [files.table("activation"), files.table("pairs")]
     needed = {
         "cells": [files.table("cells")],
@@ -150,6 +152,8 @@ def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
     missing = [p.name for p in needed if not p.exists()]
     if stage == "mosaic" and not _is_of(files):
         missing.append(PurePath(files.cube).name)
+    if stage == "explain" and keeping and not Cube.open(files.cube).has_activation:
+        missing.append(f"{PurePath(files.cube).name}/pixels/activation")
     return missing
 
 
@@ -160,6 +164,26 @@ def _is_of(files: Workspace) -> bool:
     except (FormatError, MissingInputError):
         return False
     return str(files.record("mosaic").read().get("result_id", "")).endswith(token)
+
+
+def unfinished(config: Config, files: Workspace, last: str) -> list[str]:
+    """Why the results of a stage do not stand as a run made them; empty when they do.
+
+    Looks at the run's own files only, not at its inputs or settings.
+    """
+    results: dict[str, str] = {}
+    for name in _closure(last):
+        record = files.record(name).read()
+        if not record:
+            return [f"{name}: not done"]
+        for needed in STAGES[name].needs:
+            if record["facts"].get(f"stage {needed}") != results[needed]:
+                return [f"{name}: {needed} was done again after it"]
+        missing = missing_outputs(config, files, name)
+        if missing:
+            return [f"{name}: {', '.join(missing)} is missing"]
+        results[name] = record["result_id"]
+    return []
 
 
 def _closure(last: str) -> list[str]:

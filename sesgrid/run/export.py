@@ -34,8 +34,9 @@ def export(
         ``….tif``: a Cloud Optimized GeoTIFF of one variable; ``….parquet``: GeoParquet of all cells and
         their values (`variable` is then ignored).
     variable : str
-        ``"image"``, ``"coverage"``, ``"landcover"``, or a variable of the cells such as
-        ``"ses_predicted"``.
+        ``"image"``, ``"coverage"``, ``"landcover"``, ``"activation"`` where maps were kept (bytes: roots of
+        the shares of each cell's own peak, not to be compared between cells), or a variable of the
+        cells such as ``"ses_predicted"``.
     bounds : (west, south, east, north), optional
         Metres in EPSG:3035; widened to whole cells. The whole cube by default.
 

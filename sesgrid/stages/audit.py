@@ -1,7 +1,8 @@
 """Audit: do the maps show what the models look at?
 
 Four tests on a sample of cells, each on the map of the end of the scale that the cell's own model sees it
-at (the lowest class or the highest):
+at (the lowest class or the highest). What a model says is asked as it was trained, with its colours in their
+order; what it looks at, as the method has it.
 
 - **planted truth** (synthetic cities): the pointing game (Zhang et al. 2018, *Top-down neural attention by
   excitation backprop*, IJCV) without tolerance, its variant on the whole map (Wang et al. 2020, *Score-CAM*),
@@ -12,7 +13,8 @@ at (the lowest class or the highest):
 - **agreement between folds**: the same cell explained by every model of the city.
 
 Two maps of the same method resemble each other anyway (activation falls towards the border of every cell):
-both similarities stand beside that of maps of different cells, their chance level.
+both similarities stand beside that of the cell's map and another cell's, their chance level. What is compared
+with chance is compared cell by cell: ``gain`` is the mean of the differences.
 """
 
 from __future__ import annotations
@@ -82,8 +84,8 @@ class Look(NamedTuple):
     """float64 ``(SQUARES, SQUARES)``."""
     sums: np.ndarray
     """float64 ``(class,)``, "unclassified" first."""
-    peak: int
-    """Land-cover value under the largest pixel."""
+    peak: np.ndarray
+    """float64 ``(class,)``: shares of the largest pixels; of one mostly, of many where a map is clipped."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Audit:
         areas = class_areas(classes.reshape(n * size, size), size, self.n_values)[:, 0]
         rows: list[dict[str, Any]] = [{} for _ in items]
         for ref, members in by_model(items).items():
-            (logit,) = run_model(ref, image[members], "output", self.method)
+            (logit,) = run_model(ref, image[members], "output")
             for i, z in zip(members, logit, strict=True):
                 rows[i] = {"cell_id": items[i].cell_id, "side": int(z > 0), "area": areas[i]}
         side = np.array([row["side"] for row in rows])
@@ -176,7 +178,7 @@ class Audit:
                     square_means(one, min(COMPARED, size)),
                     square_means(one, min(SQUARES, size)),
                     class_sums(one, of_cell, size, self.n_values)[0, 0],
-                    int(of_cell.ravel()[one.argmax()]),
+                    _shares(of_cell[one == one.max()], self.n_values),
                 )
 
     def _curves(
@@ -192,7 +194,7 @@ class Audit:
         soft = blurred(image)
         shown = [revealed(image, plain, order, self.steps) for order in orders]
         shown += [revealed(soft, image, order, self.steps) for order in orders]
-        (logit,) = run_model(ref, np.concatenate(shown), "output", self.method)
+        (logit,) = run_model(ref, np.concatenate(shown), "output")
         outer = 0 if side == 0 else ref.n_classes - 1
         probability = np.array([binomial_probabilities(z, ref.n_classes)[outer] for z in logit])
         return probability.reshape(2, len(orders), self.steps + 1)
@@ -205,6 +207,10 @@ def _untrained(architecture: str, seed: int) -> Any:
     from sesgrid.kernels.randomise import reinitialised
 
     return reinitialised(keras.models.model_from_json(architecture), seed)
+
+
+def _shares(values: np.ndarray, n_values: int) -> np.ndarray:
+    return np.bincount(values, minlength=n_values) / len(values)
 
 
 def _next_of_side(side: np.ndarray, i: int) -> int | None:
@@ -234,8 +240,9 @@ def audit_sample(cells: gpd.GeoDataFrame, n: int, seed: int) -> gpd.GeoDataFrame
         raise MissingInputError("no cell is predicted: there is nothing to audit")
     k, rng = cells.attrs["n_classes"], np.random.default_rng(seed)
     outer, rank = n_extreme_classes(k), known["ses_predicted"].astype(int)
-    p, take, chosen = known["p"], n // 2, []
-    for mine, extreme in ((p < 0.5, rank <= outer), (p >= 0.5, rank > k - outer)):
+    p, chosen = known["p"], []
+    low, high = (p < 0.5, rank <= outer, (n + 1) // 2), (p >= 0.5, rank > k - outer, n // 2)
+    for mine, extreme, take in (low, high):
         pool, of_side = known[mine & extreme], known[mine]
         if len(pool) >= take:
             chosen.append(pool.iloc[np.sort(rng.choice(len(pool), take, replace=False))])
@@ -274,8 +281,14 @@ def summarise(
     dict
         ``cells``, ``low``, ``high``, ``settings``; ``planted_truth`` (None without truth) with
         ``pointing_game``, ``energy`` and ``ranking``; ``deletion`` and ``insertion``; ``randomisation``;
-        ``folds`` (None with one model). Means come with ``ci``, a bootstrap 95 % interval over cells.
+        ``folds`` (None with one model). Means come with ``ci``, a bootstrap 95 % interval over ``cells``.
+
+    Raises
+    ------
+    ConfigError
+        No land-cover class has a name of the truth.
     """
+    _require_known(truth, class_names)
     side = np.array([row["side"] for row in rows])
     return _plain(
         {
@@ -291,6 +304,12 @@ def summarise(
             "folds": _folds(rows, side, class_names) if len(stage.models) > 1 else None,
         }
     )  # fmt: skip
+
+
+def _require_known(truth: Sequence[str], class_names: Sequence[str]) -> None:
+    strangers = sorted(set(truth) - set(class_names))
+    if strangers:
+        raise ConfigError(f"no land-cover class is called {', '.join(strangers)}: check the truth")
 
 
 def _mean(values: Any) -> dict[str, Any]:
@@ -312,24 +331,22 @@ def _planted_truth(
     activation: pd.DataFrame | None,
 ) -> dict[str, Any]:
     names = [UNCLASSIFIED, *class_names]
-    strangers = sorted(set(truth) - set(class_names))
-    if strangers:
-        raise ConfigError(f"no land-cover class is called {', '.join(strangers)}: check the truth")
     bears = np.isin(names, list(truth))
     area, sums = (np.array([row[k] for row in rows], dtype=float) for k in ("area", "sums"))
     share = area[:, bears].sum(axis=1) / area.sum(axis=1)
     total = sums.sum(axis=1)
     # a cell that is all truth, or has none, decides nothing; nor does a map of zeros
     plays = (share > 0) & (share < 1) & (total > 0)
-    hit = bears[[row["peak"] for row in rows]]
-    energy = sums[plays][:, bears].sum(axis=1) / total[plays]
+    hit = np.array([row["peak"][bears].sum() for row in rows])[plays]
+    energy, chance = sums[plays][:, bears].sum(axis=1) / total[plays], share[plays]
     ranking = {} if activation is None else {
         side: _ranking(activation[activation["prediction"] == side], truth) for side in MAPS
     }  # fmt: skip
     return {
         "classes": list(truth),
-        "pointing_game": {**_mean(hit[plays]), "chance": share[plays].mean() if plays.any() else None},
-        "energy": {**_mean(energy), "chance": share[plays].mean() if plays.any() else None},
+        "chance": chance.mean() if plays.any() else np.nan,
+        "pointing_game": {**_mean(hit), "gain": _mean(hit - chance)},
+        "energy": {**_mean(energy), "gain": _mean(energy - chance)},
         "ranking": ranking,
     }  # fmt: skip
 
@@ -371,12 +388,14 @@ def _curves_of(rows: Sequence[Mapping[str, Any]], side: np.ndarray) -> dict[str,
 
 
 def _randomisation(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    steps = []
+    steps, unrelated = [], np.array([row["unrelated"] for row in rows])
     # folds of one architecture go through the same steps
     for of_step in zip(*(row["similar"] for row in rows), strict=True):
         name, n_layers, _ = of_step[0]
-        steps.append({"layer": name, "layers": n_layers, **_mean([v for *_, v in of_step])})
-    return {"steps": steps, "unrelated": _mean([row["unrelated"] for row in rows])}
+        similar = np.array([v for *_, v in of_step])
+        gain = _mean(similar - unrelated)
+        steps.append({"layer": name, "layers": n_layers, **_mean(similar), "gain": gain})
+    return {"steps": steps, "unrelated": _mean(unrelated)}
 
 
 def _folds(
@@ -403,7 +422,10 @@ def _folds(
         ]
     return {
         "models": sums.shape[1],
-        "similarity": _mean([row["agreement"] for row in rows]),
+        "similarity": {
+            **_mean([row["agreement"] for row in rows]),
+            "gain": _mean([row["agreement"] - row["unrelated"] for row in rows]),
+        },
         "unrelated": _mean([row["unrelated"] for row in rows]),
         "ranking": float(np.nanmean(agree)) if np.isfinite(agree).any() else np.nan,
         "classes": classes,
@@ -483,6 +505,7 @@ def audit(
         A class of the truth is not known, or the method is none.
     """
     require_landcover(pixels)
+    _require_known(truth, class_names)
     stage = audit_stage(models, len(class_names) + 1, method_named(preset, **changes), seed)
     chosen = audit_sample(cells, sample, seed)
     chosen = with_model(chosen, Extent.from_attributes(pixels.attrs).grid.cells_per_block)

@@ -237,7 +237,7 @@ def require_landcover(pixels: xr.Dataset) -> None:
             "the pixels hold no 'landcover': add it with pixels['landcover'] = sesgrid.landcover(…)"
         )
     found = pixels["landcover"]
-    if found.dtype != np.uint8 or set(found.dims) != {"y", "x"}:
+    if found.dtype != np.uint8 or found.dims != ("y", "x"):
         raise GridMismatchError(
             f"landcover: expected uint8 (y, x) on the grid of the pixels, received {found.dtype} "
             f"{found.dims}; a raster of another grid is brought onto it by sesgrid.classified"
@@ -318,6 +318,8 @@ def kept_maps(cube: xr.DataTree, cells: Sequence[str] | None = None) -> xr.DataA
     if cells is None:
         there = np.argwhere(np.isfinite(peaks[0])).tolist()
         cells = [cell_id_of(i + extent.row, j + extent.col) for i, j in there]
+    if not cells:
+        raise MissingInputError("the cube holds no maps of any cell: see explain.maps")
     maps = []
     for name, (row, col) in zip(cells, rowcol_of_ids(cells).tolist(), strict=True):
         i, j = row - extent.row, col - extent.col

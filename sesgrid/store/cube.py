@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import geopandas as gpd
 import numpy as np
@@ -214,9 +214,15 @@ class Cube:
         lead = (0,) * (array.ndim - 2)
         key = f"{stored.path}/{stored.metadata.encode_chunk_key((*lead, *at))}"
         side = self.extent.grid.pixels_per_cell
-        put(self.path, key, encode_shard(array, side, self.codec.encode))
+        codec = self.codec if name == "image" else LOSSLESS
+        put(self.path, key, encode_shard(array, side, codec.encode))
 
-    def keep_activation(self, key: str | None) -> None:
+    @property
+    def has_activation(self) -> bool:
+        """Whether there is room for activation maps."""
+        return ACTIVATION in _pixel_group(self.path, "r")
+
+    def keep_activation(self, key: str | None) -> str:
         """Make room for activation maps; those of another explanation than ``key``'s are removed.
 
         Parameters
@@ -224,25 +230,32 @@ class Cube:
         key : str or None
             Names the explanation; None: no maps are kept.
 
+        Returns
+        -------
+        str
+            Names this room: drawn when it was made, so that what was written into one that is gone is not
+            looked for in another. Empty without a key.
+
         Raises
         ------
         StoreError
             The store is read-only, full or gone.
         """
-        pixels = _pixel_group(self.path, "r")
-        if pixels.attrs.get("activation_key") == key and (ACTIVATION in pixels) == (
-            key is not None
-        ):
-            return
+        pixels, token = _pixel_group(self.path, "r"), uuid.uuid4().hex if key is not None else ""
+        if (ACTIVATION in pixels) == (key is not None):
+            known, kept = cast(Any, pixels.attrs.get("activation_room", (None, "")))
+            if known == key:
+                return str(kept)
         with writing(self.path, "the activation maps"):
             pixels = _pixel_group(self.path, "r+")
-            # the key goes first and comes last: half a removal is never taken for what was kept
-            pixels.update_attributes({"activation_key": None})
+            # the name goes first and comes last: what is half removed or half made has none
+            pixels.update_attributes({"activation_room": (None, "")})
             if ACTIVATION in pixels:
                 del pixels[ACTIVATION]
             if key is not None:
                 _create_layer(pixels, ACTIVATION, self.extent, LOSSLESS, _OF_ACTIVATION)
-                pixels.update_attributes({"activation_key": key})
+                pixels.update_attributes({"activation_room": (key, token)})
+        return token
 
     def pixels(self, *, chunked: bool = False) -> xr.Dataset:
         """The pixels: read only where touched (default), or as dask arrays of one chunk a block."""
