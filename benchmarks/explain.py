@@ -224,7 +224,7 @@ def contest(preset: str, image: np.ndarray, classes: np.ndarray, rounds: int) ->
     ours = rivals["sesgrid, all classes"]()
     for name in ("naive, two classes", "the released pattern"):
         same_findings(ours, rivals[name]())
-    seconds = interleave(rivals, rounds, repeats=1)
+    seconds = interleave(rivals, rounds, repeats=2)
     what = f"\npreset {preset}: {len(image)} cells of {image.shape[1]} px"
     import keras
 
