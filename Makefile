@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-fast check format bench help clean
+.PHONY: demo test test-long test-fast check format bench help clean
 .DEFAULT_GOAL := help
 
 help:            ## this text
@@ -13,8 +13,11 @@ demo: $(VENV)/.package  ## draw a synthetic city and run the main job on it
 	$(BIN)/sesgrid synth build/city --cells 22 --seed 0 --output ../demo
 	$(BIN)/sesgrid run build/city/city.toml
 
-test: $(VENV)/.test     ## run the tests, with coverage
-	NUMBA_JIT_COVERAGE=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+test: $(VENV)/.test     ## run the tests but the longest, with coverage
+	NUMBA_JIT_COVERAGE=1 $(BIN)/python -m pytest -m "not long" --cov --cov-report=term:skip-covered
+
+test-long: $(VENV)/.test  ## run the longest tests
+	$(BIN)/python -m pytest -m long
 
 test-fast: $(VENV)/.test  ## run the tests that take less than a few seconds each
 	$(BIN)/python -m pytest -m "not slow"

@@ -27,7 +27,8 @@ from sesgrid.kernels.network import BinomialLayer
 from sesgrid.kernels.randomise import cascade, reinitialised
 from sesgrid.kernels.saliency import Explainer
 from sesgrid.report.audit import audit_tests
-from sesgrid.stages.audit import Audit, audit_sample, summarise
+from sesgrid.stages.audit import Audit, audit_sample
+from sesgrid.stages.audit_figures import summarise
 from sesgrid.stages.predict import CellTask
 from sesgrid.store.models import save_model
 from tests.fake_city import fake_cells
@@ -175,7 +176,7 @@ def test_maps_that_are_right_pass(planted):
          ("high", "houses", 20, 0.8), ("high", "roads", 20, 0.9), ("high", "woods", 20, 0.1)],
         columns=["prediction", "landcover_class", "n_cells", "activation_ratio"],
     )  # fmt: skip
-    result = summarise(rows, stage, NAMES, truth=["houses"], activation=activation)
+    result = summarise(rows, stage.settings, NAMES, truth=["houses"], activation=activation)
     json.dumps(result, allow_nan=False)
     truth = result["planted_truth"]
     assert truth["pointing_game"]["mean"] == 1.0
@@ -203,15 +204,15 @@ def test_maps_that_are_right_pass(planted):
 def test_maps_that_are_wrong_do_not(planted):
     stage, _, _, rows = planted
     worse = [row | {"curves": row["curves"][:, [1, 0, 0]]} for row in rows]
-    result = summarise(worse, stage, NAMES, truth=["woods"])
+    result = summarise(worse, stage.settings, NAMES, truth=["woods"])
     assert result["planted_truth"]["pointing_game"]["mean"] == 0.0
     assert result["planted_truth"]["ranking"] == {}
     for test in ("deletion", "insertion"):
         assert result[test]["gain"]["ci"][1] < 0
         assert result[test]["better"] == 0.0
     with pytest.raises(ConfigError, match="called harbour"):
-        summarise(rows, stage, NAMES, truth=["harbour"])
-    assert summarise(rows, stage, NAMES)["planted_truth"] is None
+        summarise(rows, stage.settings, NAMES, truth=["harbour"])
+    assert summarise(rows, stage.settings, NAMES)["planted_truth"] is None
 
 
 def test_a_cell_s_curves_do_not_depend_on_its_neighbours(planted):
@@ -256,7 +257,7 @@ def test_the_sample_is_of_both_ends_and_repeats():
 
 def test_the_report_says_what_was_found(planted):
     stage, _, _, rows = planted
-    result = json.loads(json.dumps(summarise(rows, stage, NAMES, truth=["houses"])))
+    result = json.loads(json.dumps(summarise(rows, stage.settings, NAMES, truth=["houses"])))
     tests = audit_tests(result)
     assert [t.title for t in tests] == [
         "The planted truth", "Deletion and insertion", "Taking away what was learnt",
@@ -265,7 +266,7 @@ def test_the_report_says_what_was_found(planted):
     # eight cells: no verdict; twice as many: one
     assert "too few cells" in tests[0].sentences[0]
     assert "too few cells" in tests[1].sentences[0]
-    twice = audit_tests(summarise([*rows, *rows], stage, NAMES, truth=["houses"]))
+    twice = audit_tests(summarise([*rows, *rows], stage.settings, NAMES, truth=["houses"]))
     assert "above the 4" in twice[0].sentences[0]
     assert "the class falls faster" in twice[1].sentences[0]
     assert "the class rises faster" in twice[1].sentences[1]
@@ -273,7 +274,7 @@ def test_the_report_says_what_was_found(planted):
     assert "polyline" in tests[1].figure
     assert "logit" in tests[2].figure
     worse = [row | {"curves": row["curves"][:, [1, 0, 0]]} for row in rows]
-    said = audit_tests(summarise([*worse, *worse], stage, NAMES))[0].sentences
+    said = audit_tests(summarise([*worse, *worse], stage.settings, NAMES))[0].sentences
     assert "falls slower" in said[0]
     assert "rises slower" in said[1]
     assert audit_tests(None) == []
@@ -316,6 +317,6 @@ def test_differences_from_chance_are_taken_cell_by_cell(planted):
         energy = min(share + 0.06 + rng.normal(0, 0.03), 1)
         sums = np.array([0, energy, 1 - energy, 0])
         varied.append(rows[k % 8] | {"area": area, "sums": sums})
-    truth = summarise(varied, stage, NAMES, truth=["houses"])["planted_truth"]
+    truth = summarise(varied, stage.settings, NAMES, truth=["houses"])["planted_truth"]
     assert truth["energy"]["ci"][0] < truth["chance"] < truth["energy"]["ci"][1]
     assert truth["energy"]["gain"]["ci"][0] > 0.03

@@ -37,6 +37,7 @@ def test_a_quick_run_of_the_sums_ends_with_its_ratios(capsys):
     assert all(result[name] > 0 for name in names)
 
 
+@pytest.mark.long
 def test_a_quick_explanation_ends_with_its_ratios():
     """In a process of its own: the backend is chosen there."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.explain", "--quick", "--json"]

@@ -14,6 +14,7 @@ from sesgrid.run.cli import main
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_a_run_goes_through_and_says_what_is_missing(realdata, tmp_path, scheduler):
     toml = tmp_path / "paris.toml"
     toml.write_text(

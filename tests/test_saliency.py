@@ -153,6 +153,7 @@ def test_one_pass_gives_every_class_its_map(small, images, method):
     assert_every_class(small, images, method)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("preset", ["paper", "reference"])
 def test_so_it_does_for_the_study_s_network(networks, images, preset):
     assert_every_class(networks[1], images, PRESETS[preset])

@@ -167,6 +167,7 @@ def test_crops_are_parts_of_their_cell():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_fold_learns_what_is_plain_to_see_and_repeats_itself(tmp_path):
     """Brightness tells the class; after a few epochs unseen cells are ranked by it."""
     table = sesgrid.cells(census(60), classes=3, folds=2, city="Ville")

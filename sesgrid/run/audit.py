@@ -20,7 +20,8 @@ from sesgrid.run.job import Job, class_table, load_models, method_of
 from sesgrid.run.results import run_report
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.sources import class_names, landcover_classes
-from sesgrid.stages.audit import audit_sample, audit_stage, place_audit, summarise
+from sesgrid.stages.audit import audit_sample, audit_stage, place_audit
+from sesgrid.stages.audit_figures import summarise
 from sesgrid.stages.predict import with_model
 from sesgrid.store.cube import Cube
 from sesgrid.store.location import is_remote
@@ -91,7 +92,7 @@ def run_audit(config: Config, client: Client, cells: int, seed: int) -> dict[str
     Returns
     -------
     dict
-        See `sesgrid.stages.audit.summarise`.
+        See `sesgrid.stages.audit_figures.summarise`.
     """
     files = Workspace.of(config)
     job = Job(config, files, client, key_of({"cells": cells, "seed": seed}))
@@ -105,7 +106,7 @@ def run_audit(config: Config, client: Client, cells: int, seed: int) -> dict[str
     activation = pd.read_parquet(files.table("activation")) if with_landcover else None
     rows = list(client.compute(placed, resources=on_gpus(client)).result())
     result = summarise(
-        rows, stage, names if with_landcover else [], truth=truth, activation=activation
+        rows, stage.settings, names if with_landcover else [], truth=truth, activation=activation
     )
     write_atomically(files.audit, json.dumps(result, indent=1, allow_nan=False))
     _redo_report(job)

@@ -29,7 +29,8 @@ from sesgrid.stages.predict import (
     place_cells,
     with_model,
 )
-from sesgrid.store.cube import ACTIVATION, Cube
+from sesgrid.store.cube import Cube
+from sesgrid.store.cube_layout import ACTIVATION
 from sesgrid.store.models import ModelRef
 
 __all__ = ["explain_stage", "load_activation", "run_explain", "run_over_cells", "run_predict"]

@@ -29,16 +29,14 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy import stats
 
-from sesgrid.errors import ConfigError, MissingInputError
+from sesgrid.errors import MissingInputError
 from sesgrid.grid import Extent
 from sesgrid.kernels.attribution import attribution_maps
 from sesgrid.kernels.binomial import binomial_probabilities
 from sesgrid.kernels.class_sums import class_areas, class_sums
 from sesgrid.kernels.device import DEVICE_LOCK
 from sesgrid.kernels.faithfulness import (
-    area_under,
     blurred,
     rank_correlation,
     ranks_of,
@@ -46,9 +44,9 @@ from sesgrid.kernels.faithfulness import (
     square_means,
 )
 from sesgrid.kernels.method import PRESETS, Method, method_named
-from sesgrid.kernels.statistics import activation_ratios, bootstrap_interval
-from sesgrid.stages.evidence import UNCLASSIFIED, n_extreme_classes
-from sesgrid.stages.explain import MAPS, require_landcover
+from sesgrid.stages.audit_figures import require_known, summarise
+from sesgrid.stages.evidence import n_extreme_classes
+from sesgrid.stages.explain import require_landcover
 from sesgrid.stages.mosaic import OBSERVED
 from sesgrid.stages.predict import (
     CellTask,
@@ -62,7 +60,7 @@ from sesgrid.stages.predict import (
 )
 from sesgrid.store.models import ModelRef
 
-__all__ = ["Audit", "audit", "audit_sample", "audit_stage", "place_audit", "summarise"]
+__all__ = ["Audit", "audit", "audit_sample", "audit_stage", "place_audit"]
 
 GROUP = 16
 """Cells per task: each takes hundreds of passes."""
@@ -70,9 +68,6 @@ SQUARES = 16
 """Squares along a cell's side that are hidden or shown at once (12.5 m)."""
 COMPARED = 64
 """Squares along a cell's side on which maps are compared (3.1 m)."""
-_FEW = 10
-"""Land-cover classes in fewer cells take no part in a ranking."""
-_RESAMPLES = 2000
 
 
 class Look(NamedTuple):
@@ -105,6 +100,14 @@ class Audit:
     cascade: int = 8
     """Steps of the randomisation."""
     seed: int = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the rows are made, for the figures."""
+        return {
+            "preset": self.method.name, "steps": self.steps, "draws": self.draws, "squares": SQUARES,
+            "compared_squares": COMPARED, "seed": self.seed,
+        }  # fmt: skip
 
     def __call__(
         self,
@@ -254,195 +257,6 @@ def audit_sample(cells: gpd.GeoDataFrame, n: int, seed: int) -> gpd.GeoDataFrame
     return out
 
 
-def summarise(
-    rows: Sequence[Mapping[str, Any]],
-    stage: Audit,
-    class_names: Sequence[str],
-    *,
-    truth: Sequence[str] = (),
-    activation: pd.DataFrame | None = None,
-) -> dict[str, Any]:
-    """The figures of an audit, as JSON takes them (None where something is not defined).
-
-    Parameters
-    ----------
-    rows : sequence of mapping
-        Of the stage.
-    stage : Audit
-    class_names : sequence of str
-        Names of the land-cover values 1, 2, …
-    truth : sequence of str
-        Land-cover classes that are known to bear what the models predict; empty: not known.
-    activation : DataFrame, optional
-        Findings of `sesgrid.stages.analyse.activation_table`, for the ranking.
-
-    Returns
-    -------
-    dict
-        ``cells``, ``low``, ``high``, ``settings``; ``planted_truth`` (None without truth) with
-        ``pointing_game``, ``energy`` and ``ranking``; ``deletion`` and ``insertion``; ``randomisation``;
-        ``folds`` (None with one model). Means come with ``ci``, a bootstrap 95 % interval over ``cells``.
-
-    Raises
-    ------
-    ConfigError
-        No land-cover class has a name of the truth.
-    """
-    _require_known(truth, class_names)
-    side = np.array([row["side"] for row in rows])
-    return _plain(
-        {
-            "cells": len(rows),
-            **{name: int((side == s).sum()) for s, name in enumerate(MAPS)},
-            "settings": {
-                "preset": stage.method.name, "steps": stage.steps, "draws": stage.draws,
-                "squares": SQUARES, "compared_squares": COMPARED, "seed": stage.seed,
-            },
-            "planted_truth": _planted_truth(rows, class_names, truth, activation) if truth else None,
-            **_curves_of(rows, side),
-            "randomisation": _randomisation(rows),
-            "folds": _folds(rows, side, class_names) if len(stage.models) > 1 else None,
-        }
-    )  # fmt: skip
-
-
-def _require_known(truth: Sequence[str], class_names: Sequence[str]) -> None:
-    strangers = sorted(set(truth) - set(class_names))
-    if strangers:
-        raise ConfigError(f"no land-cover class is called {', '.join(strangers)}: check the truth")
-
-
-def _mean(values: Any) -> dict[str, Any]:
-    """Mean of what is known, its interval, and of how many cells."""
-    values = np.asarray(values, dtype=np.float64)
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return {"mean": np.nan, "ci": [np.nan, np.nan], "cells": 0}
-    low, high = bootstrap_interval(
-        known[:, None], n_bootstrap=_RESAMPLES, rng=np.random.default_rng(0)
-    )
-    return {"mean": known.mean(), "ci": [low[0], high[0]], "cells": len(known)}
-
-
-def _planted_truth(
-    rows: Sequence[Mapping[str, Any]],
-    class_names: Sequence[str],
-    truth: Sequence[str],
-    activation: pd.DataFrame | None,
-) -> dict[str, Any]:
-    names = [UNCLASSIFIED, *class_names]
-    bears = np.isin(names, list(truth))
-    area, sums = (np.array([row[k] for row in rows], dtype=float) for k in ("area", "sums"))
-    share = area[:, bears].sum(axis=1) / area.sum(axis=1)
-    total = sums.sum(axis=1)
-    # a cell that is all truth, or has none, decides nothing; nor does a map of zeros
-    plays = (share > 0) & (share < 1) & (total > 0)
-    hit = np.array([row["peak"][bears].sum() for row in rows])[plays]
-    energy, chance = sums[plays][:, bears].sum(axis=1) / total[plays], share[plays]
-    ranking = {} if activation is None else {
-        side: _ranking(activation[activation["prediction"] == side], truth) for side in MAPS
-    }  # fmt: skip
-    return {
-        "classes": list(truth),
-        "chance": chance.mean() if plays.any() else np.nan,
-        "pointing_game": {**_mean(hit), "gain": _mean(hit - chance)},
-        "energy": {**_mean(energy), "gain": _mean(energy - chance)},
-        "ranking": ranking,
-    }  # fmt: skip
-
-
-def _ranking(table: pd.DataFrame, truth: Sequence[str]) -> dict[str, Any]:
-    """Whether classes that bear the truth have the larger ratios; ``auc``: of how many pairs."""
-    table = table[(table["n_cells"] >= _FEW) & table["activation_ratio"].notna()]
-    table = table.sort_values("activation_ratio", ascending=False)
-    bears = table["landcover_class"].isin(list(truth)).to_numpy()
-    ratio = table["activation_ratio"].to_numpy(dtype=float)
-    auc = np.nan
-    if bears.any() and not bears.all():
-        pairs = stats.mannwhitneyu(ratio[bears], ratio[~bears], method="asymptotic").statistic
-        auc = pairs / (bears.sum() * (~bears).sum())
-    ranked = zip(table["landcover_class"], ratio, bears, strict=True)
-    return {
-        "auc": auc,
-        "classes": [{"landcover_class": c, "ratio": r, "bears": b} for c, r, b in ranked],
-    }
-
-
-def _curves_of(rows: Sequence[Mapping[str, Any]], side: np.ndarray) -> dict[str, Any]:
-    curves = np.array([row["curves"] for row in rows])
-    out = {}
-    for test, (name, sign) in enumerate((("deletion", -1), ("insertion", 1))):
-        ordered, by_lot = curves[:, test, 0], curves[:, test, 1:].mean(axis=1)
-        gain = sign * (area_under(ordered) - area_under(by_lot))
-        out[name] = {
-            "gain": _mean(gain),
-            "better": float((gain > 0).mean()),
-            "area": {"map": area_under(ordered).mean(), "random": area_under(by_lot).mean()},
-            "curves": {
-                of: {"map": ordered[side == s].mean(axis=0), "random": by_lot[side == s].mean(axis=0)}
-                for s, of in enumerate(MAPS)
-                if (side == s).any()
-            },
-        }  # fmt: skip
-    return out
-
-
-def _randomisation(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    steps, unrelated = [], np.array([row["unrelated"] for row in rows])
-    # folds of one architecture go through the same steps
-    for of_step in zip(*(row["similar"] for row in rows), strict=True):
-        name, n_layers, _ = of_step[0]
-        similar = np.array([v for *_, v in of_step])
-        gain = _mean(similar - unrelated)
-        steps.append({"layer": name, "layers": n_layers, **_mean(similar), "gain": gain})
-    return {"steps": steps, "unrelated": _mean(unrelated)}
-
-
-def _folds(
-    rows: Sequence[Mapping[str, Any]], side: np.ndarray, class_names: Sequence[str]
-) -> dict[str, Any]:
-    """Agreement of maps, and of what is said of the classes."""
-    area = np.array([row["area"] for row in rows])[:, 1:]
-    sums = np.array([row["of_models"] for row in rows])[:, :, 1:]
-    classes, agree = [], []
-    for s, name in enumerate(MAPS):
-        mine = side == s
-        ratios = np.array(
-            [activation_ratios(of[mine], area[mine]) for of in sums.transpose(1, 0, 2)]
-        )
-        enough = np.isfinite(ratios).sum(axis=1).min(axis=0) >= min(_FEW, max(1, mine.sum() // 4))
-        if not enough.any():
-            continue
-        x_u = np.nanmean(ratios[:, :, enough], axis=1)
-        if enough.sum() > 2:
-            agree += [rank_correlation(a, b) for a, b in combinations(x_u, 2)]
-        classes += [
-            {"side": name, "landcover_class": class_names[k], "ratios": x_u[:, j].tolist()}
-            for j, k in enumerate(np.flatnonzero(enough).tolist())
-        ]
-    return {
-        "models": sums.shape[1],
-        "similarity": {
-            **_mean([row["agreement"] for row in rows]),
-            "gain": _mean([row["agreement"] - row["unrelated"] for row in rows]),
-        },
-        "unrelated": _mean([row["unrelated"] for row in rows]),
-        "ranking": float(np.nanmean(agree)) if np.isfinite(agree).any() else np.nan,
-        "classes": classes,
-    }
-
-
-def _plain(value: Any) -> Any:
-    """Python's own types; None for what is not a number."""
-    if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
 def audit_stage(models: Mapping[str, ModelRef], n_values: int, method: Method, seed: int) -> Audit:
     """The stage for a city's models, in a fixed order."""
     ordered = tuple(models[k] for k in sorted(models))
@@ -482,7 +296,7 @@ def audit(
     class_names : sequence of str
         Names of the land-cover values 1, 2, …
     truth, activation
-        See `summarise`.
+        See `sesgrid.stages.audit_figures.summarise`.
     sample : int
         Cells to look at; half of them predicted low, half high.
     seed : int
@@ -493,7 +307,7 @@ def audit(
     Returns
     -------
     dict
-        See `summarise`.
+        See `sesgrid.stages.audit_figures.summarise`.
 
     Raises
     ------
@@ -505,9 +319,9 @@ def audit(
         A class of the truth is not known, or the method is none.
     """
     require_landcover(pixels)
-    _require_known(truth, class_names)
+    require_known(truth, class_names)
     stage = audit_stage(models, len(class_names) + 1, method_named(preset, **changes), seed)
     chosen = audit_sample(cells, sample, seed)
     chosen = with_model(chosen, Extent.from_attributes(pixels.attrs).grid.cells_per_block)
     rows = list(place_audit(stage, chosen, pixels, models).compute())
-    return summarise(rows, stage, class_names, truth=truth, activation=activation)
+    return summarise(rows, stage.settings, class_names, truth=truth, activation=activation)

@@ -20,13 +20,22 @@ from typing import Any, cast
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 import zarr
 
 from sesgrid.errors import FormatError, GridMismatchError, MissingInputError, StoreError
-from sesgrid.grid import CELL_M, CRS, Extent
+from sesgrid.grid import CELL_M, Extent
 from sesgrid.store.codec import LOSSLESS, PixelCodec
+from sesgrid.store.cube_layout import (
+    ACTIVATION,
+    LAYERS,
+    OF_ACTIVATION,
+    TOKEN,
+    VERSION,
+    create_layer,
+    lay_out,
+    write_spatial_ref,
+)
 from sesgrid.store.georeference import BANDS
 from sesgrid.store.location import (
     is_empty,
@@ -39,26 +48,10 @@ from sesgrid.store.location import (
 )
 from sesgrid.store.shard import encode_shard
 
-__all__ = ["ACTIVATION", "CUBE_VERSION", "PIXEL_LAYERS", "Cube", "open_cube", "replace_cube"]
+__all__ = ["CUBE_VERSION", "Cube", "open_cube", "replace_cube"]
 
 CUBE_VERSION = 2
 """Version of the layout; a cube of another version is refused."""
-
-_VERSION = "sesgrid_cube_version"
-_TOKEN = "sesgrid_cube_token"
-
-PIXEL_LAYERS = {"image": 3, "coverage": 0, "landcover": 0}
-"""Variables of ``pixels`` and their number of bands (0: no band axis)."""
-
-ACTIVATION = "activation"
-"""Variable of ``pixels`` that holds the kept maps."""
-_LAYERS = PIXEL_LAYERS | {ACTIVATION: 2}
-_LEADING = {"image": ("band",), ACTIVATION: ("map",)}
-_OF_ACTIVATION = {
-    "maps": ["low", "high"],
-    "description": "sqrt of the share of the cell's peak: activation = peak * (value / 255)**2, with the "
-    "peaks in cells/peak_low and cells/peak_high; cells without a peak keep no map",
-}
 
 
 @dataclass(frozen=True)
@@ -107,8 +100,8 @@ class Cube:
         codec.require()
         path, token = str(path), uuid.uuid4().hex
         named = {
-            _TOKEN: token,
-            **({_VERSION: CUBE_VERSION} if ready else {}),
+            TOKEN: token,
+            **({VERSION: CUBE_VERSION} if ready else {}),
             **codec.attributes(),
             **extent.attributes(),
             **attributes,
@@ -116,11 +109,11 @@ class Cube:
         with writing(path):
             if is_remote(path):
                 _remove_cube(path)
-                _lay_out(path, extent, codec, named)
+                lay_out(path, extent, codec, named)
             else:
                 beside = str(Path(path).with_name(f".{Path(path).name}.new"))
                 shutil.rmtree(beside, ignore_errors=True)
-                _lay_out(beside, extent, codec, named)
+                lay_out(beside, extent, codec, named)
                 replace_cube(beside, path)
         return cls(path, extent, token, codec)
 
@@ -138,7 +131,7 @@ class Cube:
             Its pixels are encoded with a codec that is not installed.
         """
         attributes = dict(_root(path).attrs)
-        version = attributes.get(_VERSION)
+        version = attributes.get(VERSION)
         if version != CUBE_VERSION:
             raise FormatError(
                 f"{path}: expected a sesgrid cube of version {CUBE_VERSION}, received version "
@@ -148,7 +141,7 @@ class Cube:
         codec.require()
         try:
             extent = Extent.from_attributes(attributes)
-            return cls(str(path), extent, str(attributes[_TOKEN]), codec)
+            return cls(str(path), extent, str(attributes[TOKEN]), codec)
         except KeyError as error:
             raise FormatError(
                 f"{path}: the cube lacks the attribute {error}; make it again with `sesgrid mosaic`"
@@ -157,7 +150,7 @@ class Cube:
     def mark_ready(self) -> None:
         """From now on it opens as a cube."""
         with writing(self.path):
-            open_group(self.path, "r+").update_attributes({_VERSION: CUBE_VERSION})
+            open_group(self.path, "r+").update_attributes({VERSION: CUBE_VERSION})
 
     def attribute(self, name: str) -> Any:
         """An attribute of the cube, or None."""
@@ -191,7 +184,7 @@ class Cube:
         n = self.extent.grid.block_px
         y, x = self.extent.block_slices(block_row, block_col)
         for name, array in arrays.items():
-            bands = _LAYERS.get(name)
+            bands = LAYERS.get(name)
             expected = (*((bands,) if bands else ()), n, n)
             if bands is None or array.shape != expected or array.dtype != np.uint8:
                 raise GridMismatchError(
@@ -201,7 +194,7 @@ class Cube:
                 )
         at = y.start // n, x.start // n
         with writing(self.path, f"block ({block_row}, {block_col})"):
-            if _root(self.path).attrs.get(_TOKEN) != self.token:
+            if _root(self.path).attrs.get(TOKEN) != self.token:
                 raise StoreError(
                     f"{self.path}: another cube has taken the place of the one that block ({block_row}, "
                     f"{block_col}) belongs to; is another run writing there?"
@@ -253,7 +246,7 @@ class Cube:
             if ACTIVATION in pixels:
                 del pixels[ACTIVATION]
             if key is not None:
-                _create_layer(pixels, ACTIVATION, self.extent, LOSSLESS, _OF_ACTIVATION)
+                create_layer(pixels, ACTIVATION, self.extent, LOSSLESS, OF_ACTIVATION)
                 pixels.update_attributes({"activation_room": (key, token)})
         return token
 
@@ -307,35 +300,8 @@ class Cube:
             ("x", west + (np.arange(shape[1]) + 0.5) * CELL_M),
         ):
             group.create_array(name, data=data, chunks=(len(data),), dimension_names=(name,))
-        _write_spatial_ref(group, self.extent, CELL_M)
+        write_spatial_ref(group, self.extent, CELL_M)
         root.update_attributes(dict(attributes))
-
-
-def _write_spatial_ref(group: zarr.Group, extent: Extent, step_m: float) -> None:
-    west, _, _, north = extent.bounds
-    attributes = dict(xr.DataArray(0).rio.write_crs(CRS).spatial_ref.attrs)
-    attributes["GeoTransform"] = f"{west} {step_m} 0.0 {north} 0.0 {-step_m}"
-    group.create_array("spatial_ref", shape=(), dtype="int64", fill_value=0, attributes=attributes)
-
-
-def _lay_out(path: str, extent: Extent, codec: PixelCodec, attributes: Mapping[str, Any]) -> None:
-    """Groups and arrays without a pixel; the attributes that make it a cube come last."""
-    # the token first: what is left of a cube that was never finished can be told and replaced
-    root = open_group(path, "w", {_TOKEN: attributes[_TOKEN]})
-    pixels = root.create_group("pixels", attributes=extent.attributes())
-    for name in PIXEL_LAYERS:
-        _create_layer(pixels, name, extent, codec)
-    y, x = extent.pixel_centres()
-    for name, values in (("y", y), ("x", x)):
-        pixels.create_array(
-            name,
-            data=values,
-            chunks=(len(values),),
-            dimension_names=(name,),
-            attributes={"units": "metre", "standard_name": f"projection_{name}_coordinate"},
-        )
-    _write_spatial_ref(pixels, extent, extent.grid.pixel_m)
-    root.update_attributes(dict(attributes))
 
 
 def _pixel_group(path: str, mode: str) -> zarr.Group:
@@ -343,28 +309,6 @@ def _pixel_group(path: str, mode: str) -> zarr.Group:
     if not isinstance(pixels, zarr.Group):
         raise FormatError(f"{path}: pixels is not a group")
     return pixels
-
-
-def _create_layer(
-    pixels: zarr.Group,
-    name: str,
-    extent: Extent,
-    codec: PixelCodec,
-    attributes: Mapping[str, Any] | None = None,
-) -> None:
-    size, p, bands = extent.grid.block_px, extent.grid.pixels_per_cell, _LAYERS[name]
-    lead = (bands,) if bands else ()
-    pixels.create_array(
-        name,
-        shape=(*lead, *extent.shape_px),
-        dtype="uint8",
-        chunks=(*lead, p, p),
-        shards=(*lead, size, size),
-        fill_value=0,
-        dimension_names=(*_LEADING.get(name, ()), "y", "x"),
-        attributes={"grid_mapping": "spatial_ref", **(attributes or {})},
-        **codec.for_zarr(bands),
-    )
 
 
 def _root(path: str | Path) -> zarr.Group:
@@ -387,7 +331,7 @@ def _remove_cube(path: str) -> None:
     if is_empty(path):
         return
     try:
-        ours = {_VERSION, _TOKEN} & set(open_group(path, "r").attrs)
+        ours = {VERSION, TOKEN} & set(open_group(path, "r").attrs)
     except (FileNotFoundError, ValueError):
         ours = set()
     if not ours:
