@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -200,3 +203,30 @@ ZEROS = np.zeros((8, 8), np.uint8)
 def test_bad_input_is_named(arguments, error, words):
     with pytest.raises(error, match=words):
         class_sums(*arguments)
+
+
+AT_THE_EDGE = """
+import ctypes, mmap, numba, numpy as np
+from sesgrid.kernels.lanes import stretch_sum
+from sesgrid.kernels.runs import run_ends
+
+memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mprotect(ctypes.c_void_p(start + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+page = (ctypes.c_char * mmap.PAGESIZE).from_address(start)
+values, codes = np.frombuffer(page, np.float32), np.frombuffer(page, np.uint8)
+total = numba.njit(lambda row, a, b: stretch_sum(row, a, b))
+ends = np.empty(300, np.int64)
+for n in range(1, 200):
+    row = values[-n:]
+    assert all(total(row, a, n) == 0 for a in range(max(0, n - 40), n))
+    assert run_ends(codes[-n:], 0, n, ends) == 1
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mprotect"), reason="needs mprotect")
+def test_nothing_is_read_beyond_a_row():
+    """The rows end where memory ends: a read beyond them is a fault of the process."""
+    done = subprocess.run([sys.executable, "-c", AT_THE_EDGE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or done.returncode
