@@ -227,7 +227,7 @@ def test_a_cell_s_curves_do_not_depend_on_its_neighbours(planted):
     (lone,) = stage(items[:1], *(a[:1] for a in inputs))
     assert np.isnan(lone["unrelated"])
     single = Audit(stage.models[:1], len(NAMES) + 1, steps=4, draws=1, cascade=2)
-    result = summarise(single(items[:2], *(a[:2] for a in inputs)), single, NAMES)
+    result = summarise(single(items[:2], *(a[:2] for a in inputs)), single.settings, NAMES)
     assert result["folds"] is None
     assert result["randomisation"]["unrelated"]["mean"] is None
 
