@@ -320,3 +320,4 @@ def test_differences_from_chance_are_taken_cell_by_cell(planted):
     truth = summarise(varied, stage.settings, NAMES, truth=["houses"])["planted_truth"]
     assert truth["energy"]["ci"][0] < truth["chance"] < truth["energy"]["ci"][1]
     assert truth["energy"]["gain"]["ci"][0] > 0.03
+    assert truth["energy"]["gain"]["mean"] == pytest.approx(0.06, abs=0.03)
