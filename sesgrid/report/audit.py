@@ -9,13 +9,12 @@ from typing import Any
 from markupsafe import Markup
 
 from sesgrid.report.content import number, percent
-from sesgrid.report.palette import HIGH, LOW, MUTED
+from sesgrid.report.palette import GRID, HIGH, LOW, MUTED, REFERENCE, REFERENCE_INK
 from sesgrid.report.svg import drawing, nice_ticks, shorten, tag
 
 __all__ = ["AuditTest", "audit_tests"]
 
 _COLOURS = {"low": LOW, "high": HIGH}
-_GRID = "#e4e3dd"
 _FEW = 10
 """No verdict rests on fewer cells."""
 
@@ -116,7 +115,7 @@ def _curves(audit: Mapping[str, Any]) -> Markup:
         parts.append(tag("text", titles[test], x=left, y=14, class_="title"))
         for tick in ticks:
             y = bottom - height * tick / ticks[-1]
-            parts.append(tag("path", d=f"M{left} {y:.1f}h{width}", stroke=_GRID))
+            parts.append(tag("path", d=f"M{left} {y:.1f}h{width}", stroke=GRID))
             parts.append(tag("text", f"{tick:g}", x=left - 8, y=y + 4, text_anchor="end",
                              class_="small", fill=MUTED))  # fmt: skip
         parts += [
@@ -186,14 +185,14 @@ def _steps(steps: Sequence[Mapping[str, Any]], unrelated: float | None) -> Marku
     bottom = y + 24 * len(steps)
     parts = []
     for tick in (-0.25, 0, 0.25, 0.5, 0.75, 1):
-        parts.append(tag("path", d=f"M{x(tick):.1f} {y - 14}V{bottom - 8}", stroke=_GRID))
+        parts.append(tag("path", d=f"M{x(tick):.1f} {y - 14}V{bottom - 8}", stroke=GRID))
         parts.append(tag("text", number(tick), x=x(tick), y=bottom + 8, text_anchor="middle",
                          class_="small", fill=MUTED))  # fmt: skip
     if unrelated is not None:
-        parts.append(tag("path", d=f"M{x(unrelated):.1f} {y - 18}V{bottom - 8}", stroke="#c08a00",
+        parts.append(tag("path", d=f"M{x(unrelated):.1f} {y - 18}V{bottom - 8}", stroke=REFERENCE,
                          stroke_width=1.5))  # fmt: skip
         parts.append(tag("text", f"other cells {unrelated:.2f}", x=x(unrelated), y=y - 22,
-                         text_anchor="middle", class_="small", fill="#8a6300"))  # fmt: skip
+                         text_anchor="middle", class_="small", fill=REFERENCE_INK))  # fmt: skip
     for step in steps:
         name = shorten(f"{step['layer']} ({step['layers']})", 30)
         parts.append(tag("text", name, tag("title", step["layer"]), x=left - 12, y=y + 4,

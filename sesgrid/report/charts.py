@@ -11,11 +11,14 @@ from markupsafe import Markup
 
 from sesgrid.report.palette import (
     DIVERGING,
+    GRID,
     GROUP_ORDER,
     HIGH,
     INK,
     LOW,
     MUTED,
+    REFERENCE,
+    REFERENCE_INK,
     ramp,
     text_on,
     to_hex,
@@ -25,7 +28,6 @@ from sesgrid.report.svg import drawing, nice_ticks, shorten, tag
 __all__ = ["activation_chart", "pair_heatmap"]
 
 _SIDES = (("low", LOW, -4.5), ("high", HIGH, 4.5))
-_GRID = "#e4e3dd"
 _LABEL_CHARACTERS = 38
 _RATIO_LIMIT = 2.0
 """Heatmap colours saturate at this ratio, and at one over it."""
@@ -111,13 +113,13 @@ def _axis(panel: _Panel, top: float, bottom: float) -> Markup:
     parts = [tag("text", panel.title, x=panel.left, y=14, class_="title")]
     for tick in panel.ticks:
         x = panel.x(tick)
-        parts.append(tag("path", d=f"M{x:.1f} {top}V{bottom}", stroke=_GRID))
+        parts.append(tag("path", d=f"M{x:.1f} {top}V{bottom}", stroke=GRID))
         parts.append(tag("text", f"{tick:g}", x=x, y=bottom + 17, text_anchor="middle",
                          class_="small", fill=MUTED))  # fmt: skip
     x = panel.x(panel.reference)
-    parts.append(tag("path", d=f"M{x:.1f} {top - 8}V{bottom}", stroke="#c08a00", stroke_width=1.5))
+    parts.append(tag("path", d=f"M{x:.1f} {top - 8}V{bottom}", stroke=REFERENCE, stroke_width=1.5))
     parts.append(tag("text", panel.reference_label, x=x, y=top - 13, text_anchor="middle",
-                     class_="small", fill="#8a6300"))  # fmt: skip
+                     class_="small", fill=REFERENCE_INK))  # fmt: skip
     return tag("g", *parts)
 
 
@@ -228,9 +230,9 @@ def _heat_cell(
     x: float, y: float, width: float, height: float, value: float | None, name: str, itself: bool
 ) -> Markup:
     if value is None:
-        fill = "none" if not itself else "#e4e3dd"
+        fill = "none" if not itself else GRID
         return tag("rect", x=x + 1, y=y + 1, width=width - 2, height=height - 2, fill=fill,
-                   stroke="#e4e3dd")  # fmt: skip
+                   stroke=GRID)  # fmt: skip
     position = 0.5 + np.log(max(value, 1e-3)) / (2 * np.log(_RATIO_LIMIT))
     fill = to_hex(ramp(DIVERGING, np.array(position)))
     return tag(

@@ -12,12 +12,15 @@ import numpy as np
 
 __all__ = [
     "DIVERGING",
+    "GRID",
     "GROUP_ORDER",
     "HIGH",
     "INK",
     "LOW",
     "MUTED",
     "NO_VALUE",
+    "REFERENCE",
+    "REFERENCE_INK",
     "landcover_colours",
     "ramp",
     "ses_colours",
@@ -28,6 +31,9 @@ __all__ = [
 INK = "#23272e"
 MUTED = "#6b7078"
 NO_VALUE = "#c4c4bf"
+GRID = "#e4e3dd"
+REFERENCE, REFERENCE_INK = "#c08a00", "#8a6300"
+"""Of the line that values are compared with, and of its label."""
 LOW = "#2f64a8"
 HIGH = "#b8322f"
 

@@ -20,9 +20,8 @@ from sesgrid.run.job import Job, class_table, load_models, method_of
 from sesgrid.run.results import run_report
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.sources import class_names, landcover_classes
-from sesgrid.stages.audit import audit_sample, audit_stage, place_audit
+from sesgrid.stages.audit import audit_stage, place_audit
 from sesgrid.stages.audit_figures import summarise
-from sesgrid.stages.predict import with_model
 from sesgrid.store.cube import Cube
 from sesgrid.store.location import is_remote
 from sesgrid.store.parts import write_atomically
@@ -99,8 +98,7 @@ def run_audit(config: Config, client: Client, cells: int, seed: int) -> dict[str
     table, models = load_table(files.table("predict")), load_models(job)
     names = class_names(class_table(config))
     stage = audit_stage(models, len(names) + 1, method_of(config), seed)
-    chosen = with_model(audit_sample(table, cells, seed), config.grid.cells_per_block)
-    placed = place_audit(stage, chosen, job.cube(table).pixels(), models)
+    placed = place_audit(stage, table, cells, job.cube(table).pixels(), models)
     with_landcover = config.sources.landcover is not None
     truth = planted(config)
     activation = pd.read_parquet(files.table("activation")) if with_landcover else None

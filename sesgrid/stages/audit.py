@@ -34,7 +34,7 @@ from sesgrid.errors import MissingInputError
 from sesgrid.grid import Extent
 from sesgrid.kernels.attribution import attribution_maps
 from sesgrid.kernels.binomial import binomial_probabilities
-from sesgrid.kernels.class_sums import class_areas, class_sums
+from sesgrid.kernels.class_sums import class_sums
 from sesgrid.kernels.device import DEVICE_LOCK
 from sesgrid.kernels.faithfulness import (
     blurred,
@@ -46,8 +46,7 @@ from sesgrid.kernels.faithfulness import (
 from sesgrid.kernels.method import PRESETS, Method, method_named
 from sesgrid.stages.audit_figures import require_known, summarise
 from sesgrid.stages.evidence import n_extreme_classes
-from sesgrid.stages.explain import require_landcover
-from sesgrid.stages.mosaic import OBSERVED
+from sesgrid.stages.explain import observed_classes, require_landcover
 from sesgrid.stages.predict import (
     CellTask,
     architecture_of,
@@ -117,9 +116,7 @@ class Audit:
         landcover: np.ndarray,
     ) -> list[dict[str, Any]]:
         """One row per cell; image ``(cell, band, y, x)``, the others ``(cell, y, x)``, uint8."""
-        classes = np.where(coverage == OBSERVED, landcover, 0).astype(np.uint8)
-        n, size = classes.shape[:2]
-        areas = class_areas(classes.reshape(n * size, size), size, self.n_values)[:, 0]
+        classes, areas = observed_classes(coverage, landcover, self.n_values)
         rows: list[dict[str, Any]] = [{} for _ in items]
         for ref, members in by_model(items).items():
             (logit,) = run_model(ref, image[members], "output")
@@ -264,9 +261,15 @@ def audit_stage(models: Mapping[str, ModelRef], n_values: int, method: Method, s
 
 
 def place_audit(
-    stage: Audit, chosen: gpd.GeoDataFrame, pixels: xr.Dataset, models: Mapping[str, ModelRef]
+    stage: Audit,
+    cells: gpd.GeoDataFrame,
+    sample: int,
+    pixels: xr.Dataset,
+    models: Mapping[str, ModelRef],
 ) -> Any:
-    """The stage laid over a sample; nothing is computed."""
+    """The stage laid over a sample of the cells; nothing is computed."""
+    grid = Extent.from_attributes(pixels.attrs).grid
+    chosen = with_model(audit_sample(cells, sample, stage.seed), grid.cells_per_block)
     return place_cells(stage, chosen, pixels, models, stage.layers, "audit", group=GROUP)
 
 
@@ -321,7 +324,5 @@ def audit(
     require_landcover(pixels)
     require_known(truth, class_names)
     stage = audit_stage(models, len(class_names) + 1, method_named(preset, **changes), seed)
-    chosen = audit_sample(cells, sample, seed)
-    chosen = with_model(chosen, Extent.from_attributes(pixels.attrs).grid.cells_per_block)
-    rows = list(place_audit(stage, chosen, pixels, models).compute())
+    rows = list(place_audit(stage, cells, sample, pixels, models).compute())
     return summarise(rows, stage.settings, class_names, truth=truth, activation=activation)

@@ -70,11 +70,8 @@ class Explain:
         landcover: np.ndarray,
     ) -> list[dict[str, Any]]:
         """One row per cell; image ``(cell, band, y, x)``, the others ``(cell, y, x)``, uint8."""
-        # what the aircraft did not see belongs to no class
-        classes = np.where(coverage == OBSERVED, landcover, 0).astype(np.uint8)
-        n, _, size = classes.shape
+        classes, areas = observed_classes(coverage, landcover, self.n_values)
         rows: list[dict[str, Any]] = [{} for _ in items]
-        areas = class_areas(classes.reshape(n * size, size), size, self.n_values)[:, 0]
         for ref, members in by_model(items).items():
             batches = model_batches(ref, image[members], "factors", self.method, self.precision)
             for part, (logit, evidence, sensitivity) in batches:
@@ -116,6 +113,18 @@ class Explain:
         for of_map, name in zip(sums, MAPS, strict=True):
             row |= {f"{name}_{c}": float(v) for c, v in enumerate(of_map)}
         return row | {f"area_{c}": int(v) for c, v in enumerate(area)}
+
+
+def observed_classes(
+    coverage: np.ndarray, landcover: np.ndarray, n_values: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Class pixels uint8 ``(cell, y, x)`` and their number int64 ``(cell, class)``.
+
+    What the aircraft did not see belongs to no class.
+    """
+    classes = np.where(coverage == OBSERVED, landcover, 0).astype(np.uint8)
+    n, _, size = classes.shape
+    return classes, class_areas(classes.reshape(n * size, size), size, n_values)[:, 0]
 
 
 def fragments_table(rows: pd.DataFrame, polygons: gpd.GeoDataFrame) -> pd.DataFrame:
