@@ -89,7 +89,7 @@ def test_protocols_are_the_papers_numbers():
 
 
 def batches(**options):
-    from sesgrid.stages.fit import CellBatches
+    from sesgrid.stages.cell_batches import CellBatches
 
     pixels = np.arange(10 * 3 * 4 * 4, dtype=np.uint8).reshape(10, 3, 4, 4)
     ses = np.arange(10) % 3
@@ -140,7 +140,7 @@ def test_augmented_images_are_flips_and_repeat_with_the_seed():
 
 
 def test_crops_are_parts_of_their_cell():
-    from sesgrid.stages.fit import CellBatches
+    from sesgrid.stages.cell_batches import CellBatches
 
     pixels = np.random.default_rng(0).integers(0, 255, (6, 3, 64, 64)).astype(np.uint8)
     data = CellBatches(

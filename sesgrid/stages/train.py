@@ -135,7 +135,8 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
     """
     start_backend()
     from sesgrid.kernels.network import NetworkSpec
-    from sesgrid.stages.fit import CellBatches, fit
+    from sesgrid.stages.cell_batches import CellBatches
+    from sesgrid.stages.fit import fit
 
     extent = Extent.from_attributes(image.attrs)
     variable = image.variable
