@@ -23,7 +23,7 @@ from sesgrid.kernels.faithfulness import (
     square_means,
 )
 from sesgrid.kernels.method import PRESETS, Method, method_named
-from sesgrid.kernels.network import BinomialLayer
+from sesgrid.kernels.heads import BinomialLayer
 from sesgrid.kernels.randomise import cascade, reinitialised
 from sesgrid.kernels.saliency import Explainer
 from sesgrid.report.audit import audit_tests

@@ -16,13 +16,9 @@ from sesgrid.kernels.binomial import (
     binomial_probabilities,
     log_binomials,
 )
-from sesgrid.kernels.network import (
-    BinomialLayer,
-    NetworkSpec,
-    build_network,
-    obtainable_weights,
-    start_plain,
-)
+from sesgrid.kernels.backbones import BACKBONES, backbone_named, obtainable_weights
+from sesgrid.kernels.heads import BinomialLayer
+from sesgrid.kernels.network import NetworkSpec, build_network, start_plain
 
 
 @given(logit=st.floats(-30, 30), k=st.integers(2, 9))
@@ -79,8 +75,8 @@ def test_missing_imagenet_weights_are_said_plainly(monkeypatch):
     monkeypatch.setattr(keras.applications, "EfficientNetB0", offline)
     for _ in range(2):  # every training says it, not only the first of a process
         with pytest.warns(SesgridWarning, match="random weights"):
-            assert obtainable_weights("imagenet") is None
-    assert obtainable_weights("file.h5") == "file.h5"
+            assert obtainable_weights("imagenet", BACKBONES["efficientnetb0"]) is None
+    assert obtainable_weights("file.h5", BACKBONES["efficientnetb0"]) == "file.h5"
 
 
 def test_a_weight_file_is_loaded_and_a_wrong_one_refused(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["gpu_bytes", "start_backend", "to_numpy"]
+__all__ = ["gpu_bytes", "make_deterministic", "start_backend", "to_numpy"]
 
 
 @lru_cache(maxsize=1)
@@ -35,6 +35,19 @@ def start_backend() -> str:
         os.dup2(saved, 2)
         os.close(saved)
         os.close(null)
+
+
+@lru_cache(maxsize=1)
+def make_deterministic() -> None:
+    """From now on, in this process, the same operations on the same values give the same bits.
+
+    TensorFlow is told so; JAX does so by itself on a CPU (on a GPU: ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``,
+    set before it starts).
+    """
+    if start_backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
 
 
 @lru_cache(maxsize=1)

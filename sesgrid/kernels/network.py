@@ -1,69 +1,27 @@
-"""The network of the study: EfficientNetB0, a head with one output, the binomial layer.
+"""The network: a backbone, a head, and between them what the study does.
 
 One flat functional model, so that any layer can be reached by name::
 
-    image (y, x, band) → EfficientNetB0 → [max-pool] → global average → dense → logit → log P(k)
+    image (y, x, band) → backbone → [max-pool] → global average → dense → head → log P(k)
 
-The image is float32 in 0…255, RGB; the backbone scales it itself.
+The image is 0…255, RGB. The study's: EfficientNetB0 and a binomial head.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import keras
 from keras import layers, ops
 
-from sesgrid.errors import ConfigError, ModelMismatchError, SesgridWarning
-from sesgrid.kernels.binomial import log_binomials
+from sesgrid.errors import ConfigError
+from sesgrid.kernels.backbones import MIN_PX, backbone_named
+from sesgrid.kernels.heads import LOGIT_LAYER, add_head
 
-__all__ = [
-    "FEATURES_LAYER",
-    "LOGIT_LAYER",
-    "BinomialLayer",
-    "NetworkSpec",
-    "build_network",
-    "obtainable_weights",
-    "start_plain",
-]
+__all__ = ["SCALINGS", "NetworkSpec", "build_network", "start_plain"]
 
-FEATURES_LAYER = "top_activation"
-"""The last convolutional feature map of the backbone."""
-
-LOGIT_LAYER = "logit"
-"""The network's one scalar: the logit of p."""
-
-
-MIN_PX = 32
-"""Smallest side of an image that the network can halve five times."""
-
-
-@keras.saving.register_keras_serializable(package="sesgrid")
-class BinomialLayer(layers.Layer):
-    """Log-probabilities of K ordered classes from one logit, in log space.
-
-    float ``(batch, 1)`` → float ``(batch, class)``. See `sesgrid.kernels.binomial`.
-    """
-
-    def __init__(self, n_classes: int, **kwargs: object) -> None:
-        super().__init__(**kwargs)
-        self.n_classes = int(n_classes)
-        self._log_binomials = log_binomials(self.n_classes).astype("float32")
-
-    def call(self, logit):
-        """Apply the layer."""
-        k = ops.arange(self.n_classes, dtype="float32")
-        log_p, log_q = ops.log_sigmoid(logit), ops.log_sigmoid(-logit)
-        return self._log_binomials + k * log_p + (self.n_classes - 1 - k) * log_q
-
-    def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """``(batch, 1)`` → ``(batch, class)``."""
-        return (*input_shape[:-1], self.n_classes)
-
-    def get_config(self) -> dict:
-        """Configuration for saving."""
-        return {**super().get_config(), "n_classes": self.n_classes}
+SCALINGS = ("backbone", "minmax")
+"""How the colours are scaled: as the backbone does, or every image to [0, 1] by its own extremes."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +35,15 @@ class NetworkSpec:
     max_pool: bool = True
     """The paper's max-pooling (2 × 2, stride 2, same padding) before the global average."""
     batch_norm_momentum: float | None = None
-    """Momentum of every batch normalisation; None keeps the backbone's 0.99."""
+    """Momentum of every batch normalisation; None keeps the backbone's own."""
     drop_connect_rate: float = 0.2
-    """Stochastic depth during training."""
+    """Stochastic depth during training, where the backbone has it."""
+    backbone: str = "efficientnetb0"
+    """Of `sesgrid.kernels.backbones.BACKBONES`."""
+    head: str = "binomial"
+    """Of `sesgrid.kernels.heads.HEADS`."""
+    scaling: str = "backbone"
+    """Of `SCALINGS`."""
 
 
 def build_network(spec: NetworkSpec, weights: str | None = "imagenet") -> keras.Model:
@@ -89,8 +53,8 @@ def build_network(spec: NetworkSpec, weights: str | None = "imagenet") -> keras.
     ----------
     spec : NetworkSpec
     weights : {"imagenet", None} or str
-        Initial weights of the backbone: downloaded by Keras, random, or a local ``.weights.h5`` file of
-        EfficientNetB0 without top.
+        Initial weights of the backbone: downloaded by Keras, random, or a local file of the backbone
+        without top (``….weights.h5``).
 
     Returns
     -------
@@ -100,7 +64,7 @@ def build_network(spec: NetworkSpec, weights: str | None = "imagenet") -> keras.
     Raises
     ------
     ConfigError
-        Cells too small for the network.
+        Cells too small for the network; no such backbone, head or scaling.
     ModelMismatchError
         The file's weights do not fit.
     """
@@ -108,16 +72,18 @@ def build_network(spec: NetworkSpec, weights: str | None = "imagenet") -> keras.
         raise ConfigError(
             f"the network needs cells of at least {MIN_PX} px, received {spec.pixels_per_cell}"
         )
+    if spec.scaling not in SCALINGS:
+        raise ConfigError(
+            f"scaling must be one of {', '.join(SCALINGS)}, received {spec.scaling!r}"
+        )
     # fully convolutional: a protocol may train it on crops; it is run on whole cells
-    image = keras.Input((None, None, 3), name="image")
-    backbone = _backbone(image, weights, spec.drop_connect_rate)
-    x = backbone.get_layer(FEATURES_LAYER).output
+    backbone = backbone_named(spec.backbone).build(weights, spec.scaling, spec.drop_connect_rate)
+    x = backbone.outputs[0]
     if spec.max_pool:
         x = layers.MaxPooling2D(2, 2, padding="same", name="max_pool")(x)
     x = layers.GlobalAveragePooling2D(name="average_pool")(x)
-    logit = layers.Dense(1, name=LOGIT_LAYER, dtype="float32")(x)
-    log_probabilities = BinomialLayer(spec.n_classes, name="binomial", dtype="float32")(logit)
-    model = keras.Model(image, log_probabilities, name="sesgrid_efficientnetb0")
+    log_probabilities = add_head(x, spec.head, spec.n_classes)
+    model = keras.Model(backbone.inputs[0], log_probabilities, name=f"sesgrid_{spec.backbone}")
     if spec.batch_norm_momentum is not None:
         for layer in model.layers:
             if isinstance(layer, layers.BatchNormalization):
@@ -125,61 +91,13 @@ def build_network(spec: NetworkSpec, weights: str | None = "imagenet") -> keras.
     return model
 
 
-def start_plain(model: keras.Model) -> keras.Model:
+def start_plain(model: keras.Model, backbone: str = "efficientnetb0") -> keras.Model:
     """Make a randomly initialised network trainable on a few hundred cells.
 
-    The last batch normalisation of every residual branch starts at zero, so that the branches fade in
-    (Goyal et al. 2017, "Accurate, large minibatch SGD", §5.1), and the head starts at p = ½.
+    Residual branches fade in (see `sesgrid.kernels.backbones.Backbone.fade_in`), and the head starts
+    without an opinion.
     """
-    for layer in model.layers:
-        if layer.name.endswith("_add"):
-            gamma = model.get_layer(layer.name.removesuffix("_add") + "_project_bn").gamma
-            gamma.assign(ops.zeros_like(gamma))
+    backbone_named(backbone).fade_in(model)
     kernel = model.get_layer(LOGIT_LAYER).kernel
-    kernel.assign(ops.zeros_like(kernel))
+    kernel.assign(ops.zeros(kernel.shape))
     return model
-
-
-def obtainable_weights(weights: str | None) -> str | None:
-    """The initial weights that can be had: None (random) where ImageNet's cannot be downloaded.
-
-    Warns
-    -----
-    SesgridWarning
-        ImageNet weights cannot be had.
-    """
-    if weights != "imagenet":
-        return weights
-    try:
-        keras.applications.EfficientNetB0(
-            include_top=False, weights="imagenet", input_shape=(MIN_PX, MIN_PX, 3)
-        )
-    except Exception as error:  # whatever a download may raise
-        warnings.warn(
-            "ImageNet weights could not be downloaded "
-            f"({type(error).__name__}): the network starts from random weights, which needs "
-            "protocol 'scratch'; or put Keras' efficientnetb0_notop.h5 into ~/.keras/models",
-            SesgridWarning,
-            stacklevel=2,
-        )
-        return None
-    return weights
-
-
-def _backbone(image, weights: str | None, drop_connect_rate: float) -> keras.Model:
-    """EfficientNetB0 without top; Keras has no argument for the drop rate, so it is set after."""
-    try:
-        with warnings.catch_warnings():
-            # Keras only warns when a file leaves layers at their random start
-            warnings.filterwarnings("error", message="Skipping|.*freshly-initialized")
-            backbone = keras.applications.EfficientNetB0(
-                include_top=False, weights=weights, input_tensor=image, name="efficientnetb0"
-            )
-    except (ValueError, UserWarning) as error:
-        raise ModelMismatchError(
-            f"weights {weights!r} do not fit EfficientNetB0 without top: {error}"
-        ) from error
-    for layer in backbone.layers:
-        if isinstance(layer, layers.Dropout) and drop_connect_rate != 0.2:
-            layer.rate *= drop_connect_rate / 0.2
-    return backbone

@@ -11,6 +11,7 @@ A head with several outputs is explained through the same interface, class by cl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container
 from typing import Any, Literal, NamedTuple
 
@@ -22,9 +23,23 @@ from sesgrid.errors import ModelMismatchError
 from sesgrid.kernels.backend import to_numpy
 from sesgrid.kernels.gradient import compiled, vjp
 from sesgrid.kernels.method import PRESETS, Method
-from sesgrid.kernels.network import LOGIT_LAYER, BinomialLayer
+from sesgrid.kernels.heads import LOGIT_LAYER, BinomialLayer, OrdinalLayer, has_one_output
 
-__all__ = ["Explainer", "Factors", "GuidedSwish"]
+__all__ = ["Explainer", "Factors", "GuidedActivation", "GuidedSwish"]
+
+_GATED = (
+    keras.activations.relu,
+    keras.activations.relu6,
+    keras.activations.hard_silu,
+    keras.activations.gelu,
+)
+"""Beside swish, which has a gradient of its own here."""
+
+_AUTO_NAME = re.compile(r"^(normalization|layer_normalization)_\d+$")
+"""Of layers that keras.applications leaves unnamed: Keras numbers them anew in every network."""
+
+_POOLS = ("max_pool", "average_pool")
+"""Layers of ours that take the last feature map; the first that a network has."""
 
 
 class Factors(NamedTuple):
@@ -61,6 +76,23 @@ class GuidedSwish(layers.Layer):
         return swish(x)
 
 
+class GuidedActivation(layers.Activation):
+    """Any activation, gated as `GuidedSwish` is."""
+
+    def call(self, x):
+        """Apply the activation; float ``(…)`` → ``(…)``."""
+
+        @ops.custom_gradient
+        def gate(y):
+            def grad(*args, upstream=None):
+                dy = args[0] if upstream is None else upstream
+                return dy * ops.cast(ops.logical_and(dy > 0, y > 0), dy.dtype)
+
+            return ops.copy(y), grad
+
+        return gate(self.activation(x))
+
+
 class Explainer:
     """Forward and explaining passes for every model of one architecture.
 
@@ -71,7 +103,8 @@ class Explainer:
     ----------
     model : keras.Model
         A flat functional model; only its architecture is used. Its output is a
-        `BinomialLayer` over one logit, or log-probabilities or probabilities ``(batch, class)``.
+        `BinomialLayer` or an `OrdinalLayer` over one logit, or log-probabilities or probabilities
+        ``(batch, class)``.
     method : Method
     classes : sequence of int, optional
         What is explained of a head with several outputs; the lowest and the highest by default. One output
@@ -82,7 +115,7 @@ class Explainer:
     Raises
     ------
     ModelMismatchError
-        The model nests others, lacks the method's layer, or has no class output.
+        The model nests others, lacks the method's layer, has paths around it, or no class output.
     """
 
     def __init__(
@@ -93,9 +126,9 @@ class Explainer:
         precision: str = "float32",
     ) -> None:
         self.method = method
-        self.one_output = isinstance(model.layers[-1], BinomialLayer)
+        self.one_output = has_one_output(model)
         plain = keras.models.clone_model(model, clone_function=_cloning(False, precision))
-        features = _layer(plain, method.layer).output
+        features = _layer_output(plain, method.layer)
         if len(features.shape) != 4:
             raise ModelMismatchError(
                 f"layer {method.layer!r} has the output {features.shape}: expected (batch, y, x, "
@@ -109,16 +142,16 @@ class Explainer:
         self._classes = classes or (0, int(output.shape[1]) - 1)
         self._size = plain.inputs[0].shape[1:3]
         self._trunk = keras.Model(plain.inputs, features)
-        self._head = self._gated_head = keras.Model(features, output)
+        self._head = self._gated_head = _between(features, output, method.layer)
         parts = [self._trunk, self._head]
         known = {id(v): k for k, v in _variables(plain).items()}
         if method.gates == "guided":
             gated = keras.models.clone_model(model, clone_function=_cloning(True, precision))
-            features = _layer(gated, method.layer).output
+            features = _layer_output(gated, method.layer)
             self._trunk = parts[0] = keras.Model(gated.inputs, features)
             known |= {id(v): k for k, v in _variables(gated).items()}
-            head = keras.Model(features, _output(gated, self.one_output))
-            if any(isinstance(layer, GuidedSwish) for layer in head.layers):
+            head = _between(features, _output(gated, self.one_output), method.layer)
+            if any(isinstance(x, GuidedSwish | GuidedActivation) for x in head.layers):
                 self._gated_head = head
         self._shapes = {k: tuple(v.shape) for k, v in _variables(plain).items()}
         self._keys = [[known[id(v)] for v in m.variables] for m in parts]
@@ -251,28 +284,49 @@ def _output(model: keras.Model, one_output: bool) -> Any:
     return model.get_layer(LOGIT_LAYER).output if one_output else model.outputs[0]
 
 
-def _layer(model: keras.Model, name: str) -> layers.Layer:
-    """A layer of a flat model, by name."""
+def _between(features: Any, output: Any, name: str) -> keras.Model:
+    """The part of a network after a layer."""
+    try:
+        return keras.Model(features, output)
+    except ValueError as error:
+        raise ModelMismatchError(
+            f"layer {name!r} cannot be explained: other paths lead around it to the output; choose one "
+            'that all of them pass, such as "top_activation" (explain.layer)'
+        ) from error
+
+
+def _layer_output(model: keras.Model, name: str) -> Any:
+    """The output of a layer of a flat model, by name.
+
+    ``top_activation`` and ``top_conv``, which EfficientNet has, name the same places of other backbones: the
+    last feature map, and the last convolution.
+    """
     nested = [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
     if nested:
         raise ModelMismatchError(
             f"{model.name} nests the models {', '.join(nested)}, whose layers cannot be reached: "
             "build it flat, on the nested model's own inputs and outputs"
         )
-    names = [layer.name for layer in model.layers]
-    if name not in names:
-        spatial = [x.name for x in model.layers if len(getattr(x.output, "shape", ())) == 4]
-        raise ModelMismatchError(
-            f"{model.name} has no layer {name!r} to explain; its last layers with spatial axes are "
-            f"{', '.join(spatial[-4:]) or 'none'}: name one of them (explain.layer)"
-        )
-    return model.get_layer(name)
+    by_name = {layer.name: layer for layer in model.layers}
+    pool = next((by_name[p] for p in _POOLS if p in by_name), None)
+    if name in by_name:
+        return by_name[name].output
+    if pool is not None and name == "top_activation":
+        return pool.input
+    convolutions = [x for x in model.layers if isinstance(x, layers.Conv2D)]
+    if pool is not None and name == "top_conv" and convolutions:
+        return convolutions[-1].output
+    spatial = [x.name for x in model.layers if len(getattr(x.output, "shape", ())) == 4]
+    raise ModelMismatchError(
+        f"{model.name} has no layer {name!r} to explain; its last layers with spatial axes are "
+        f"{', '.join(spatial[-4:]) or 'none'}: name one of them (explain.layer)"
+    )
 
 
 def _variables(model: keras.Model) -> dict[tuple[str, int], Any]:
-    """Variables by layer and place: Keras numbers the one unnamed layer that has weights anew."""
+    """Variables by layer and place."""
     return {
-        ("normalization" if isinstance(layer, layers.Normalization) else layer.name, k): variable
+        (_AUTO_NAME.sub(r"\1", layer.name), k): variable
         for layer in model.layers
         if not isinstance(layer, layers.Dropout)  # its seed is no weight
         for k, variable in enumerate(layer.variables)
@@ -287,18 +341,35 @@ def _stateless(model: keras.Model, weights: list[Any], x: Any) -> Any:
 
 
 def _cloning(gated: bool, precision: str) -> Any:
-    """How a layer is copied: swish gated if asked for, no dropout, the passes' own precision."""
+    """How a layer is copied: activations gated if asked for, no dropout, the passes' own precision."""
 
     def clone(layer: layers.Layer) -> layers.Layer:
         config = layer.get_config()
-        kept = isinstance(layer, layers.InputLayer | BinomialLayer) or layer.name == LOGIT_LAYER
-        if precision != "float32" and not kept:
+        kept = isinstance(layer, layers.InputLayer | BinomialLayer | OrdinalLayer)
+        if precision != "float32" and not kept and layer.name != LOGIT_LAYER:
             config["dtype"] = f"mixed_{precision}"
         if isinstance(layer, layers.Dropout):
             return layers.Identity(name=layer.name)
-        swish = isinstance(layer, layers.Activation) and layer.activation is keras.activations.silu
-        if swish and gated:
+        activation = _activation_of(layer) if gated else None
+        if activation is keras.activations.silu and isinstance(layer, layers.Activation):
             return GuidedSwish(name=layer.name, dtype=config["dtype"])
-        return type(layer).from_config(config)
+        if activation not in _GATED:
+            return type(layer).from_config(config)
+        if not isinstance(layer, layers.Conv2D):
+            return GuidedActivation(activation, name=layer.name, dtype=config["dtype"])
+        copy = type(layer).from_config(config)
+        copy.activation = GuidedActivation(activation, dtype=config["dtype"])
+        return copy
 
     return clone
+
+
+def _activation_of(layer: layers.Layer) -> Any:
+    """What a layer applies to a map, of activations and convolutions; None in squeeze-and-excite."""
+    if tuple(layer.output.shape[1:3]) == (1, 1):
+        return None
+    if isinstance(layer, layers.ReLU):
+        plain = layer.negative_slope == 0 and layer.threshold == 0
+        limits = {None: keras.activations.relu, 6: keras.activations.relu6}
+        return limits.get(layer.max_value) if plain else None
+    return layer.activation if isinstance(layer, layers.Activation | layers.Conv2D) else None

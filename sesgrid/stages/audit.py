@@ -33,7 +33,6 @@ import xarray as xr
 from sesgrid.errors import MissingInputError
 from sesgrid.grid import Extent
 from sesgrid.kernels.attribution import attribution_maps
-from sesgrid.kernels.binomial import binomial_probabilities
 from sesgrid.kernels.class_sums import class_sums
 from sesgrid.kernels.device import DEVICE_LOCK
 from sesgrid.kernels.faithfulness import (
@@ -46,14 +45,14 @@ from sesgrid.kernels.faithfulness import (
 from sesgrid.kernels.method import PRESETS, Method, method_named
 from sesgrid.stages.audit_figures import require_known, summarise
 from sesgrid.stages.evidence import n_extreme_classes
-from sesgrid.stages.explain import observed_classes, require_landcover
+from sesgrid.stages.explain import is_signed, observed_classes, require_landcover
 from sesgrid.stages.predict import (
     CellTask,
     architecture_of,
     by_model,
+    class_probabilities,
     place_cells,
     ready_explainer,
-    run_model,
     weighted_batches,
     with_model,
 )
@@ -119,9 +118,10 @@ class Audit:
         classes, areas = observed_classes(coverage, landcover, self.n_values)
         rows: list[dict[str, Any]] = [{} for _ in items]
         for ref, members in by_model(items).items():
-            (logit,) = run_model(ref, image[members], "output")
-            for i, z in zip(members, logit, strict=True):
-                rows[i] = {"cell_id": items[i].cell_id, "side": int(z > 0), "area": areas[i]}
+            places = np.linspace(0, 1, ref.n_classes)
+            expected = class_probabilities(ref, image[members]) @ places
+            for i, p in zip(members, expected, strict=True):
+                rows[i] = {"cell_id": items[i].cell_id, "side": int(p > 0.5), "area": areas[i]}
         side = np.array([row["side"] for row in rows])
         looks = {
             ref: list(self._looks(ref, None, image, classes, side)) for ref in self.models
@@ -171,7 +171,8 @@ class Audit:
         for part, (_, evidence, sensitivity) in weighted_batches(
             explainer, weights, image, "factors", ref
         ):
-            maps = attribution_maps(evidence, sensitivity, self.method)
+            signed = is_signed(evidence)
+            maps = attribution_maps(evidence, sensitivity, self.method, signed=signed)
             for both, of_cell, s in zip(maps, classes[part], side[part], strict=True):
                 one = np.ascontiguousarray(both[s])
                 yield Look(
@@ -194,10 +195,9 @@ class Audit:
         soft = blurred(image)
         shown = [revealed(image, plain, order, self.steps) for order in orders]
         shown += [revealed(soft, image, order, self.steps) for order in orders]
-        (logit,) = run_model(ref, np.concatenate(shown), "output")
+        probabilities = class_probabilities(ref, np.concatenate(shown))
         outer = 0 if side == 0 else ref.n_classes - 1
-        probability = np.array([binomial_probabilities(z, ref.n_classes)[outer] for z in logit])
-        return probability.reshape(2, len(orders), self.steps + 1)
+        return probabilities[:, outer].reshape(2, len(orders), self.steps + 1)
 
 
 @lru_cache(maxsize=2)

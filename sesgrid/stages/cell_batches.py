@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from sesgrid.kernels.network import MIN_PX
+from sesgrid.kernels.backbones import MIN_PX
 
 __all__ = ["CellBatches"]
 

@@ -70,23 +70,28 @@ class Explain:
         landcover: np.ndarray,
     ) -> list[dict[str, Any]]:
         """One row per cell; image ``(cell, band, y, x)``, the others ``(cell, y, x)``, uint8."""
+        from sesgrid.kernels.heads import class_log_probabilities
+
         classes, areas = observed_classes(coverage, landcover, self.n_values)
         rows: list[dict[str, Any]] = [{} for _ in items]
         for ref, members in by_model(items).items():
             batches = model_batches(ref, image[members], "factors", self.method, self.precision)
-            for part, (logit, evidence, sensitivity) in batches:
-                chosen = members[part]
+            for part, (output, evidence, sensitivity) in batches:
+                chosen, signed = members[part], is_signed(evidence)
+                probabilities = np.exp(class_log_probabilities(ref.load(), output))
                 sums = attributed_sums(
                     evidence, sensitivity, classes[chosen], self.n_values, self.method,
-                    names=[items[i].cell_id for i in chosen],
+                    signed=signed, names=[items[i].cell_id for i in chosen],
                 )  # fmt: skip
                 for k, i in enumerate(chosen):
-                    rows[i] = self._row(items[i], logit[k], sums[k], areas[i])
+                    rows[i] = self._row(items[i], probabilities[k], sums[k], areas[i])
                     task, one = items[i], slice(k, k + 1)
                     kept = self.keeps(task.cell_id)
                     if not kept and not isinstance(task, PolygonTask):
                         continue
-                    maps = attribution_maps(evidence[one], sensitivity[one], self.method)[0]
+                    maps = attribution_maps(
+                        evidence[one], sensitivity[one], self.method, signed=signed
+                    )[0]
                     if isinstance(task, PolygonTask):
                         rows[i]["fragments"] = fragments_of(task, maps, coverage[i])
                     if kept:
@@ -105,14 +110,19 @@ class Explain:
         return self.method.channels == "rgb" and self.precision == "float32"
 
     def _row(
-        self, task: CellTask, logit: np.ndarray, sums: np.ndarray, area: np.ndarray
+        self, task: CellTask, probabilities: np.ndarray, sums: np.ndarray, area: np.ndarray
     ) -> dict[str, Any]:
         row: dict[str, Any] = {"cell_id": task.cell_id, "model_id": task.model.model_id}
         if self.predicts:
-            row = prediction(task, logit)
+            row = prediction(task, probabilities)
         for of_map, name in zip(sums, MAPS, strict=True):
             row |= {f"{name}_{c}": float(v) for c, v in enumerate(of_map)}
         return row | {f"area_{c}": int(v) for c, v in enumerate(area)}
+
+
+def is_signed(evidence: np.ndarray) -> bool:
+    """Whether one map serves both ends, as it does with one output; ``(batch, map, v, u)``."""
+    return evidence.shape[1] == 1
 
 
 def observed_classes(
@@ -264,7 +274,7 @@ class Maps:
         out: list[np.ndarray] = [np.empty(0)] * len(items)
         for ref, members in by_model(items).items():
             _, evidence, sensitivity = run_model(ref, image[members], "factors", self.method)
-            maps = attribution_maps(evidence, sensitivity, self.method)
+            maps = attribution_maps(evidence, sensitivity, self.method, signed=is_signed(evidence))
             for k, i in enumerate(members):
                 out[i] = maps[k]
         return out

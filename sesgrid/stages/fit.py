@@ -1,28 +1,195 @@
-"""Fitting one network: schedule, early stopping, checkpoint."""
+"""Fitting one network: its course, its logs, and a checkpoint after every epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 from keras import ops
 
-from sesgrid.errors import SesgridError
-from sesgrid.kernels.network import (
-    NetworkSpec,
-    build_network,
-    obtainable_weights,
-    start_plain,
-)
+from sesgrid.errors import ModelMismatchError, SesgridError, SesgridWarning
+from sesgrid.kernels.backbones import backbone_named, obtainable_weights
+from sesgrid.kernels.backend import make_deterministic
+from sesgrid.kernels.network import NetworkSpec, build_network, start_plain
 from sesgrid.stages.cell_batches import CellBatches
+from sesgrid.stages.course import Course
 from sesgrid.stages.protocol import Protocol
+from sesgrid.store.checkpoint import Checkpoint, fits
+from sesgrid.store.parts import write_atomically
 
-__all__ = ["fit"]
+__all__ = ["Fitted", "fit"]
+
+History = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network."""
+
+    model: keras.Model
+    """With its best weights; valid until the next `fit` in this process."""
+    history: History
+    """Per epoch: loss, val_loss, accuracy, val_accuracy, learning_rate."""
+    best_epoch: int
+    """From 0."""
+    restarts: int
+    initial_weights: str
+    """Of the backbone, as they were had: "imagenet", a file, or "random"."""
+    resumed_at: int | None
+    """The epoch that this call went on from; None: it began."""
+
+
+def fit(
+    spec: NetworkSpec,
+    protocol: Protocol,
+    training: CellBatches,
+    validation: CellBatches,
+    *,
+    seed: int,
+    checkpoint: Path,
+    facts: Mapping[str, Any],
+    logs: Path | None = None,
+    on_epoch: Callable[[int, Mapping[str, float]], None] = lambda epoch, logs: None,
+) -> Fitted:
+    """Train one network; go on from its checkpoint where there is one.
+
+    Parameters
+    ----------
+    spec, protocol
+    training, validation : CellBatches
+    seed : int
+        Of the initial weights; the batches carry their own.
+    checkpoint : Path
+        ``….npz``: the state after the last epoch. Stays when the training ends.
+    facts : mapping
+        JSON values that name the training beside spec, protocol and seed; a checkpoint that differs is
+        another training's, and is left aside with a warning.
+    logs : Path, optional
+        Without suffix: ``….csv`` gets a row an epoch, the folder ``…`` events for TensorBoard.
+    on_epoch : callable
+        Called with the epoch (from 0) and its logs.
+
+    Raises
+    ------
+    ModelMismatchError
+        The checkpoint holds another network's variables, or weights do not fit.
+    SesgridError
+        The loss became NaN.
+    StoreError
+        The checkpoint cannot be written; the one before stays.
+    """
+    if protocol.deterministic:
+        make_deterministic()
+    weights = obtainable_weights(protocol.weights, backbone_named(spec.backbone))
+    trainer = _trainer(spec, weights)
+    model = trainer.reset(_first_weights(spec, weights, seed))
+    facts = {**facts, "network": asdict(spec), "protocol": asdict(protocol), "seed": seed}
+    facts["initial_weights"] = weights or "random"
+    follow = _Follow(protocol, trainer, checkpoint, facts, logs, on_epoch)
+    follow.take_up()
+    started = follow.course.epoch
+    training.epoch = validation.epoch = started
+    if not follow.course.finished:
+        callbacks: list[keras.callbacks.Callback] = [follow]
+        if logs is not None and keras.backend.backend() == "tensorflow":
+            callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
+        model.fit(
+            training,
+            validation_data=validation,
+            epochs=protocol.epochs,
+            initial_epoch=started,
+            callbacks=callbacks,
+            verbose=0,
+            shuffle=False,
+        )
+    _assign(model.variables, follow.best)
+    course = follow.course
+    best_epoch = -1 if course.best_epoch is None else course.best_epoch
+    return Fitted(
+        model, follow.history, best_epoch, course.restart, weights or "random", started or None
+    )
+
+
+@dataclass(eq=False)
+class _Follow(keras.callbacks.Callback):
+    """Sets the learning rate, keeps the best weights, and writes the checkpoint."""
+
+    protocol: Protocol
+    trainer: _Trainer
+    path: Path
+    facts: dict[str, Any]
+    logs: Path | None
+    on_epoch: Callable[[int, Mapping[str, float]], None]
+    best: list[np.ndarray] = field(default_factory=list)
+    history: History = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.course = Course.begin(self.protocol)
+        self.best = _values(self.trainer.model.variables)
+
+    def take_up(self) -> None:
+        """Go on from the checkpoint, if it is this training's."""
+        saved = Checkpoint.load(self.path)
+        if saved is None:
+            return
+        changed = [k for k, v in self.facts.items() if saved.facts.get("training", {}).get(k) != v]
+        if changed:
+            warnings.warn(
+                f"{self.path} is the checkpoint of another training ({', '.join(changed)} differ): "
+                "the training begins anew",
+                SesgridWarning,
+                stacklevel=2,
+            )
+            return
+        variables = self.trainer.variables
+        if not (fits(saved.last, variables) and fits(saved.best, self.trainer.model.variables)):
+            raise ModelMismatchError(
+                f"{self.path}: the checkpoint holds the variables of another network than "
+                f"{self.facts['network']}: delete it, or restore the settings that it was made with"
+            )
+        _assign(variables, saved.last)
+        self.best, self.history = saved.best, saved.facts["history"]
+        self.course = Course(**saved.facts["course"])
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Set the learning rate."""
+        self.model.optimizer.learning_rate = self.course.learning_rate
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Judge the epoch, and write down where the training stands."""
+        figures = {k: float(v) for k, v in (logs or {}).items()}
+        figures["learning_rate"] = self.course.learning_rate
+        if not math.isfinite(figures["loss"]) or not math.isfinite(figures["val_loss"]):
+            raise SesgridError(
+                f"the loss became NaN in epoch {epoch + 1}: lower train.learning_rate "
+                f"(now {self.course.learning_rate:g})"
+            )
+        for name, value in figures.items():
+            self.history.setdefault(name, []).append(value)
+        self.course = self.course.after(self.protocol, figures["loss"], figures["val_loss"])
+        if self.course.improved:
+            self.best = _values(self.trainer.model.variables)
+        if self.course.restarts_now:
+            self.trainer.reset(self.best)
+        self._save()
+        self.model.stop_training = self.course.finished
+        self.on_epoch(epoch, figures)
+
+    def _save(self) -> None:
+        told = {"training": self.facts, "course": asdict(self.course), "history": self.history}
+        Checkpoint(told, _values(self.trainer.variables), self.best).save(self.path)
+        if self.logs is not None:
+            table = pd.DataFrame(self.history).rename_axis("epoch")
+            write_atomically(self.logs.with_suffix(".csv"), table.to_csv())
 
 
 def negative_log_likelihood(y_true, log_probabilities):
@@ -49,7 +216,8 @@ class _Trainer:
             optimizer=keras.optimizers.Adam(),
             loss=negative_log_likelihood,
             metrics=["accuracy"],
-            jit_compile=False,
+            # XLA makes TensorFlow slower on a CPU; JAX is nothing without it
+            jit_compile=keras.backend.backend() == "jax",
         )
         model.optimizer.build(model.trainable_variables)
         # metrics make their variables when first used: within the first step, it would be traced twice
@@ -58,10 +226,14 @@ class _Trainer:
         model.reset_metrics()
         return cls(model, _values(model.optimizer.variables))
 
+    @property
+    def variables(self) -> list[Any]:
+        """Of the network, then of the optimiser."""
+        return [*self.model.variables, *self.model.optimizer.variables]
+
     def reset(self, weights: list[np.ndarray]) -> keras.Model:
-        variables = [*self.model.variables, *self.model.optimizer.variables]
-        for variable, value in zip(variables, [*weights, *self.optimizer_state], strict=True):
-            variable.assign(value)
+        """Weights as given, the optimiser as it began."""
+        _assign(self.variables, [*weights, *self.optimizer_state])
         return self.model
 
 
@@ -73,76 +245,14 @@ def _first_weights(spec: NetworkSpec, weights: str | None, seed: int) -> list[np
     keras.utils.set_random_seed(seed)
     model = build_network(spec, weights)
     if weights is None:
-        start_plain(model)
+        start_plain(model, spec.backbone)
     return _values(model.variables)
 
 
+def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
 def _values(variables: Sequence[Any]) -> list[np.ndarray]:
-    return [ops.convert_to_numpy(v) for v in variables]
-
-
-def fit(
-    spec: NetworkSpec,
-    protocol: Protocol,
-    training: CellBatches,
-    validation: CellBatches,
-    *,
-    seed: int,
-    checkpoint: Path,
-    on_epoch: Callable[[int, dict[str, float]], None],
-) -> tuple[keras.Model, dict[str, list[float]], str]:
-    """Train one network; the weights of the best validation loss are kept.
-
-    Parameters
-    ----------
-    spec, protocol
-    training, validation : CellBatches
-    seed : int
-        Of the initial weights; the batches carry their own.
-    checkpoint : Path
-        ``….weights.h5``: the best weights so far.
-    on_epoch : callable
-        Called with the epoch (from 0) and its logs.
-
-    Returns
-    -------
-    model : keras.Model
-        Valid until the next call in this process.
-    history : dict
-        Per epoch: loss, val_loss, accuracy, val_accuracy, learning_rate.
-    initial_weights : str
-        Of the backbone, as they were had: "imagenet", a file, or "random".
-
-    Raises
-    ------
-    SesgridError
-        The loss became NaN.
-    """
-    weights = obtainable_weights(protocol.weights)
-    model = _trainer(spec, weights).reset(_first_weights(spec, weights, seed))
-    callbacks = [
-        keras.callbacks.LearningRateScheduler(lambda epoch, _: protocol.learning_rate_at(epoch)),
-        keras.callbacks.TerminateOnNaN(),
-        keras.callbacks.EarlyStopping(
-            monitor="val_loss", patience=protocol.patience, restore_best_weights=True
-        ),
-        keras.callbacks.ModelCheckpoint(
-            checkpoint, monitor="val_loss", save_best_only=True, save_weights_only=True
-        ),
-        keras.callbacks.LambdaCallback(on_epoch_end=on_epoch),
-    ]
-    history = model.fit(
-        training,
-        validation_data=validation,
-        epochs=protocol.epochs,
-        callbacks=callbacks,
-        verbose=0,
-        shuffle=False,
-    ).history
-    if not np.all(np.isfinite(history["loss"])):
-        raise SesgridError(
-            f"the loss became NaN in epoch {len(history['loss'])}: lower train.learning_rate "
-            f"(now {protocol.learning_rate:g})"
-        )
-    figures = {k: [float(v) for v in values] for k, values in history.items()}
-    return model, figures, weights or "random"
+    return [np.array(ops.convert_to_numpy(v)) for v in variables]

@@ -17,7 +17,6 @@ import xarray as xr
 from sesgrid.errors import ModelMismatchError
 from sesgrid.grid import Extent
 from sesgrid.kernels.backend import start_backend, to_numpy
-from sesgrid.kernels.binomial import binomial_probabilities
 from sesgrid.kernels.device import DEVICE_LOCK, batch_size_for
 from sesgrid.kernels.method import PRESETS, Method
 from sesgrid.stages.mosaic import OBSERVED
@@ -143,6 +142,14 @@ def run_model(
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
+def class_probabilities(ref: ModelRef, image: np.ndarray) -> np.ndarray:
+    """Probabilities of every class, float64 ``(cell, class)``; image uint8 ``(cell, band, y, x)``."""
+    from sesgrid.kernels.heads import class_log_probabilities
+
+    (output,) = run_model(ref, image, "output")
+    return np.exp(class_log_probabilities(ref.load(), output))
+
+
 @lru_cache(maxsize=16)
 def architecture_of(ref: ModelRef) -> str:
     """The architecture as JSON, without what differs between folds: the auto-numbered names stay."""
@@ -165,24 +172,27 @@ class Predict:
         """One row per cell; image uint8 ``(cell, band, y, x)``, coverage uint8 ``(cell, y, x)``."""
         rows: list[dict[str, Any]] = [{} for _ in items]
         for ref, members in by_model(items).items():
-            (logit,) = run_model(ref, image[members], "output")
+            probabilities = class_probabilities(ref, image[members])
             for k, i in enumerate(members):
                 seen = coverage[i] == OBSERVED
                 colour = image[i][:, seen].mean(axis=1) if seen.any() else np.full(3, np.nan)
                 rows[i] = {
-                    **prediction(items[i], logit[k]),
+                    **prediction(items[i], probabilities[k]),
                     **{f"mean_{b}": float(v) for b, v in zip(BANDS, colour, strict=True)},
                 }
         return rows
 
 
-def prediction(task: CellTask, logit: np.ndarray) -> dict[str, Any]:
-    """What a cell's row says of its class; the logit has no axes."""
-    probabilities = binomial_probabilities(logit, task.model.n_classes)
+def prediction(task: CellTask, probabilities: np.ndarray) -> dict[str, Any]:
+    """What a cell's row says of its class, from the probabilities ``(class,)``.
+
+    ``p`` is the expected class, 0 for the lowest and 1 for the highest; with the binomial head it is the
+    p of its trials.
+    """
     return {
         "cell_id": task.cell_id,
         "model_id": task.model.model_id,
-        "p": float(1 / (1 + np.exp(-np.float64(logit)))),
+        "p": float(probabilities @ np.linspace(0, 1, len(probabilities))),
         "ses_predicted": int(np.argmax(probabilities)) + 1,
         **{f"probability_{c + 1}": float(v) for c, v in enumerate(probabilities)},
     }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from sesgrid.errors import ConfigError
 
-__all__ = ["PROTOCOLS", "Protocol", "protocol_named"]
+__all__ = ["PROTOCOLS", "Protocol", "Schedule", "protocol_named"]
+
+Schedule = Literal["constant", "step", "plateau", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -15,46 +17,77 @@ class Protocol:
     """How a network is trained."""
 
     name: str
-    weights: str | None
-    """Initial weights of the backbone: "imagenet", a file, or None for random ones."""
     learning_rate: float
-    schedule: str
-    """"step": × 0.1 every 3 epochs; "cosine": down to zero over all epochs."""
+    """Of the first epoch; Adam's."""
+    schedule: Schedule
+    """"step": × ``schedule_factor`` every ``schedule_epochs`` epochs; "plateau": the same after as many epochs
+    without a better training loss; "cosine": down to zero over all epochs; "constant"."""
     epochs: int
-    """At most."""
+    """At most, restarts included."""
     patience: int
-    """Epochs without a better validation loss before stopping."""
-    samples_per_epoch: int | None
-    """None: every training cell once."""
+    """Epochs without a better validation loss before it stops, or restarts."""
     batch_size: int
     validation_share: float
     """Of the training part; decides when to stop."""
     labels: str
     """Default of ``cells.labels``."""
+    backbone: str = "efficientnetb0"
+    """Of `sesgrid.kernels.backbones.BACKBONES`."""
+    head: str = "binomial"
+    """"binomial", "softmax" or "ordinal"."""
     max_pool: bool = True
+    """2 × 2 max-pooling before the global average."""
+    scaling: str = "backbone"
+    """"backbone": its own; "minmax": every image to [0, 1], fed to a backbone without its own scaling."""
+    weights: str | None = "imagenet"
+    """Initial weights of the backbone: "imagenet", a file, or None for random ones."""
+    weights_sha256: str | None = None
+    """What the file of weights must hash to; None: whatever it does."""
     batch_norm_momentum: float | None = None
+    """None keeps the backbone's own."""
     drop_connect_rate: float = 0.2
+    """Stochastic depth, where the backbone has it."""
+    schedule_factor: float = 0.1
+    schedule_epochs: int = 3
+    min_learning_rate: float = 0.0
+    """Floor of "plateau"."""
+    restarts: int = 0
+    """Warm restarts once patience is over: from the best weights, at ``learning_rate / 2^r``."""
+    samples_per_epoch: int | None = None
+    """None: every training cell once."""
+    flips: bool = True
+    """Training images are mirrored at random, in both directions."""
+    flip_validation: bool = False
+    """Validation images too."""
     crop_share: float = 1.0
     """Side of the random training crops, as a share of the cell's; 1 = whole cells."""
+    shuffle: Literal["full", "blocks"] = "full"
+    """"blocks": cells that are near each other come near each other, for stores that are far away."""
+    max_void: float | None = None
+    """Cells with a larger share of subpixels that are zero are left out; None: black is a colour."""
+    deterministic: bool = False
+    """Same seed, same weights to the last digit, on the same kind of machine."""
 
-    def learning_rate_at(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0.
-
-        >>> PROTOCOLS["paper"].learning_rate_at(3) / PROTOCOLS["paper"].learning_rate_at(2)
-        0.1
-        """
-        if self.schedule == "step":
-            return self.learning_rate * 0.1 ** (epoch // 3)
-        import math
-
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
+    def __post_init__(self) -> None:
+        if self.schedule not in ("constant", "step", "plateau", "cosine"):
+            raise ConfigError(
+                "schedule must be one of constant, step, plateau, cosine, received "
+                f"{self.schedule!r}"
+            )
+        for name in ("epochs", "patience", "batch_size", "schedule_epochs", "samples_per_epoch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, received {value}")
+        for name in ("validation_share", "crop_share", "schedule_factor"):
+            value = getattr(self, name)
+            if not 0 < value <= 1 or (name == "validation_share" and value == 1):
+                raise ConfigError(f"{name} must lie above 0 and below 1, received {value}")
 
 
 PROTOCOLS = {
     # Abitbol & Karsai (2020), Methods
     "paper": Protocol(
         name="paper",
-        weights="imagenet",
         learning_rate=8e-5,
         schedule="step",
         epochs=30,
@@ -63,6 +96,27 @@ PROTOCOLS = {
         batch_size=10,
         validation_share=0.25,
         labels="all",
+        max_void=0.01,
+    ),
+    # their released code (doi 10.5281/zenodo.3906063); what it runs for at most is not on record here
+    "reference": Protocol(
+        name="reference",
+        max_pool=False,
+        scaling="minmax",
+        learning_rate=8e-5,
+        schedule="plateau",
+        schedule_factor=0.25,
+        schedule_epochs=2,
+        min_learning_rate=1e-8,
+        epochs=200,
+        patience=25,
+        restarts=4,
+        samples_per_epoch=2500,
+        batch_size=10,
+        validation_share=0.25,
+        flip_validation=True,
+        labels="all",
+        max_void=0.01,
     ),
     # small synthetic cities without pretrained weights
     "scratch": Protocol(
@@ -72,7 +126,6 @@ PROTOCOLS = {
         schedule="cosine",
         epochs=8,
         patience=8,
-        samples_per_epoch=None,
         batch_size=8,
         validation_share=0.15,
         labels="observed",
@@ -89,7 +142,7 @@ def protocol_named(name: str, **changes: Any) -> Protocol:
     Raises
     ------
     ConfigError
-        No such protocol.
+        No such protocol, or a value out of its range.
 
     Examples
     --------
