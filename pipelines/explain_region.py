@@ -1,6 +1,6 @@
 """Explain a region with a model that was trained elsewhere.
 
-``python -m pipelines.explain_region region.toml --model build/paris/models/fold-0.keras``
+``python -m pipelines.explain_region region.toml --model build/paris/models/random-0.keras``
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """All of France: every département's TOML in a folder, explained with the model of one city.
 
-``python -m pipelines.france departements/ --model build/paris/models/fold-0.keras``
+``python -m pipelines.france departements/ --model build/paris/models/random-0.keras``
 
 One cube per département: blocks are anchored to the projection's origin, so the cubes join without
 a gap. A département that fails is reported at the end and the others go on; run it again to do what is left.

@@ -124,8 +124,8 @@ def test_the_results_are_what_their_names_promise(ville):
 
 def test_every_cell_is_predicted_by_a_model_that_did_not_see_it(ville):
     cells = result_cells(ville)
-    assert (cells["model_id"] == [f"Tiny-fold{f}" for f in cells["fold"]]).all()
-    for card in sorted((ville.result / "models").glob("fold-*.json")):
+    assert (cells["model_id"] == [f"Tiny-random{f}" for f in cells["fold"]]).all()
+    for card in sorted((ville.result / "models").glob("random-*.json")):
         assert json.loads(card.read_text())["n_classes"] == 3
     from sesgrid.run.config import load_config
     from sesgrid.run.job import protocol_of
@@ -333,13 +333,13 @@ def test_polygons_keep_statistics_of_their_own(ville, tmp_path):
     # a region's classes are the network's answer to what it was trained on, not to swapped colours
     from pipelines import explain_region
 
-    model = ["--model", str(copy.result / "models" / "fold-1.keras")]
+    model = ["--model", str(copy.result / "models" / "random-1.keras")]
     done = CliRunner().invoke(
         explain_region.main, [str(copy.toml), *model, "--scheduler", copy.scheduler]
     )
     assert done.exit_code == 0, done.output
     region, own = gpd.read_parquet(copy.result / "region.parquet"), result_cells(ville)
-    same = (own["model_id"] == "Tiny-fold1").reindex(region.index)
+    same = (own["model_id"] == "Tiny-random1").reindex(region.index)
     np.testing.assert_allclose(region["p"][same], own["p"].reindex(region.index)[same], rtol=1e-5)
     assert region["low_1"].notna().all()
     # made again without them, the old ones do not stay
@@ -527,14 +527,14 @@ def test_the_pipelines_do_what_the_command_line_does(ville):
         result = CliRunner().invoke(job.main, [str(ville.toml), "--scheduler", ville.scheduler])
         assert result.exit_code == 0, result.output
         assert "mosaic: up to date" in result.output
-    model = ["--model", str(ville.result / "models" / "fold-1.keras")]
+    model = ["--model", str(ville.result / "models" / "random-1.keras")]
     for job, where in ((explain_region, ville.toml), (france, ville.toml.parent)):
         result = CliRunner().invoke(job.main, [str(where), *model, "--scheduler", ville.scheduler])
         assert result.exit_code == 0, result.output
         region = gpd.read_parquet(ville.result / "region.parquet")
-        assert (region["model_id"] == "Tiny-fold1").all()
+        assert (region["model_id"] == "Tiny-random1").all()
         own = result_cells(ville).reindex(region.index)
-        same = own["model_id"] == "Tiny-fold1"
+        same = own["model_id"] == "Tiny-random1"
         np.testing.assert_allclose(region["p"][same], own["p"][same], rtol=1e-5)
         assert same.any()
         assert not same.all()

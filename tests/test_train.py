@@ -16,7 +16,8 @@ from sesgrid.errors import ConfigError, ModelMismatchError, TooFewCellsError
 from sesgrid.grid import Extent, Grid
 from sesgrid.stages.predict import assign_models
 from sesgrid.stages.protocol import PROTOCOLS, protocol_named
-from sesgrid.stages.train import history_of, plan_folds, train_fold
+from sesgrid.stages.train import plan_folds, train_fold
+from sesgrid.store.models import history_of
 from sesgrid.store.georeference import georeference
 from tests.test_cells import census
 
@@ -31,7 +32,7 @@ def test_no_fold_sees_its_own_cells():
     table = labelled()
     protocol = PROTOCOLS["scratch"]
     folds = plan_folds(table, "models", protocol, seed=1)
-    assert [f.model_id for f in folds] == ["Ville-fold0", "Ville-fold1", "Ville-fold2"]
+    assert [f.model_id for f in folds] == ["Ville-random0", "Ville-random1", "Ville-random2"]
     for fold in folds:
         own = table[table["fold"] == fold.fold]
         seen = set(map(tuple, fold.cells.tolist()))
@@ -63,13 +64,13 @@ def test_cells_without_imagery_do_not_train():
 def test_every_cell_names_a_model_that_did_not_see_it():
     table = labelled()
     table.loc[table.index[3], "coverage"] = 0.2
-    models = dict.fromkeys(["Ville-fold0", "Ville-fold1", "Ville-fold2"])
+    models = dict.fromkeys(["Ville-random0", "Ville-random1", "Ville-random2"])
     named = assign_models(table, models, min_coverage=0.99)
     assert named["model_id"].isna().sum() == 1
     rest = named.drop(index=table.index[3])
-    assert (rest["model_id"] == [f"Ville-fold{f}" for f in rest["fold"]]).all()
-    del models["Ville-fold1"]
-    with pytest.raises(ModelMismatchError, match="missing Ville-fold1"):
+    assert (rest["model_id"] == [f"Ville-random{f}" for f in rest["fold"]]).all()
+    del models["Ville-random1"]
+    with pytest.raises(ModelMismatchError, match="missing Ville-random1"):
         assign_models(table, models, min_coverage=0.99)
 
 
@@ -192,8 +193,8 @@ def test_a_fold_learns_what_is_plain_to_see_and_repeats_itself(tmp_path):
     models = sesgrid.train(
         table, pixels, tmp_path / "a", protocol=protocol, progress=lambda *a: events.append(a)
     )
-    assert list(models) == ["Ville-fold0", "Ville-fold1"]
-    assert [(m, e) for m, e, _ in events[:2]] == [("Ville-fold0", 0), ("Ville-fold0", 1)]
+    assert list(models) == ["Ville-random0", "Ville-random1"]
+    assert [(m, e) for m, e, _ in events[:2]] == [("Ville-random0", 0), ("Ville-random0", 1)]
     predicted = sesgrid.predict(table, pixels, models)
     assert np.corrcoef(predicted["ses_true"].astype(float), predicted["p"])[0, 1] > 0.8
     means = [
@@ -201,7 +202,7 @@ def test_a_fold_learns_what_is_plain_to_see_and_repeats_itself(tmp_path):
         for r, c in zip(predicted["row"], predicted["col"], strict=True)
     ]
     np.testing.assert_allclose(predicted["mean_red"], means)
-    card = json.loads(Path(models["Ville-fold0"].path).with_suffix(".json").read_text())
+    card = json.loads(Path(models["Ville-random0"].path).with_suffix(".json").read_text())
     assert card["protocol"]["name"] == "scratch"
     assert card["thresholds"] == table.attrs["thresholds"]
     assert not list((tmp_path / "a").glob("*.weights.h5"))

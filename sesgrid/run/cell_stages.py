@@ -15,10 +15,11 @@ from sesgrid.errors import ConfigError
 from sesgrid.run.batches import in_batches, run_batches
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
-from sesgrid.run.job import Job, class_table, load_models, method_of
+from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
 from sesgrid.run.workspace import Workspace, load_table, save_rows, save_table
 from sesgrid.sources import class_names, read_urban_atlas
 from sesgrid.stages.explain import MAPS, Explain, activation_dataset, fragments_table
+from sesgrid.stages.folds import other_kind
 from sesgrid.stages.fragments import with_polygons
 from sesgrid.stages.predict import (
     GROUP,
@@ -125,16 +126,33 @@ def _whole_blocks(cells: gpd.GeoDataFrame, side: int, least: int) -> tuple[int, 
 
 
 def run_predict(job: Job) -> dict[str, Any]:
-    """Pixels and models → the class of every covered cell."""
+    """Pixels and models → the class of every covered cell, and of labelled ones by the other folds."""
     c, cells = job.config, load_table(job.files.table("mosaic"))
-    models = load_models(job)
-    named = assign_models(cells, models, min_coverage=c.cells.min_coverage)
-    stage = Predict()
-    rows = run_over_cells(job, "predict", stage, named, models, Predict.layers)
-    table = join_predictions(named, rows)
+    table, predicted = _predicted(job, "predict", cells, load_models(job))
     save_table(table, job.files.table("predict"))
-    without = int(named["model_id"].isna().sum())
-    return {"cells predicted": len(rows), "cells without enough imagery": without}
+    summary = {
+        "cells predicted": predicted,
+        "cells without enough imagery": int(table["model_id"].isna().sum()),
+    }
+    other = other_kind(cells) if c.cells.compare_folds else None
+    if other is None:
+        job.files.table("predict-other").unlink(missing_ok=True)
+        return summary
+    kind = other.attrs["folds_kind"]
+    other = other[other["labelled"].fillna(False).astype(bool)]
+    table, predicted = _predicted(job, "predict-other", other, load_models(job, kind))
+    save_table(table, job.files.table("predict-other"))
+    return {**summary, f"of these by {kind} folds too": predicted}
+
+
+def _predicted(
+    job: Job, name: str, cells: gpd.GeoDataFrame, models: Mapping[str, ModelRef]
+) -> tuple[gpd.GeoDataFrame, int]:
+    """The cells with what the models of their folds say, and how many there are."""
+    least, voids = job.config.cells.min_coverage, protocol_of(job.config).max_void
+    named = assign_models(cells, models, min_coverage=least, max_void=voids)
+    rows = run_over_cells(job, name, Predict(), named, models, Predict.layers)
+    return join_predictions(named, rows), len(rows)
 
 
 def run_explain(job: Job) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from sesgrid.errors import ConfigError, MissingInputError
+from sesgrid.stages.protocol import Schedule
 from sesgrid.stages.tiles import PREFER, Preference
 from sesgrid.store.codec import CodecName
 from sesgrid.store.location import is_remote
@@ -103,17 +104,38 @@ class MosaicSettings(_Section):
 
 
 class TrainSettings(_Section):
-    """How the networks are trained; what is not given comes from the protocol."""
+    """How the networks are trained; what is not given comes from the protocol.
 
-    protocol: Literal["paper", "scratch"] = "paper"
+    What each setting means is told by the field of its name in `sesgrid.stages.protocol.Protocol`.
+    """
+
+    protocol: Literal["paper", "reference", "scratch"] = "paper"
+    backbone: str | None = None
+    head: Literal["binomial", "softmax", "ordinal"] | None = None
+    max_pool: bool | None = None
+    scaling: Literal["backbone", "minmax"] | None = None
     weights: str | None = None
-    """"imagenet" (downloaded, or from Keras' cache), "random", or a weight file of Keras'
-    EfficientNetB0 without top as built with weights=None (inputs scaled by 1/255 only)."""
+    """"imagenet" (downloaded, or from Keras' cache), "random", or a weight file of Keras' backbone
+    without top as built with weights=None (for EfficientNetB0: inputs scaled by 1/255 only)."""
+    weights_sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
+    batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    drop_connect_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
+    samples_per_epoch: Annotated[int, Field(ge=1)] | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None
+    schedule: Schedule | None = None
+    schedule_factor: Annotated[float, Field(gt=0, le=1)] | None = None
+    schedule_epochs: Annotated[int, Field(ge=1)] | None = None
+    min_learning_rate: Annotated[float, Field(ge=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
+    restarts: Annotated[int, Field(ge=0)] | None = None
     validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    flips: bool | None = None
+    flip_validation: bool | None = None
+    crop_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    shuffle: Literal["full", "blocks"] | None = None
+    deterministic: bool | None = None
     seed: int = 0
 
 

@@ -16,7 +16,7 @@ from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
 from sesgrid.run.cell_stages import run_explain, run_predict
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import fingerprint, key_of
-from sesgrid.run.job import Job, method_of, protocol_of
+from sesgrid.run.job import Job, folds_kind, method_of, protocol_of
 from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
 from sesgrid.run.results import run_analyse, run_report
 from sesgrid.run.training import run_train
@@ -76,8 +76,10 @@ STAGES: dict[str, StageSpec] = {
         ("sources.landcover_layer",),
         ("landcover", "landcover_classes"),
     ),
-    "train": StageSpec(run_train, ("mosaic",), ("cells.min_coverage", "train.seed")),
-    "predict": StageSpec(run_predict, ("train",), ("cells.min_coverage",)),
+    "train": StageSpec(
+        run_train, ("mosaic",), ("cells.min_coverage", "cells.compare_folds", "train.seed")
+    ),
+    "predict": StageSpec(run_predict, ("train",), ("cells.min_coverage", "cells.compare_folds")),
     "explain": StageSpec(run_explain, ("predict", "landcover")),
     "analyse": StageSpec(
         run_analyse, ("predict", "explain"), ("analyse.bootstrap", "analyse.seed")
@@ -134,7 +136,7 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
 
 def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
     """Names of files without which a stage is not finished, and which are not there."""
-    models = [files.models / f"fold-{k}.keras" for k in range(config.cells.folds)]
+    models = [files.models / f"{folds_kind(config)}-{k}.keras" for k in range(config.cells.folds)]
     keeping = config.explain.maps != "none"
     explained = config.sources.landcover is not None or keeping
     sums = [files.table("explain")] if explained else []

@@ -18,7 +18,7 @@ from sesgrid.store.cube import Cube
 from sesgrid.store.models import ModelRef
 from sesgrid.store.parts import Parts
 
-__all__ = ["Job", "class_table", "load_models", "method_of", "protocol_of"]
+__all__ = ["Job", "class_table", "folds_kind", "load_models", "method_of", "protocol_of"]
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,16 @@ class Job:
 
 def protocol_of(config: Config) -> Protocol:
     """The training protocol with the run's changes."""
-    t = config.train
-    protocol = protocol_named(
-        t.protocol,
-        epochs=t.epochs,
-        batch_size=t.batch_size,
-        learning_rate=t.learning_rate,
-        patience=t.patience,
-        validation_share=t.validation_share,
-        weights=t.weights,
-    )
-    if t.weights == "random":
+    given = config.train.model_dump(exclude={"protocol", "seed"})
+    protocol = protocol_named(config.train.protocol, **given, max_void=config.cells.max_void)
+    if protocol.weights == "random":
         protocol = replace(protocol, weights=None)
     return protocol
+
+
+def folds_kind(config: Config) -> str:
+    """The kind of folds whose models make the maps."""
+    return config.cells.folds_kind or "random"
 
 
 def method_of(config: Config) -> Method:
@@ -79,7 +76,8 @@ def class_table(config: Config) -> pd.DataFrame | None:
     return None if path is None else read_class_table(path)
 
 
-def load_models(job: Job) -> dict[str, ModelRef]:
-    """The run's models by id, each verified against its card."""
-    refs = [ModelRef.open(p) for p in sorted(job.files.models.glob("fold-*.keras"))]
+def load_models(job: Job, kind: str | None = None) -> dict[str, ModelRef]:
+    """The run's models by id, each verified against its card; by default those that make the maps."""
+    pattern = f"{kind or folds_kind(job.config)}-*.keras"
+    refs = [ModelRef.open(p) for p in sorted(job.files.models.glob(pattern))]
     return {ref.model_id: ref for ref in refs}

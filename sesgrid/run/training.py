@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from sesgrid.run.batches import progress_bar
 from sesgrid.run.cluster import TRAINING, on_gpus
 from sesgrid.run.job import Job, protocol_of
 from sesgrid.run.workspace import load_table
+from sesgrid.stages.folds import FOLD_KINDS, other_kind
 from sesgrid.stages.train import Fold, plan_folds, train_fold
 from sesgrid.store.cube import Cube
 from sesgrid.store.models import ModelRef
@@ -25,23 +28,23 @@ _TOPIC = "sesgrid-train"
 
 
 def run_train(job: Job) -> dict[str, Any]:
-    """Pixels and labels → one model per fold."""
+    """Pixels and labels → one model per fold, of both kinds of folds where they are to be compared."""
     c = job.config
     cells = load_table(job.files.table("mosaic"))
+    tables = [cells, other_kind(cells) if c.cells.compare_folds else None]
     folds = [
         replace(fold, card={**fold.card, "key": job.key})
+        for table in tables
+        if table is not None
         for fold in plan_folds(
-            cells,
+            table,
             job.files.models,
             protocol_of(c),
             seed=c.train.seed,
             min_coverage=c.cells.min_coverage,
         )
     ]
-    for stray in set(job.files.models.glob("fold-*")) - {
-        p for f in folds for p in (Path(f.path), Path(f.path).with_suffix(".json"))
-    }:
-        stray.unlink()
+    _clear(job.files.models, folds)
     todo = [f for f in folds if not _finished(f, job.key)]
     notes = _train_all(job.client, todo, job.files.cube)
     best = [min(_card(f)["history"]["val_loss"]) for f in folds]
@@ -55,6 +58,15 @@ def run_train(job: Job) -> dict[str, Any]:
         "notes": notes,
         "result_id": "-".join(ModelRef.open(f.path).sha256[:12] for f in folds),
     }
+
+
+def _clear(directory: Path, folds: Sequence[Fold]) -> None:
+    """Remove models of folds that are no longer wanted, with their checkpoints and logs."""
+    wanted = {Path(f.path).stem for f in folds}
+    for kind in FOLD_KINDS:
+        for stray in [*directory.glob(f"{kind}-*"), *directory.glob(f"logs/{kind}-*")]:
+            if stray.name.split(".")[0] not in wanted:
+                shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
 
 
 def _card(fold: Fold) -> dict[str, Any]:
@@ -97,7 +109,7 @@ def _train_all(client: Client, folds: list[Fold], cube: str) -> list[str]:
 def _train_on_worker(fold: Fold, cube: str) -> list[str]:
     """Train where the task landed; warnings travel back as text."""
 
-    def progress(model_id: str, epoch: int, logs: dict[str, float]) -> None:
+    def progress(model_id: str, epoch: int, logs: Mapping[str, float]) -> None:
         message = {"model_id": model_id, "epoch": epoch, "val_loss": float(logs["val_loss"])}
         get_worker().log_event(_TOPIC, message)
 

@@ -19,6 +19,7 @@ from sesgrid.grid import Extent
 from sesgrid.kernels.backend import start_backend, to_numpy
 from sesgrid.kernels.device import DEVICE_LOCK, batch_size_for
 from sesgrid.kernels.method import PRESETS, Method
+from sesgrid.stages.cells import usable
 from sesgrid.stages.mosaic import OBSERVED
 from sesgrid.stages.place import Groups, place, stack_cells
 from sesgrid.store.georeference import BANDS
@@ -35,7 +36,7 @@ __all__ = [
     "join_predictions",
     "place_cells",
     "predict",
-    "with_coverage",
+    "with_shares",
     "with_model",
 ]
 
@@ -207,7 +208,11 @@ def by_model(items: Sequence[CellTask]) -> dict[ModelRef, np.ndarray]:
 
 
 def assign_models(
-    cells: gpd.GeoDataFrame, models: Mapping[str, ModelRef], *, min_coverage: float
+    cells: gpd.GeoDataFrame,
+    models: Mapping[str, ModelRef],
+    *,
+    min_coverage: float,
+    max_void: float | None = None,
 ) -> gpd.GeoDataFrame:
     """Name the model of every cell: the fold that did not see it.
 
@@ -219,7 +224,8 @@ def assign_models(
     ModelMismatchError
         A fold has no model.
     """
-    ids = [f"{cells.attrs['city']}-fold{f}" for f in range(cells.attrs["n_folds"])]
+    kind = cells.attrs.get("folds_kind", "random")
+    ids = [f"{cells.attrs['city']}-{kind}{f}" for f in range(cells.attrs["n_folds"])]
     missing = [i for i in ids if i not in models]
     if missing:
         raise ModelMismatchError(
@@ -227,7 +233,7 @@ def assign_models(
             f"received {', '.join(models) or 'none'}: train first"
         )
     out = cells.copy()
-    enough = cells["coverage"] >= min_coverage
+    enough = usable(cells, min_coverage, max_void)
     named = [ids[int(f)] if ok else None for f, ok in zip(cells["fold"], enough, strict=True)]
     out["model_id"] = pd.Series(named, index=cells.index, dtype="string")
     return out
@@ -262,6 +268,7 @@ def predict(
     models: Mapping[str, ModelRef],
     *,
     min_coverage: float = 0.99,
+    max_void: float | None = None,
 ) -> gpd.GeoDataFrame:
     """Predict every covered cell.
 
@@ -275,6 +282,8 @@ def predict(
         From `sesgrid.train`.
     min_coverage : float
         Cells with a smaller observed share get no prediction.
+    max_void : float, optional
+        Nor do cells with a larger share of subpixels that are zero; the study's is 0.01.
 
     Returns
     -------
@@ -282,8 +291,8 @@ def predict(
         The cells, and ``coverage`` (0–1), ``model_id`` (NA = no model), ``p``, ``ses_predicted`` (1…K),
         ``probability_1`` … ``probability_K``, ``mean_red`` … (0–255 over observed pixels).
     """
-    cells = with_coverage(cells, pixels)
-    named = assign_models(cells, models, min_coverage=min_coverage)
+    cells = with_shares(cells, pixels, voids=max_void is not None)
+    named = assign_models(cells, models, min_coverage=min_coverage, max_void=max_void)
     grid = Extent.from_attributes(pixels.attrs).grid
     todo = with_model(named, grid.cells_per_block)
     stage = Predict()
@@ -316,18 +325,23 @@ def join_predictions(cells: gpd.GeoDataFrame, rows: pd.DataFrame) -> gpd.GeoData
     return out
 
 
-def with_coverage(cells: gpd.GeoDataFrame, pixels: xr.Dataset) -> gpd.GeoDataFrame:
-    """Add each cell's observed share (``coverage``, 0–1), unless it is there already."""
-    if "coverage" in cells:
+def with_shares(
+    cells: gpd.GeoDataFrame, pixels: xr.Dataset, *, voids: bool = False
+) -> gpd.GeoDataFrame:
+    """Add each cell's observed share (``coverage``, 0–1), unless it is there already.
+
+    With ``voids`` also ``void_share``: the share of its subpixels, over bands, that are zero.
+    """
+    asked = {"coverage": ("coverage", OBSERVED), "void_share": ("image", 0)}
+    missing = {k: v for k, v in asked.items() if k not in cells and (voids or k == "coverage")}
+    if not missing:
         return cells
-    extent = Extent.from_attributes(pixels.attrs)
-    coverage = pixels["coverage"].variable
-    shares = []
-    for row, col in zip(cells["row"], cells["col"], strict=True):
-        y, x = extent.cell_slices(int(row), int(col))
-        window = coverage[y, x].data
-        shares.append((da.asarray(window) == OBSERVED).mean())
-    out = cells.copy()
-    out["coverage"] = np.array(dask.compute(*shares), dtype=np.float64)
+    extent, out = Extent.from_attributes(pixels.attrs), cells.copy()
+    for column, (layer, value) in missing.items():
+        variable, shares = pixels[layer].variable, []
+        for row, col in zip(cells["row"], cells["col"], strict=True):
+            y, x = extent.cell_slices(int(row), int(col))
+            shares.append((da.asarray(variable[..., y, x].data) == value).mean())
+        out[column] = np.array(dask.compute(*shares), dtype=np.float64)
     out.attrs = dict(cells.attrs)
     return out

@@ -6,8 +6,8 @@ see, never pixels or weights. A worker runs one training at a time: a network us
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,18 @@ import geopandas as gpd
 import numpy as np
 import xarray as xr
 
-from sesgrid.errors import TooFewCellsError
+from sesgrid.errors import ModelMismatchError, TooFewCellsError
 from sesgrid.grid import Extent
 from sesgrid.kernels.backend import start_backend
 from sesgrid.kernels.device import DEVICE_LOCK
+from sesgrid.stages.cells import usable
+from sesgrid.stages.folds import training_cells
 from sesgrid.stages.protocol import Protocol, protocol_named
-from sesgrid.store.models import ModelRef, save_model
+from sesgrid.store.models import ModelRef, file_sha256, save_model
 
 __all__ = ["Fold", "plan_folds", "train", "train_fold"]
 
-Progress = Callable[[str, int, dict[str, float]], None]
+Progress = Callable[[str, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +39,25 @@ class Fold:
     path: str
     """``….keras``."""
     cells: np.ndarray
-    """int64 (cell, 2): global (row, col) of the labelled, covered cells of the other folds."""
+    """int64 (cell, 2): global (row, col) of the labelled, covered cells that it may see."""
     ses: np.ndarray
     """int64 (cell,): class 0 … K−1."""
+    weight: np.ndarray
+    """float32 (cell,): of the loss."""
     validation: np.ndarray
     """bool (cell,): the inner validation part."""
     n_classes: int
     protocol: Protocol
     seed: int
     card: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What names the training beside its protocol and seed."""
+        seen = hashlib.sha256()
+        for array in (self.cells, self.ses, self.weight, self.validation):
+            seen.update(np.ascontiguousarray(array).tobytes())
+        return {"model_id": self.model_id, "cells": seen.hexdigest()}
 
 
 def plan_folds(
@@ -56,14 +68,14 @@ def plan_folds(
     seed: int = 0,
     min_coverage: float = 0.99,
 ) -> list[Fold]:
-    """The trainings of a city.
+    """The trainings of a city, for the kind of folds of its table.
 
     Parameters
     ----------
     cells : GeoDataFrame
-        From `sesgrid.cells`, with ``coverage``.
+        From `sesgrid.cells`, with ``coverage`` and, where the protocol filters voids, ``void_share``.
     directory : str or Path
-        Where models go.
+        Where models go: ``random-0.keras`` …, or ``spatial-0.keras`` ….
     protocol : Protocol
     seed : int
         Of the inner validation part, the initial weights and the shuffles.
@@ -76,31 +88,41 @@ def plan_folds(
         A fold's training part lacks a class, or its validation part would be empty.
     """
     attrs = cells.attrs
-    usable = cells[cells["labelled"] & (cells["coverage"] >= min_coverage)]
+    kind = attrs.get("folds_kind", "random")
+    enough = usable(cells, min_coverage, protocol.max_void)
     plans = []
     for fold in range(attrs["n_folds"]):
-        part = usable[usable["fold"] != fold]
+        part = cells[training_cells(cells, fold) & enough]
         ses = part["ses_true"].to_numpy(dtype=np.int64) - 1
         validation = _inner_validation(ses, protocol.validation_share, seed + fold)
         trained = set(ses[~validation].tolist())
         if len(trained) < attrs["n_classes"] or not validation.any():
             raise TooFewCellsError(
-                f"fold {fold} of {attrs['city']}: {len(usable)} of {len(cells)} cells are labelled and "
-                f"at least {min_coverage:.0%} covered by imagery; its training part holds {len(trained)} "
-                f"of {attrs['n_classes']} classes and {int(validation.sum())} validation cells; add "
-                "imagery, lower cells.min_coverage, or choose fewer folds or classes"
+                f"{kind} fold {fold} of {attrs['city']}: {int((cells['labelled'] & enough).sum())} of "
+                f"{len(cells)} cells are labelled and at least {min_coverage:.0%} covered by imagery; its "
+                f"training part holds {len(trained)} of {attrs['n_classes']} classes and "
+                f"{int(validation.sum())} validation cells; add imagery, lower cells.min_coverage, or "
+                "choose fewer folds or classes"
             )
-        model_id = f"{attrs['city']}-fold{fold}"
-        card = {
-            key: attrs.get(key) for key in ("city", "vintage", "thresholds", "labels", "n_folds")
-        }
+        named = (
+            "city",
+            "vintage",
+            "thresholds",
+            "thresholds_of",
+            "labels",
+            "n_folds",
+            "folds_kind",
+        )
+        card = {key: attrs.get(key) for key in (*named, "buffer_cells", "fold_block_cells")}
+        weight = part["weight"] if "weight" in part else np.ones(len(part))
         plans.append(
             Fold(
-                model_id,
+                f"{attrs['city']}-{kind}{fold}",
                 fold,
-                str(Path(directory) / f"fold-{fold}.keras"),
+                str(Path(directory) / f"{kind}-{fold}.keras"),
                 part[["row", "col"]].to_numpy(dtype=np.int64),
                 ses,
+                np.asarray(weight, dtype=np.float32),
                 validation,
                 attrs["n_classes"],
                 protocol,
@@ -123,7 +145,10 @@ def _inner_validation(ses: np.ndarray, share: float, seed: int) -> np.ndarray:
 
 
 def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None) -> ModelRef:
-    """Train one fold and save its model with its card and its history.
+    """Train one fold and save its model with its card.
+
+    A checkpoint lies beside the model after every epoch, and the logs in ``logs``: a call that was cut
+    short goes on from the last epoch, and ends as it would have.
 
     Parameters
     ----------
@@ -132,8 +157,17 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
         uint8 ``(band, y, x)`` on the cells' grid; read cell by cell.
     progress : callable, optional
         Called with the model id, the epoch and its logs.
+
+    Raises
+    ------
+    ModelMismatchError
+        The file of initial weights is not the one that was asked for, or does not fit; or the
+        checkpoint holds another network.
+    StoreError
+        The disk is full; the last checkpoint stays.
     """
     start_backend()
+    from sesgrid.kernels.backbones import backbone_named
     from sesgrid.kernels.network import NetworkSpec
     from sesgrid.stages.cell_batches import CellBatches
     from sesgrid.stages.fit import fit
@@ -141,6 +175,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
     extent = Extent.from_attributes(image.attrs)
     variable = image.variable
     slices = [extent.cell_slices(int(r), int(c)) for r, c in fold.cells]
+    protocol, path = fold.protocol, Path(fold.path)
 
     def read(index: np.ndarray) -> np.ndarray:
         return np.stack([np.asarray(variable[:, slices[i][0], slices[i][1]]) for i in index])
@@ -151,23 +186,26 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
             lambda i: read(index[i]),
             fold.ses[index],
             fold.n_classes,
-            fold.protocol.batch_size,
+            protocol.batch_size,
             seed=fold.seed + fold.fold,
             **options,
         )
 
-    protocol = fold.protocol
     spec = NetworkSpec(
         extent.grid.pixels_per_cell,
         fold.n_classes,
         protocol.max_pool,
         protocol.batch_norm_momentum,
         protocol.drop_connect_rate,
+        backbone_named(protocol.backbone).name,
+        protocol.head,
+        protocol.scaling,
     )
-    checkpoint = Path(fold.path).with_suffix(".best.weights.h5")
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    facts = {**fold.facts, "initial_weights_sha256": _checked_weights(protocol)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = path.with_suffix(".checkpoint.npz")
     with DEVICE_LOCK:
-        model, history, start = fit(
+        fitted = fit(
             spec,
             protocol,
             batches(
@@ -179,12 +217,38 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
             batches(fold.validation),
             seed=fold.seed,
             checkpoint=checkpoint,
-            on_epoch=lambda epoch, logs: progress and progress(fold.model_id, epoch, dict(logs)),
+            facts=facts,
+            logs=path.parent / "logs" / path.stem,
+            on_epoch=lambda epoch, logs: progress and progress(fold.model_id, epoch, logs),
         )
-        card = {**fold.card, **asdict(spec), "initial_weights": start, "history": history}
-        ref = save_model(model, fold.path, model_id=fold.model_id, card=card)
+        card = {
+            **fold.card,
+            **asdict(spec),
+            "initial_weights": fitted.initial_weights,
+            "initial_weights_sha256": facts["initial_weights_sha256"],
+            "training_cells_sha256": facts["cells"],
+            "training_cells": int((~fold.validation).sum()),
+            "history": fitted.history,
+            "best_epoch": fitted.best_epoch,
+            "restarts": fitted.restarts,
+            "resumed_at": fitted.resumed_at,
+        }
+        ref = save_model(fitted.model, path, model_id=fold.model_id, card=card)
     checkpoint.unlink(missing_ok=True)
     return ref
+
+
+def _checked_weights(protocol: Protocol) -> str | None:
+    """Hash of the file of initial weights; None where there is no file."""
+    if protocol.weights in (None, "imagenet"):
+        return None
+    received = file_sha256(str(protocol.weights))
+    if protocol.weights_sha256 not in (None, received):
+        raise ModelMismatchError(
+            f"{protocol.weights}: expected sha256 {protocol.weights_sha256}, the file has {received}: get "
+            "the file anew, or correct train.weights_sha256"
+        )
+    return received
 
 
 def train(
@@ -209,7 +273,7 @@ def train(
     directory : str or Path
         Model files go here.
     protocol : str or Protocol
-        "paper" (from ImageNet weights) or "scratch" (small synthetic cities).
+        "paper", "reference" (both from ImageNet weights) or "scratch" (small synthetic cities).
     seed : int
     min_coverage : float
         Cells with a smaller observed share are left out.
@@ -221,17 +285,12 @@ def train(
     dict of str to ModelRef
         By ``model_id``.
     """
-    from sesgrid.stages.predict import with_coverage
+    from sesgrid.stages.predict import with_shares
 
     if isinstance(protocol, str):
         protocol = protocol_named(protocol)
-    cells = with_coverage(cells, pixels)
+    cells = with_shares(cells, pixels, voids=protocol.max_void is not None)
     folds = plan_folds(cells, directory, protocol, seed=seed, min_coverage=min_coverage)
     image = pixels["image"].assign_attrs(pixels.attrs)
     refs = [train_fold(fold, image, progress) for fold in folds]
     return {ref.model_id: ref for ref in refs}
-
-
-def history_of(ref: ModelRef) -> dict[str, list[float]]:
-    """Losses and metrics per epoch, from the model's card."""
-    return json.loads(Path(ref.path).with_suffix(".json").read_text())["history"]

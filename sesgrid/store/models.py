@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sesgrid.errors import MissingInputError, ModelMismatchError
+from sesgrid.errors import MissingInputError, ModelMismatchError, StoreError
 from sesgrid.store.parts import write_atomically
 
 if TYPE_CHECKING:
@@ -115,14 +115,33 @@ def save_model(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial.keras")
-    model.save(temporary)
-    temporary.replace(path)
+    try:
+        _bare(model).save(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path}: the model cannot be written ({error.strerror or error}): make room or give write "
+            "access, then run again; its training goes on from its checkpoint"
+        ) from error
     ref = ModelRef(
         model_id, str(path), file_sha256(path), int(card["pixels_per_cell"]), int(card["n_classes"])
     )
     facts = {k: v for k, v in asdict(ref).items() if k != "path"}
     write_atomically(path.with_suffix(".json"), json.dumps({**card, **facts}, indent=1))
     return ref
+
+
+def _bare(model: keras.Model) -> keras.Model:
+    """The same layers without the optimiser's state, which is twice as large as the weights."""
+    import keras
+
+    return keras.Model(model.inputs, model.outputs, name=model.name)
+
+
+def history_of(ref: ModelRef) -> dict[str, list[float]]:
+    """Losses and metrics per epoch, from the model's card."""
+    return json.loads(Path(ref.path).with_suffix(".json").read_text())["history"]
 
 
 def file_sha256(path: str | Path) -> str:
