@@ -78,7 +78,11 @@ class Thresholds:
 
 
 def income_thresholds(
-    *tables: pd.DataFrame, of: str, classes: int = 5, labels: str = "observed", weight: str = "cells"
+    *tables: pd.DataFrame,
+    of: str,
+    classes: int = 5,
+    labels: str = "observed",
+    weight: str = "cells",
 ) -> Thresholds:
     """The incomes that part the labelled cells of one or more census tables into K equal classes.
 
