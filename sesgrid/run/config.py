@@ -61,6 +61,9 @@ class Sources(_Section):
     """Polygon of the city; default: the Urban Atlas boundary, else wherever there is imagery."""
     boundary_layer: str | None = None
     """Layer of the boundary's file, where it holds several."""
+    cities: Annotated[list[Path], BeforeValidator(_listed)] = []
+    """Boundaries or Urban Atlas files of all the cities whose cells make the quantiles, this one among
+    them; for cells.quantiles = "cities"."""
 
 
 class GridSettings(_Section):
@@ -88,11 +91,32 @@ class CellSettings(_Section):
     rule: Literal["within", "centre", "touching"] = "centre"
     """Which cells make the city, with respect to its boundary."""
     classes: Annotated[int, Field(ge=2)] = 5
+    thresholds: list[float] | None = None
+    """The incomes (euros a year, rising, one fewer than classes) that part the classes; default:
+    quantiles."""
+    quantiles: Literal["city", "cities", "nation"] = "city"
+    """Of which cells: this city's, those of all sources.cities, or the whole census file's."""
+    quantile_weight: Literal["cells", "individuals"] = "cells"
+    """Whether every class holds as many cells, or as many people."""
+    labels: Literal["observed", "all", "weighted"] | None = None
+    """Which cells train and make the quantiles; "weighted": all, imputed ones counting for less in
+    training. Default: the protocol's."""
+    imputed_weight: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    """Of imputed cells where labels are "weighted"."""
     folds: Annotated[int, Field(ge=2)] = 5
-    labels: Literal["observed", "all"] | None = None
-    """Default: the protocol's."""
+    folds_kind: Literal["random", "spatial"] | None = None
+    """Random within classes, as in the study, or of squares of cells; default: random."""
+    fold_block_cells: Annotated[int, Field(ge=1)] = 8
+    """Side of the squares of spatial folds, in cells."""
+    buffer_cells: Annotated[int, Field(ge=0)] | None = None
+    """Cells this near to a tested one do not train its model, with spatial folds; default: 1 where only
+    observed cells are labelled, else 4."""
+    compare_folds: bool = True
+    """Whether the other kind of folds is trained as well, to tell how much the random ones leak."""
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.99
     """Cells with a smaller observed share are neither trained on nor predicted."""
+    max_void: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Nor are cells with a larger share of subpixels of value 0; default: the protocol's, 1 = no limit."""
     seed: int = 0
 
 
@@ -244,6 +268,21 @@ def _known_keys(section: list[str]) -> list[str]:
     return sorted(model.model_fields)
 
 
+def _require_quantiles(config: Config) -> None:
+    """Check that the settings of the classes' thresholds go together."""
+    c = config.cells
+    if c.thresholds is not None and (c.quantiles, c.quantile_weight) != ("city", "cells"):
+        raise ConfigError(
+            "cells.thresholds are given, so there are no quantiles to take: leave out cells.thresholds, or "
+            "cells.quantiles and cells.quantile_weight"
+        )
+    if (c.quantiles == "cities") != bool(config.sources.cities):
+        raise ConfigError(
+            "cells.quantiles = 'cities' and sources.cities (the boundaries of these cities) belong "
+            f"together: received {c.quantiles!r} and {len(config.sources.cities)} boundaries"
+        )
+
+
 def _absolute(config: Config, base: Path) -> Config:
     def at(p: Path | None) -> Path | None:
         return None if p is None else (base / p.expanduser()).resolve()
@@ -256,15 +295,18 @@ def _absolute(config: Config, base: Path) -> Config:
             "landcover": at(s.landcover),
             "landcover_classes": at(s.landcover_classes),
             "boundary": at(s.boundary),
+            "cities": [at(p) for p in s.cities],
         }
     )
     for name in ("census", "landcover", "landcover_classes", "boundary"):
         found = getattr(sources, name)
         if found is not None and not found.exists():
             raise MissingInputError(f"sources.{name}: {found} does not exist")
-    for p in sources.ortho:
-        if not p.exists():
-            raise MissingInputError(f"sources.ortho: {p} does not exist")
+    for name in ("ortho", "cities"):
+        for p in getattr(sources, name):
+            if not p.exists():
+                raise MissingInputError(f"sources.{name}: {p} does not exist")
+    _require_quantiles(config)
     if s.landcover is None and (s.landcover_classes is not None or config.explain.fragments):
         raise ConfigError(
             "sources.landcover is missing: sources.landcover_classes and explain.fragments are about it"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import geopandas as gpd
+import numpy as np
 import pandas as pd
 
 from sesgrid import __version__
@@ -27,7 +29,10 @@ from sesgrid.sources import (
     select_cells,
 )
 from sesgrid.stages.cells import cells as label_cells
+from sesgrid.stages.cells import usable
 from sesgrid.stages.classified import Classified
+from sesgrid.stages.folds import FOLD_KINDS
+from sesgrid.stages.labels import Thresholds, income_thresholds
 from sesgrid.stages.landcover import Landcover, plan_landcover
 from sesgrid.stages.mosaic import Mosaic, plan_mosaic
 from sesgrid.stages.place import GROUP_SIDE, BlockResult, group_blocks, place, plan_blocks
@@ -38,6 +43,16 @@ from sesgrid.store.parts import BATCH
 
 __all__ = ["run_cells", "run_landcover", "run_mosaic"]
 
+_OF_IMAGERY = (
+    "coverage",
+    "share_nodata",
+    "share_read_failed",
+    "void_share",
+    "ortho_year",
+    "ortho_source",
+)
+"""What the mosaic tells of each cell."""
+
 _FOOTPRINT = "footprint of the imagery (every cell that it touches)"
 
 
@@ -45,7 +60,6 @@ def run_cells(job: Job) -> dict[str, Any]:
     """Census → selected, labelled, folded cells."""
     c = job.config
     census = read_filosofi(c.sources.census, c.sources.census_layer, vintage=c.sources.vintage)
-    total = len(census)
     if c.sources.boundary is not None:
         area = read_boundary(c.sources.boundary, c.sources.boundary_layer)
         origin = c.sources.boundary.name
@@ -59,21 +73,62 @@ def run_cells(job: Job) -> dict[str, Any]:
         chosen,
         city=c.name,
         classes=c.cells.classes,
-        folds=c.cells.folds,
+        thresholds=_thresholds(job, census, chosen),
         labels=c.cells.labels or protocol_of(c).labels,
+        imputed_weight=c.cells.imputed_weight,
+        folds=c.cells.folds,
+        folds_kind=c.cells.folds_kind or "random",
+        fold_block_cells=c.cells.fold_block_cells,
+        buffer_cells=c.cells.buffer_cells,
+        compare_folds=c.cells.compare_folds,
         cells_per_block=c.grid.cells_per_block,
         seed=c.cells.seed,
     )
     save_table(table, job.files.table("cells"))
-    imputed = table["imputed"].fillna(False).astype(bool)
+    return {"census cells": len(census), "boundary": origin, **_summary(table)}
+
+
+def _thresholds(
+    job: Job, census: gpd.GeoDataFrame, chosen: gpd.GeoDataFrame
+) -> Thresholds | list[float]:
+    """Where the classes part, as the run's settings ask for it."""
+    c = job.config.cells
+    if c.thresholds is not None:
+        return c.thresholds
+    tables, of = [chosen], "city"
+    if c.quantiles == "nation":
+        tables, of = [census], "nation"
+    elif c.quantiles == "cities":
+        cities = job.config.sources.cities
+        tables = [select_cells(census, read_boundary(path), c.rule) for path in cities]
+        of = f"cities: {', '.join(path.name for path in cities)}"
+    labels = c.labels or protocol_of(job.config).labels
+    return income_thresholds(
+        *tables, of=of, classes=c.classes, labels=labels, weight=c.quantile_weight
+    )
+
+
+def _summary(table: gpd.GeoDataFrame) -> dict[str, Any]:
+    """What the record of the stage tells of its cells."""
+    attrs, labelled = table.attrs, table[table["labelled"]]
+    sizes = {
+        kind: [int((labelled[f"fold_{kind}"] == f).sum()) for f in range(attrs["n_folds"])]
+        for kind in FOLD_KINDS
+    }
     return {
-        "census cells": total,
         "cells": len(table),
-        "labelled": int(table["labelled"].sum()),
-        "imputed": int(imputed.sum()),
-        "vintage": table.attrs["vintage"],
-        "boundary": origin,
-        "thresholds": table.attrs["thresholds"],
+        "labelled": len(labelled),
+        "imputed": int(table["imputed"].fillna(False).astype(bool).sum()),
+        "vintage": attrs["vintage"],
+        "thresholds": attrs["thresholds"],
+        "thresholds of": attrs["thresholds_of"],
+        "quantiles count": attrs["quantile_weight"],
+        "labelled cells per class": np.bincount(
+            labelled["ses_true"].to_numpy(np.int64), minlength=attrs["n_classes"] + 1
+        )[1:].tolist(),
+        "folds": attrs["folds_kind"],
+        **{f"labelled cells per {kind} fold": n if any(n) else None for kind, n in sizes.items()},
+        "buffer of spatial folds, in cells": attrs["buffer_cells"],
     }
 
 
@@ -136,7 +191,7 @@ def run_mosaic(job: Job) -> dict[str, Any]:
     rows, records, resumed = _run_blocks(job, "mosaic", stage, groups, cube)
     table = cells.copy()
     indexed = rows.set_index("cell_id")
-    for name in ("coverage", "share_nodata", "share_read_failed", "ortho_year", "ortho_source"):
+    for name in _OF_IMAGERY:
         table[name] = indexed[name].reindex(table.index)
     table["ortho_year"] = table["ortho_year"].astype("Int64")
     table["ortho_gap_years"] = table["ortho_year"] - near if near is not None else pd.NA
@@ -144,7 +199,11 @@ def run_mosaic(job: Job) -> dict[str, Any]:
     table["ortho_source"] = table["ortho_source"].astype("string")
     table.attrs = dict(cells.attrs)
     save_table(table, job.files.table("mosaic"))
-    enough = int((table["coverage"] >= c.cells.min_coverage).sum())
+    covered = usable(table, c.cells.min_coverage)
+    max_void = c.cells.max_void
+    if max_void is None:
+        max_void = getattr(protocol_of(c), "max_void", None)
+    void = 0 if max_void is None else int((covered & ~usable(table, 0.0, max_void)).sum())
     years = table["ortho_year"].dropna().astype(int).value_counts().sort_index()
     return {
         "tiles": len(tiles),
@@ -152,7 +211,8 @@ def run_mosaic(job: Job) -> dict[str, Any]:
         "blocks resumed": resumed,
         "memory of a worker, projected": f"{projected / 1e9:.2f} GB",
         "cells with imagery": int((table["coverage"] > 0).sum()),
-        f"cells covered at least {c.cells.min_coverage:.0%}": enough,
+        f"cells covered at least {c.cells.min_coverage:.0%}": int(covered.sum()),
+        "of these left out by the void filter": void,
         "imagery years": {str(k): int(v) for k, v in years.items()},
         "years between imagery and census, at most": _largest_gap(table),
         "errors": list({p: e for r in records for p, e in r["errors"].items()}.values()),

@@ -48,6 +48,7 @@ __all__ = [
     "TiledBlock",
     "mosaic",
     "plan_mosaic",
+    "void_share",
 ]
 
 _SKIPS = 2.0
@@ -115,7 +116,7 @@ class Mosaic:
                 touched |= {t.path for t in source.tiles}
             for source in of_cell:
                 units.release(source)
-            rows.append(self._row(cell, coverage[at], share))
+            rows.append(self._row(cell, image[:, *at], coverage[at], share))
         return {
             "block": block,
             "arrays": {"image": image, "coverage": coverage},
@@ -159,7 +160,13 @@ class Mosaic:
         coverage[new] = OBSERVED
         return int(new.sum())
 
-    def _row(self, cell: tuple[int, int], coverage: np.ndarray, share: Counter[CellSource]) -> dict:
+    def _row(
+        self,
+        cell: tuple[int, int],
+        image: np.ndarray,
+        coverage: np.ndarray,
+        share: Counter[CellSource],
+    ) -> dict:
         n = self.grid.pixels_per_cell**2
         observed, nodata, failed = (
             np.count_nonzero(coverage == code) / n for code in (OBSERVED, NODATA, READ_FAILED)
@@ -172,9 +179,22 @@ class Mosaic:
             "coverage": observed,
             "share_nodata": nodata,
             "share_read_failed": failed,
+            "void_share": void_share(image),
             "ortho_year": main.grid.year if main is not None and used else None,
             "ortho_source": _source_name(main) if main is not None and used else None,
         }
+
+
+def void_share(image: np.ndarray) -> float:
+    """Share of a cell's subpixels (over bands and pixels) that are 0.
+
+    The study takes zeros for missing imagery; a pixel without imagery is 0 in all bands, but black may
+    be a real colour too.
+
+    >>> void_share(np.array([[[0, 1], [2, 3]], [[0, 0], [2, 3]]], np.uint8))
+    0.375
+    """
+    return float((image.size - np.count_nonzero(image)) / image.size)
 
 
 def _mark(
