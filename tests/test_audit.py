@@ -22,8 +22,8 @@ from sesgrid.kernels.faithfulness import (
     revealed,
     square_means,
 )
-from sesgrid.kernels.method import PRESETS, Method, method_named
 from sesgrid.kernels.heads import BinomialLayer
+from sesgrid.kernels.method import PRESETS, Method, method_named
 from sesgrid.kernels.randomise import cascade, reinitialised
 from sesgrid.kernels.saliency import Explainer
 from sesgrid.report.audit import audit_tests

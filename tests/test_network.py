@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from sesgrid.errors import ConfigError, ModelMismatchError, SesgridWarning
+from sesgrid.kernels.backbones import BACKBONES, obtainable_weights
 from sesgrid.kernels.binomial import (
     binomial_log_probabilities,
     binomial_probabilities,
     log_binomials,
 )
-from sesgrid.kernels.backbones import BACKBONES, backbone_named, obtainable_weights
 from sesgrid.kernels.heads import BinomialLayer
 from sesgrid.kernels.network import NetworkSpec, build_network, start_plain
 

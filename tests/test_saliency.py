@@ -18,8 +18,8 @@ from sesgrid.errors import ConfigError, ModelMismatchError
 from sesgrid.kernels.attribution import attributed_sums, attribution_maps, quantised, restored
 from sesgrid.kernels.binomial import binomial_log_probabilities, binomial_slopes
 from sesgrid.kernels.class_sums import class_sums
-from sesgrid.kernels.method import PRESETS, Method, method_named
 from sesgrid.kernels.heads import BinomialLayer
+from sesgrid.kernels.method import PRESETS, Method, method_named
 from sesgrid.kernels.saliency import Explainer
 
 METHODS = [

@@ -17,8 +17,8 @@ from sesgrid.grid import Extent, Grid
 from sesgrid.stages.predict import assign_models
 from sesgrid.stages.protocol import PROTOCOLS, protocol_named
 from sesgrid.stages.train import plan_folds, train_fold
-from sesgrid.store.models import history_of
 from sesgrid.store.georeference import georeference
+from sesgrid.store.models import history_of
 from tests.test_cells import census
 
 

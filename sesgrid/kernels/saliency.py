@@ -22,8 +22,8 @@ from keras import layers, ops
 from sesgrid.errors import ModelMismatchError
 from sesgrid.kernels.backend import to_numpy
 from sesgrid.kernels.gradient import compiled, vjp
-from sesgrid.kernels.method import PRESETS, Method
 from sesgrid.kernels.heads import LOGIT_LAYER, BinomialLayer, OrdinalLayer, has_one_output
+from sesgrid.kernels.method import PRESETS, Method
 
 __all__ = ["Explainer", "Factors", "GuidedActivation", "GuidedSwish"]
 

@@ -36,8 +36,8 @@ __all__ = [
     "join_predictions",
     "place_cells",
     "predict",
-    "with_shares",
     "with_model",
+    "with_shares",
 ]
 
 GROUP = 64
