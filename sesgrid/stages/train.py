@@ -137,18 +137,16 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
     from sesgrid.kernels.network import NetworkSpec
     from sesgrid.stages.cell_batches import CellBatches
     from sesgrid.stages.fit import fit
+    from sesgrid.store.cell_reader import CellReader
 
     extent = Extent.from_attributes(image.attrs)
-    variable = image.variable
-    slices = [extent.cell_slices(int(r), int(c)) for r, c in fold.cells]
-
-    def read(index: np.ndarray) -> np.ndarray:
-        return np.stack([np.asarray(variable[:, slices[i][0], slices[i][1]]) for i in index])
+    reader = CellReader(image)
 
     def batches(members: np.ndarray, **options: Any) -> CellBatches:
         index = np.flatnonzero(members)
         return CellBatches(
-            lambda i: read(index[i]),
+            reader,
+            fold.cells[index],
             fold.ses[index],
             fold.n_classes,
             fold.protocol.batch_size,
