@@ -143,7 +143,7 @@ def test_weights_travel_with_their_cells():
 def test_a_shuffle_of_blocks_is_a_permutation_that_stays_in_its_window(n, side, seed):
     at = np.random.default_rng(seed).integers(0, 60, (n, 2))
     blocks = at // side
-    order = shuffled(blocks, "blocks", [seed])
+    order = shuffled(blocks, "blocks", [seed], window=16)
     assert sorted(order.tolist()) == list(range(n))
     # the blocks of a window are all read before those of the next
     names = [tuple(b) for b in blocks[order].tolist()]
@@ -158,11 +158,11 @@ def test_a_shuffle_of_blocks_is_a_permutation_that_stays_in_its_window(n, side, 
 
 def test_a_shuffle_of_blocks_mixes_them():
     blocks = np.repeat(np.stack([np.arange(64), np.zeros(64, int)], axis=1), 20, axis=0)
-    order = shuffled(blocks, "blocks", [0])
+    order = shuffled(blocks, "blocks", [0], window=16)
     here = blocks[order, 0].reshape(-1, 10)
     # ten out of sixteen blocks alike: 7.6 different ones are expected, of all sixteen blocks 9.3
     assert np.mean([len(set(b)) for b in here.tolist()]) == pytest.approx(7.6, abs=0.2)
-    assert not np.array_equal(order, shuffled(blocks, "blocks", [1]))
+    assert not np.array_equal(order, shuffled(blocks, "blocks", [1], window=16))
     with pytest.raises(ConfigError, match="full, blocks; received 'none'"):
         shuffled(blocks, "none", [0])
 

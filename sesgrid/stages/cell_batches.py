@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 import keras
@@ -12,12 +13,12 @@ from sesgrid.errors import ConfigError
 from sesgrid.kernels.network import MIN_PX
 from sesgrid.store.cell_reader import CellReader
 
-__all__ = ["CellBatches", "Shuffle", "shuffled"]
+__all__ = ["WINDOW", "CellBatches", "Shuffle", "shuffled"]
 
 Shuffle = Literal["full", "blocks"]
 
-_WINDOW = 16
-"""Blocks whose cells are shuffled together: …"""
+WINDOW = 64
+"""Blocks whose cells are shuffled together, unless all are."""
 
 
 class CellBatches(keras.utils.PyDataset):
@@ -130,7 +131,9 @@ class CellBatches(keras.utils.PyDataset):
         self.epoch += 1
 
 
-def shuffled(blocks: np.ndarray, how: Shuffle, seed: list[int]) -> np.ndarray:
+def shuffled(
+    blocks: np.ndarray, how: Shuffle, seed: Sequence[int], *, window: int = WINDOW
+) -> np.ndarray:
     """A permutation of cells.
 
     Parameters
@@ -138,9 +141,12 @@ def shuffled(blocks: np.ndarray, how: Shuffle, seed: list[int]) -> np.ndarray:
     blocks : np.ndarray
         Block (row, col) of every cell, int ``(cell, 2)``.
     how : {"full", "blocks"}
-        "full": any order is as likely as any other. "blocks": the blocks in random order, 16 at a time, whose cells
-        are shuffled together: …
-    seed : list of int
+        "full": any order is as likely as any other. "blocks": the blocks are taken in random order, some at a
+        time, and their cells shuffled together, so that few shards are read at once. Neighbours earn alike,
+        hence batches vary more; how much ``python -m benchmarks.loader`` measures.
+    seed : sequence of int
+    window : int
+        Blocks at a time.
 
     Returns
     -------
@@ -154,8 +160,8 @@ def shuffled(blocks: np.ndarray, how: Shuffle, seed: list[int]) -> np.ndarray:
 
     Examples
     --------
-    >>> blocks = np.repeat(np.arange(64), 2)[:, None] * [1, 0]
-    >>> order = shuffled(blocks, "blocks", [0])
+    >>> blocks = np.repeat(np.arange(64), 2)[:, np.newaxis] * [1, 0]
+    >>> order = shuffled(blocks, "blocks", [0], window=16)
     >>> len(set(order.tolist())), len(set(blocks[order[:32], 0].tolist()))
     (128, 16)
     """
@@ -165,6 +171,6 @@ def shuffled(blocks: np.ndarray, how: Shuffle, seed: list[int]) -> np.ndarray:
     if how != "blocks":
         raise ConfigError(f"shuffle must be one of full, blocks; received {how!r}")
     kinds, block = np.unique(blocks, axis=0, return_inverse=True)
-    window = rng.permutation(len(kinds))[block.ravel()] // _WINDOW
+    turn = rng.permutation(len(kinds))[block.ravel()] // window
     # by window, and within it by lot
-    return np.lexsort((rng.permutation(len(blocks)), window))
+    return np.lexsort((rng.permutation(len(blocks)), turn))

@@ -198,10 +198,15 @@ class _Shards:
         key = self._key(self.extent.block_position(*block))
         try:
             index = self._index(key)
-            offset, length = (-1, -1) if index is None else index[self.extent.grid.cell_in_block(row, col)]
-            return None if offset < 0 else self._fetch(key, int(offset), int(length))
+            if index is None:
+                return None
+            offset, length = index[self.extent.grid.cell_in_block(row, col)].tolist()
+            data = self._fetch(key, offset, length) if offset >= 0 else b""
+            if data is None:
+                raise ReadError("the shard went away after its index was read")
         except (ReadError, *store_failures()) as error:
             raise ReadError(self._damage(row, col, error)) from error
+        return data or None
 
     def _key(self, at: tuple[int, int]) -> str:
         metadata = cast(Any, self.array.metadata)
