@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import sesgrid
 from sesgrid.errors import ConfigError, ModelMismatchError, TooFewCellsError
@@ -87,84 +85,6 @@ def test_protocols_are_the_papers_numbers():
     assert protocol_named("scratch", epochs=None) == PROTOCOLS["scratch"]
     with pytest.raises(ConfigError, match="paper, scratch"):
         protocol_named("quick")
-
-
-def batches(**options):
-    from sesgrid.stages.cell_batches import CellBatches
-
-    pixels = np.arange(10 * 3 * 4 * 4, dtype=np.uint8).reshape(10, 3, 4, 4)
-    ses = np.arange(10) % 3
-    return pixels, CellBatches(lambda i: pixels[i], ses, 3, 4, **options)
-
-
-def test_unaugmented_batches_are_the_cells_in_order():
-    pixels, data = batches()
-    assert len(data) == 3
-    images, classes = zip(*(data[k] for k in range(3)), strict=True)
-    np.testing.assert_array_equal(np.concatenate(images), np.moveaxis(pixels, 1, -1))
-    np.testing.assert_array_equal(np.concatenate(classes).argmax(1), np.arange(10) % 3)
-
-
-@settings(max_examples=20, deadline=None)
-@given(samples=st.integers(1, 37), epochs=st.integers(1, 4), seed=st.integers(0, 9))
-def test_every_cell_comes_equally_often(samples, epochs, seed):
-    _, data = batches(augment=True, samples_per_epoch=samples, seed=seed)
-    seen = []
-    for _ in range(epochs):
-        seen.append(data.indices())
-        assert len(seen[-1]) == samples
-        data.on_epoch_end()
-    counts = np.bincount(np.concatenate(seen), minlength=10)
-    assert np.ptp(counts) <= 1
-
-
-def test_augmented_images_are_flips_and_repeat_with_the_seed():
-    pixels, data = batches(augment=True, seed=5)
-    image, classes = data[0]
-    kinds = set()
-    for one, label, index in zip(image, classes, data.indices(), strict=False):
-        source = np.moveaxis(pixels[index], 0, -1)
-        flips = [source[::v, ::h] for v in (1, -1) for h in (1, -1)]
-        (kind,) = [k for k, f in enumerate(flips) if (f == one).all()]
-        kinds.add(kind)
-        assert label.argmax() == index % 3
-    for k in range(1, 3):
-        for one, index in zip(data[k][0], data.indices()[k * 4 :], strict=False):
-            source = np.moveaxis(pixels[index], 0, -1)
-            flips = [source[::v, ::h] for v in (1, -1) for h in (1, -1)]
-            kinds.add(next(i for i, f in enumerate(flips) if (f == one).all()))
-    assert len(kinds) >= 3
-    again = batches(augment=True, seed=5)[1][0][0]
-    np.testing.assert_array_equal(image, again)
-    data.on_epoch_end()
-    assert not np.array_equal(image, data[0][0])
-
-
-def test_crops_are_parts_of_their_cell():
-    from sesgrid.stages.cell_batches import CellBatches
-
-    pixels = np.random.default_rng(0).integers(0, 255, (6, 3, 64, 64)).astype(np.uint8)
-    data = CellBatches(
-        lambda i: pixels[i], np.zeros(6, int), 2, 6, augment=True, crop_share=0.75, seed=1
-    )
-    image, _ = data[0]
-    assert image.shape == (6, 48, 48, 3)
-    places = set()
-    for one, index in zip(image, data.indices(), strict=True):
-        source = np.moveaxis(pixels[index], 0, -1)
-        found = [
-            (v, h, y, x)
-            for v in (1, -1)
-            for h in (1, -1)
-            for y in range(17)
-            for x in range(17)
-            if (source[::v, ::h][y : y + 48, x : x + 48] == one).all()
-        ]
-        assert len(found) == 1
-        places |= set(found)
-    assert len(places) > 3
-    data.crop_share = 0.1
-    assert data[0][0].shape == (6, 32, 32, 3)
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ import numpy as np
 import xarray as xr
 
 from sesgrid.errors import ModelMismatchError, TooFewCellsError
-from sesgrid.grid import Extent
 from sesgrid.kernels.backend import start_backend
 from sesgrid.kernels.device import DEVICE_LOCK
 from sesgrid.stages.cells import usable
@@ -49,6 +48,8 @@ class Fold:
     n_classes: int
     protocol: Protocol
     seed: int
+    pixels: int | None = None
+    """Side of the image that the network is shown; None: as the cube holds it."""
     card: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -67,6 +68,7 @@ def plan_folds(
     *,
     seed: int = 0,
     min_coverage: float = 0.99,
+    pixels: int | None = None,
 ) -> list[Fold]:
     """The trainings of a city, for the kind of folds of its table.
 
@@ -81,6 +83,8 @@ def plan_folds(
         Of the inner validation part, the initial weights and the shuffles.
     min_coverage : float
         Cells with a smaller observed share are left out.
+    pixels : int, optional
+        Side of the image that the networks are shown; divides that of the cube's cells.
 
     Raises
     ------
@@ -127,6 +131,7 @@ def plan_folds(
                 attrs["n_classes"],
                 protocol,
                 seed,
+                pixels,
                 {**card, "fold": fold, "protocol": asdict(protocol), "seed": seed},
             )
         )
@@ -171,28 +176,27 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
     from sesgrid.kernels.network import NetworkSpec
     from sesgrid.stages.cell_batches import CellBatches
     from sesgrid.stages.fit import fit
+    from sesgrid.store.cell_reader import CellReader
 
-    extent = Extent.from_attributes(image.attrs)
-    variable = image.variable
-    slices = [extent.cell_slices(int(r), int(c)) for r, c in fold.cells]
     protocol, path = fold.protocol, Path(fold.path)
-
-    def read(index: np.ndarray) -> np.ndarray:
-        return np.stack([np.asarray(variable[:, slices[i][0], slices[i][1]]) for i in index])
+    reader = CellReader(image, size=fold.pixels)
 
     def batches(members: np.ndarray, **options: Any) -> CellBatches:
         index = np.flatnonzero(members)
+        even = bool((fold.weight == 1).all())
         return CellBatches(
-            lambda i: read(index[i]),
+            reader,
+            fold.cells[index],
             fold.ses[index],
             fold.n_classes,
             protocol.batch_size,
+            sample_weight=None if even else fold.weight[index],
             seed=fold.seed + fold.fold,
             **options,
         )
 
     spec = NetworkSpec(
-        extent.grid.pixels_per_cell,
+        reader.size,
         fold.n_classes,
         protocol.max_pool,
         protocol.batch_norm_momentum,
@@ -212,9 +216,11 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
                 ~fold.validation,
                 samples_per_epoch=protocol.samples_per_epoch,
                 augment=True,
+                flips=protocol.flips,
                 crop_share=protocol.crop_share,
+                shuffle=protocol.shuffle,
             ),
-            batches(fold.validation),
+            batches(fold.validation, flips=protocol.flip_validation),
             seed=fold.seed,
             checkpoint=checkpoint,
             facts=facts,

@@ -17,7 +17,7 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 from zarr.registry import get_codec_class, register_codec
 
-__all__ = ["Jpeg", "JpegXl", "encode", "serializer"]
+__all__ = ["Jpeg", "JpegXl", "decode", "encode", "serializer"]
 
 
 def encode(name: str, image: np.ndarray, options: dict[str, Any]) -> bytes:
@@ -25,6 +25,13 @@ def encode(name: str, image: np.ndarray, options: dict[str, Any]) -> bytes:
     if name == "imagecodecs_jpeg":
         return bytes(imagecodecs.jpeg8_encode(image, **options))
     return bytes(imagecodecs.jpegxl_encode(image, numthreads=1, **options))
+
+
+def decode(name: str, data: bytes | memoryview) -> np.ndarray:
+    """A JPEG or JPEG XL file → uint8 ``(y, x, band)``, by one thread."""
+    if name == "imagecodecs_jpeg":
+        return imagecodecs.jpeg8_decode(data)
+    return imagecodecs.jpegxl_decode(data, numthreads=1)
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,7 @@ class _ImageCodec(ArrayBytesCodec):
         return {"name": self.name, "configuration": dict(self.options)}
 
     def _decode_sync(self, chunk: Buffer, spec: ArraySpec) -> NDBuffer:
-        data = chunk.to_bytes()
-        if self.name == "imagecodecs_jpeg":
-            image = imagecodecs.jpeg8_decode(data)
-        else:
-            image = imagecodecs.jpegxl_decode(data, numthreads=1)
+        image = decode(self.name, chunk.to_bytes())
         return spec.prototype.nd_buffer.from_numpy_array(image.reshape(spec.shape))
 
     def _encode_sync(self, chunk: NDBuffer, spec: ArraySpec) -> Buffer | None:

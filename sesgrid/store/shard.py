@@ -14,9 +14,13 @@ from collections.abc import Callable, Iterator
 import google_crc32c
 import numpy as np
 
-__all__ = ["checksum", "encode_shard"]
+from sesgrid.errors import ReadError
+
+__all__ = ["checksum", "decode_index", "encode_shard", "index_size", "is_intact"]
 
 _ABSENT = np.uint64(2**64 - 1)
+_RESIDUE = 0x48674BC7
+"""crc32c of any data followed by their own: the residue of CRC-32/ISCSI, 0xB798B438, inverted."""
 
 
 def checksum(data: bytes) -> bytes:
@@ -26,6 +30,59 @@ def checksum(data: bytes) -> bytes:
     '839206e3'
     """
     return int(google_crc32c.value(data)).to_bytes(4, "little")
+
+
+def is_intact(data: bytes) -> bool:
+    """Whether data end with the crc32c of what goes before.
+
+    >>> is_intact(b"roof" + checksum(b"roof")), is_intact(b"roof" + checksum(b"road")), is_intact(b"")
+    (True, False, False)
+    """
+    return bool(google_crc32c.value(data) == _RESIDUE)
+
+
+def index_size(n: int) -> int:
+    """Bytes of the index of a shard of ``n`` × ``n`` cells, checksum included.
+
+    >>> index_size(8)
+    1028
+    """
+    return 16 * n * n + 4
+
+
+def decode_index(data: bytes, n: int) -> np.ndarray:
+    """Where the cells of a shard lie.
+
+    Parameters
+    ----------
+    data : bytes
+        The last `index_size` bytes of the shard.
+    n : int
+        Cells along its side.
+
+    Returns
+    -------
+    np.ndarray
+        int64 ``(cell_y, cell_x, 2)``: offset and length in bytes; both −1 where there is no cell.
+
+    Raises
+    ------
+    ReadError
+        Too short, or not what was written.
+
+    Examples
+    --------
+    >>> *_, index = encode_shard(np.eye(4, dtype=np.uint8), 2, bytes)
+    >>> decode_index(index, 2)[0].tolist()
+    [[0, 4], [-1, -1]]
+    """
+    if len(data) != index_size(n) or not is_intact(data):
+        raise ReadError(
+            f"the shard's index is damaged: expected {index_size(n)} bytes with their checksum, received "
+            f"{len(data)} bytes"
+        )
+    # absent, 2**64 - 1, is −1 in two's complement
+    return np.frombuffer(data, "<u8", 2 * n * n).astype(np.uint64).view(np.int64).reshape(n, n, 2)
 
 
 def encode_shard(
