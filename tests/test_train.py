@@ -73,18 +73,23 @@ def test_every_cell_names_a_model_that_did_not_see_it():
 
 
 def test_protocols_are_the_papers_numbers():
-    paper = PROTOCOLS["paper"]
+    paper, reference = PROTOCOLS["paper"], PROTOCOLS["reference"]
     assert (paper.learning_rate, paper.epochs, paper.patience) == (8e-5, 30, 10)
     assert (paper.samples_per_epoch, paper.validation_share) == (2500, 0.25)
-    assert [paper.learning_rate_at(e) for e in (0, 2, 3, 6)] == pytest.approx(
-        [8e-5, 8e-5, 8e-6, 8e-7]
+    assert (paper.max_pool, paper.scaling, paper.flip_validation) == (True, "backbone", False)
+    assert (reference.samples_per_epoch, reference.batch_size) == (2500, 10)
+    assert (reference.max_pool, reference.scaling, reference.flip_validation) == (
+        False,
+        "minmax",
+        True,
     )
-    scratch = protocol_named("scratch", epochs=4)
-    rates = [scratch.learning_rate_at(e) for e in range(4)]
-    assert rates == sorted(rates, reverse=True)
     assert protocol_named("scratch", epochs=None) == PROTOCOLS["scratch"]
-    with pytest.raises(ConfigError, match="paper, scratch"):
+    with pytest.raises(ConfigError, match="paper, reference, scratch"):
         protocol_named("quick")
+    with pytest.raises(ConfigError, match="schedule must be one of"):
+        protocol_named("paper", schedule="steps")
+    with pytest.raises(ConfigError, match="patience must be at least 1, received 0"):
+        protocol_named("paper", patience=0)
 
 
 @pytest.mark.slow

@@ -41,8 +41,8 @@ def start_backend() -> str:
 def make_deterministic() -> None:
     """From now on, in this process, the same operations on the same values give the same bits.
 
-    TensorFlow is told so; JAX does so by itself on a CPU (on a GPU: ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``,
-    set before it starts).
+    TensorFlow is told so; JAX does so by itself on a CPU (on a GPU with
+    ``XLA_FLAGS=--xla_gpu_deterministic_ops=true``, set before it starts).
     """
     if start_backend() == "tensorflow":
         import tensorflow as tf

@@ -1,8 +1,8 @@
 """The ordinal head: a logit z and K − 1 thresholds, K ordered classes.
 
 Cumulative logits with proportional odds (McCullagh 1980): ``P(class > k) = σ(z − θ_k)``, k = 0 … K−2, so
-``P(k) = σ(z − θ_{k−1}) − σ(z − θ_k)``. Unlike the binomial layer, whose classes have their places on one curve
-of p, it learns how wide each class is. P(0) falls with z and P(K−1) grows, as the binomial's do.
+``P(k) = σ(z − θ_{k−1}) − σ(z − θ_k)``. Unlike the binomial layer, whose classes have their places on one
+curve of p, it learns how wide each class is. P(0) falls with z and P(K−1) grows, as the binomial's do.
 """
 
 from __future__ import annotations

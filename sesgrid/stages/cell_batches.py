@@ -9,13 +9,9 @@ from typing import Literal
 import keras
 import numpy as np
 
-<<<<<<< HEAD
-from sesgrid.kernels.backbones import MIN_PX
-=======
 from sesgrid.errors import ConfigError
 from sesgrid.kernels.backbones import MIN_PX
 from sesgrid.store.cell_reader import CellReader
->>>>>>> loader
 
 __all__ = ["WINDOW", "CellBatches", "Shuffle", "shuffled"]
 
@@ -116,9 +112,7 @@ class CellBatches(keras.utils.PyDataset):
             return image, classes
         return image, classes, np.asarray(self.sample_weight[index], np.float32)
 
-    def _variations(
-        self, n: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray, int]:
+    def _variations(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, int]:
         """Flips and corners of the crops, ``(cell, 2)`` each, and the crops' side."""
         size = self.reader.size
         flips, corners = np.zeros((n, 2), bool), np.zeros((n, 2), np.int64)

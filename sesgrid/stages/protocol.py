@@ -20,8 +20,8 @@ class Protocol:
     learning_rate: float
     """Of the first epoch; Adam's."""
     schedule: Schedule
-    """"step": × ``schedule_factor`` every ``schedule_epochs`` epochs; "plateau": the same after as many epochs
-    without a better training loss; "cosine": down to zero over all epochs; "constant"."""
+    """"step": × ``schedule_factor`` every ``schedule_epochs`` epochs; "plateau": the same after as many
+    epochs without a better training loss; "cosine": down to zero over all epochs; "constant"."""
     epochs: int
     """At most, restarts included."""
     patience: int
