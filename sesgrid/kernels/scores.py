@@ -1,0 +1,342 @@
+"""Scores of ordered classes, all of them functions of sums over cells.
+
+A cell adds to three things: the counts of (true, predicted) classes, the moments of income ranks, and the
+sums of calibration bins. These are its **statistics**, a row of K² + 4 + 30 numbers; a score sees only
+their sums over the cells of a fold. So a resample of cells, or of blocks of cells, is a product of
+counts and statistics (`sesgrid.kernels.bootstrap`), and scores take any number of axes before the last.
+
+NaN marks a score that is not defined.
+
+References
+----------
+Suel et al. (2019), Scientific Reports 9, 6229: accuracy within one class, MAE and Pearson r of ordered classes.
+Cohen (1968), Psychological Bulletin 70, 213–220: weighted kappa. Guo et al. (2017), ICML, PMLR 70: reliability
+and expected calibration error.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+__all__ = [
+    "CHANCE_CORRECTED",
+    "N_BINS",
+    "SCORES",
+    "bin_means",
+    "cell_statistics",
+    "confusion_matrix",
+    "fold_means",
+    "fold_scores",
+    "row_shares",
+]
+
+SCORES = (
+    "pearson_r",
+    "spearman_r",
+    "quadratic_weighted_kappa",
+    "accuracy",
+    "accuracy_within_one",
+    "mae",
+    "r2_income_rank",
+    "expected_calibration_error",
+    "majority_baseline_accuracy",
+)
+"""Names of the scores, in the order of tables."""
+
+CHANCE_CORRECTED = ("pearson_r", "spearman_r", "quadratic_weighted_kappa")
+"""Scores that are 0 for predictions by lot: so much a fold counts where its own is not defined."""
+
+N_BINS = 10
+"""Bins of equal width of the predicted class' probability: (0, 0.1], … (0.9, 1]."""
+
+_N_MOMENTS = 4
+
+
+def cell_statistics(
+    true: np.ndarray,
+    predicted: np.ndarray,
+    n_classes: int,
+    *,
+    probabilities: np.ndarray | None = None,
+    income: np.ndarray | None = None,
+) -> np.ndarray:
+    """What each cell adds to the sums that scores are made of.
+
+    Parameters
+    ----------
+    true, predicted : np.ndarray
+        int ``(cell,)``, classes 1…K.
+    n_classes : int
+        K.
+    probabilities : np.ndarray, optional
+        float ``(cell, class)``; a cell with NaN adds nothing to the bins and moments.
+    income : np.ndarray, optional
+        float ``(cell,)``, any unit: only ranks matter; a cell with NaN adds nothing to the moments.
+
+    Returns
+    -------
+    np.ndarray
+        float64 ``(cell, statistic)``, K² + 4 + 3 × 10 of them:
+
+        - one for the pair of classes, at (true − 1) · K + predicted − 1;
+        - 1, t, t² and (t − e)², with t + ½ the cell's rank of income (midranks, 0 to 1) and e + ½ what its
+          probabilities expect: Σ_k P(k) · (middle of class k's share of the cells);
+        - 1, the probability of the predicted class, and whether that class is the true one, each in
+          the column of its bin.
+
+    Examples
+    --------
+    >>> p = np.array([[0.75, 0.25], [0.5, 0.5]])
+    >>> rows = cell_statistics(
+    ...     np.array([1, 2]), np.array([1, 1]), 2, probabilities=p, income=np.array([10.0, 20.0])
+    ... )
+    >>> rows[:, :4].tolist(), rows[:, 4:8].tolist()
+    ([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]], [[1.0, -0.25, 0.0625, 0.015625], [1.0, 0.25, 0.0625, 0.0625]])
+    """
+    true, predicted = np.asarray(true, np.int64) - 1, np.asarray(predicted, np.int64) - 1
+    n = len(true)
+    confusion = np.zeros((n, n_classes**2))
+    confusion[np.arange(n), true * n_classes + predicted] = 1
+    moments, bins = np.zeros((n, _N_MOMENTS)), np.zeros((n, 3 * N_BINS))
+    if probabilities is not None:
+        p = np.asarray(probabilities, np.float64)
+        known = np.isfinite(p).all(axis=1)
+        bins[known] = _bins(true[known], predicted[known], p[known])
+        if income is not None:
+            moments = _moments(true, p, np.asarray(income, np.float64))
+    return np.concatenate([confusion, moments, bins], axis=1)
+
+
+def _bins(true: np.ndarray, predicted: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Count, confidence and correctness of each cell in the column of its bin."""
+    cell = np.arange(len(true))
+    confidence = p[cell, predicted]
+    where = np.searchsorted(np.linspace(0, 1, N_BINS + 1)[1:-1], confidence, side="left")
+    bins = np.zeros((len(true), 3, N_BINS))
+    bins[cell, 0, where], bins[cell, 1, where] = 1, confidence
+    bins[cell, 2, where] = true == predicted
+    return bins.reshape(len(true), -1)
+
+
+def _moments(true: np.ndarray, p: np.ndarray, income: np.ndarray) -> np.ndarray:
+    """1, t, t², (t − e)² of each cell; zeros where income or probabilities are missing."""
+    moments = np.zeros((len(true), _N_MOMENTS))
+    ranked = np.isfinite(income)
+    _, where, counts = np.unique(income[ranked], return_inverse=True, return_counts=True)
+    # ranks lie around 0: less is lost where the squares of sums are subtracted
+    rank = np.full(len(true), np.nan)
+    rank[ranked] = _middles(counts)[where] - 0.5
+    expected = p @ (_middles(np.bincount(true[ranked], minlength=p.shape[1])) - 0.5)
+    known = np.isfinite(rank) & np.isfinite(expected)
+    t, e = rank[known], expected[known]
+    moments[known] = np.stack([np.ones_like(t), t, t**2, (t - e) ** 2], axis=1)
+    return moments
+
+
+def _middles(counts: np.ndarray) -> np.ndarray:
+    """Middle of each group's share of all, the groups one after the other on 0 to 1."""
+    return (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
+
+
+def _split(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confusion ``(…, true, predicted)``, moments ``(…, 4)`` and bins ``(…, 3, bin)`` of statistics."""
+    n_pairs = sums.shape[-1] - _N_MOMENTS - 3 * N_BINS
+    k = math.isqrt(n_pairs)
+    confusion, moments, bins = np.split(sums, [n_pairs, n_pairs + _N_MOMENTS], axis=-1)
+    lead = sums.shape[:-1]
+    return confusion.reshape(*lead, k, k), moments, bins.reshape(*lead, 3, N_BINS)
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Quotient; NaN where the denominator is not positive."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    out = np.full(numerator.shape, np.nan)
+    return np.divide(numerator, denominator, out=out, where=denominator > 0)
+
+
+def confusion_matrix(sums: np.ndarray) -> np.ndarray:
+    """Counts of (true, predicted) classes.
+
+    Parameters
+    ----------
+    sums : np.ndarray
+        float64 ``(…, statistic)``: sums of `cell_statistics`.
+
+    Returns
+    -------
+    np.ndarray
+        float64 ``(…, true, predicted)``, K × K; row 0 is class 1.
+
+    Examples
+    --------
+    >>> rows = cell_statistics(np.array([1, 1, 2]), np.array([1, 2, 2]), 2)
+    >>> confusion_matrix(rows.sum(axis=0)).tolist()
+    [[1.0, 1.0], [0.0, 1.0]]
+    """
+    return _split(sums)[0]
+
+
+def row_shares(sums: np.ndarray) -> np.ndarray:
+    """Share of the cells of each true class that were predicted as each class.
+
+    Parameters
+    ----------
+    sums : np.ndarray
+        float64 ``(…, statistic)``.
+
+    Returns
+    -------
+    np.ndarray
+        float64 ``(…, true, predicted)``; rows sum to 1, or are NaN where no cell has the true class.
+
+    Examples
+    --------
+    >>> rows = cell_statistics(np.array([1, 1]), np.array([1, 2]), 2)
+    >>> row_shares(rows.sum(axis=0)).tolist()
+    [[0.5, 0.5], [nan, nan]]
+    """
+    confusion = confusion_matrix(sums)
+    return _ratio(confusion, confusion.sum(axis=-1, keepdims=True))
+
+
+def bin_means(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The reliability curve: how often the predicted class is right, by its probability.
+
+    Parameters
+    ----------
+    sums : np.ndarray
+        float64 ``(…, statistic)``.
+
+    Returns
+    -------
+    n, confidence, accuracy : np.ndarray
+        float64 ``(…, bin)``: cells, mean probability of the predicted class, share of cells where
+        it is the true one; the means NaN in empty bins.
+
+    Examples
+    --------
+    >>> p = np.array([[0.75, 0.25], [0.75, 0.25]])
+    >>> rows = cell_statistics(np.array([1, 2]), np.array([1, 1]), 2, probabilities=p)
+    >>> n, confidence, accuracy = bin_means(rows.sum(axis=0))
+    >>> n[7], confidence[7], accuracy[7]
+    (np.float64(2.0), np.float64(0.75), np.float64(0.5))
+    """
+    n, confidence, correct = np.moveaxis(_split(sums)[2], -2, 0)
+    return n, _ratio(confidence, n), _ratio(correct, n)
+
+
+def fold_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Every score of every fold.
+
+    Parameters
+    ----------
+    sums : np.ndarray
+        float64 ``(…, fold, statistic)``: sums of `cell_statistics` over the cells of each fold.
+
+    Returns
+    -------
+    dict of str to np.ndarray
+        float64 ``(…, fold)`` for each of `SCORES`; NaN where it is not defined (no cells, no probabilities,
+        a correlation with a constant).
+
+        ``accuracy``, ``accuracy_within_one`` (at most one class off) and ``mae`` (mean distance in classes);
+        ``pearson_r`` and ``spearman_r`` (midranks of ties) of true against predicted class;
+        ``quadratic_weighted_kappa``; ``r2_income_rank`` = 1 − SS_res / SS_tot around the fold's own mean rank, not
+        recalibrated, so it may be negative; ``expected_calibration_error``;
+        ``majority_baseline_accuracy`` of always the commonest true class of the other folds.
+
+    Examples
+    --------
+    >>> rows = cell_statistics(np.array([1, 3, 2, 3]), np.array([1, 1, 2, 2]), 3)
+    >>> scores = fold_scores(rows.sum(axis=0)[None])
+    >>> [scores[name].tolist() for name in ("accuracy", "accuracy_within_one", "mae")]
+    [[0.5], [0.75], [0.75]]
+    """
+    confusion, moments, bins = _split(sums)
+    k = np.arange(confusion.shape[-1], dtype=np.float64)
+    distance = np.abs(k[:, None] - k)
+    n = confusion.sum(axis=(-1, -2))
+    true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    kappa_loss = (confusion * distance**2).sum(axis=(-1, -2)) * n
+    kappa_chance = (true[..., :, None] * predicted[..., None, :] * distance**2).sum(axis=(-1, -2))
+    count, t, t2, residual = np.moveaxis(moments, -1, 0)
+    total = t2 - _ratio(t**2, count)
+    in_bins, confidence, correct = np.moveaxis(bins, -2, 0)
+    return {
+        "pearson_r": _correlation(confusion, k, k),
+        "spearman_r": _correlation(confusion, _double_ranks(true), _double_ranks(predicted)),
+        "quadratic_weighted_kappa": 1 - _ratio(kappa_loss, kappa_chance),
+        "accuracy": _ratio((confusion * (distance == 0)).sum(axis=(-1, -2)), n),
+        "accuracy_within_one": _ratio((confusion * (distance <= 1)).sum(axis=(-1, -2)), n),
+        "mae": _ratio((confusion * distance).sum(axis=(-1, -2)), n),
+        # incomes that are all alike leave the rounding of t² behind
+        "r2_income_rank": 1 - _ratio(residual, np.where(total > 1e-12 * t2, total, 0.0)),
+        "expected_calibration_error": _ratio(
+            np.abs(correct - confidence).sum(axis=-1), in_bins.sum(axis=-1)
+        ),
+        "majority_baseline_accuracy": _majority_accuracy(true),
+    }
+
+
+def _correlation(confusion: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Pearson correlation of a value x of the true class and a value y of the predicted one.
+
+    Whole numbers stay whole until the division: a constant has a variance of exactly 0.
+    """
+    true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    n = true.sum(axis=-1)
+    sum_x, sum_y = (true * x).sum(axis=-1), (predicted * y).sum(axis=-1)
+    var_x = n * (true * x**2).sum(axis=-1) - sum_x**2
+    var_y = n * (predicted * y**2).sum(axis=-1) - sum_y**2
+    means = (confusion * y[..., None, :]).sum(axis=-1)
+    covariance = n * (means * x).sum(axis=-1) - sum_x * sum_y
+    return np.clip(_ratio(covariance, np.sqrt(var_x) * np.sqrt(var_y)), -1.0, 1.0)
+
+
+def _double_ranks(counts: np.ndarray) -> np.ndarray:
+    """Twice the midrank of each class, from the middle of all: whole numbers whose sum over cells is 0."""
+    return 2 * np.cumsum(counts, axis=-1) - counts - counts.sum(axis=-1, keepdims=True)
+
+
+def _majority_accuracy(true: np.ndarray) -> np.ndarray:
+    """Share of a fold's cells in the commonest class of the other folds, its own where there are none."""
+    others = true.sum(axis=-2, keepdims=True) - true
+    others = np.where(others.any(axis=-1, keepdims=True), others, true)
+    hits = np.take_along_axis(true, others.argmax(axis=-1, keepdims=True), axis=-1)
+    return _ratio(hits[..., 0], true.sum(axis=-1))
+
+
+def fold_means(scores: dict[str, np.ndarray], n_cells: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean of each score over the folds, each fold counting once.
+
+    A fold without cells is left out. A fold with cells whose correlation or kappa is not defined has not
+    shown any agreement: it counts as 0. Where another score is not defined the fold is left out of its mean.
+
+    Parameters
+    ----------
+    scores : dict of str to np.ndarray
+        Of `fold_scores`, float64 ``(…, fold)``.
+    n_cells : np.ndarray
+        ``(…, fold)``: cells in each fold.
+
+    Returns
+    -------
+    dict of str to np.ndarray
+        float64 ``(…)``; NaN where no fold has the score.
+
+    Examples
+    --------
+    >>> folds = {"pearson_r": np.array([0.6, np.nan, np.nan]), "mae": np.array([0.5, 1.0, np.nan])}
+    >>> means = fold_means(folds, np.array([10, 10, 0]))
+    >>> means["pearson_r"].item(), means["mae"].item()
+    (0.3, 0.75)
+    """
+    out = {}
+    for name, values in scores.items():
+        if name in CHANCE_CORRECTED:
+            values = np.where(np.isnan(values) & (n_cells > 0), 0.0, values)
+        known = np.isfinite(values)
+        out[name] = _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
+    return out
