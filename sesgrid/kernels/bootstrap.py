@@ -5,12 +5,13 @@ unit may be a cell, or a block of cells that are alike because they are neighbou
 
 References
 ----------
-Efron & Tibshirani (1993), An Introduction to the Bootstrap: the percentile interval. Lahiri (2003), Resampling
-Methods for Dependent Data: whole blocks are drawn where neighbours depend on each other.
+Efron & Tibshirani (1993), An Introduction to the Bootstrap: the percentile interval. Lahiri (2003),
+Resampling Methods for Dependent Data: whole blocks are drawn where neighbours depend on each other.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -153,7 +154,7 @@ def percentile_interval(
     >>> low.tolist(), high.tolist()
     ([0.25, nan], [0.75, nan])
     """
-    columns = statistics.reshape(len(statistics), -1)
+    columns = statistics.reshape(len(statistics), math.prod(statistics.shape[1:]))
     bounds = np.full((2, columns.shape[1]), np.nan)
     full = np.isfinite(columns).any(axis=0)
     if full.any():

@@ -9,9 +9,9 @@ NaN marks a score that is not defined.
 
 References
 ----------
-Suel et al. (2019), Scientific Reports 9, 6229: accuracy within one class, MAE and Pearson r of ordered classes.
-Cohen (1968), Psychological Bulletin 70, 213–220: weighted kappa. Guo et al. (2017), ICML, PMLR 70: reliability
-and expected calibration error.
+Suel et al. (2019), Scientific Reports 9, 6229: accuracy within one class, MAE and Pearson r of ordered
+classes. Cohen (1968), Psychological Bulletin 70, 213–220: weighted kappa. Guo et al. (2017), ICML, PMLR 70:
+reliability and expected calibration error.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ __all__ = [
     "bin_means",
     "cell_statistics",
     "confusion_matrix",
-    "fold_means",
     "fold_scores",
+    "mean_scores",
     "row_shares",
 ]
 
@@ -92,8 +92,10 @@ def cell_statistics(
     >>> rows = cell_statistics(
     ...     np.array([1, 2]), np.array([1, 1]), 2, probabilities=p, income=np.array([10.0, 20.0])
     ... )
-    >>> rows[:, :4].tolist(), rows[:, 4:8].tolist()
-    ([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]], [[1.0, -0.25, 0.0625, 0.015625], [1.0, 0.25, 0.0625, 0.0625]])
+    >>> rows[:, :4].tolist()
+    [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
+    >>> rows[:, 4:8].tolist()
+    [[1.0, -0.25, 0.0625, 0.015625], [1.0, 0.25, 0.0625, 0.0625]]
     """
     true, predicted = np.asarray(true, np.int64) - 1, np.asarray(predicted, np.int64) - 1
     n = len(true)
@@ -117,7 +119,7 @@ def _bins(true: np.ndarray, predicted: np.ndarray, p: np.ndarray) -> np.ndarray:
     bins = np.zeros((len(true), 3, N_BINS))
     bins[cell, 0, where], bins[cell, 1, where] = 1, confidence
     bins[cell, 2, where] = true == predicted
-    return bins.reshape(len(true), -1)
+    return bins.reshape(len(true), 3 * N_BINS)
 
 
 def _moments(true: np.ndarray, p: np.ndarray, income: np.ndarray) -> np.ndarray:
@@ -243,8 +245,8 @@ def fold_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
 
         ``accuracy``, ``accuracy_within_one`` (at most one class off) and ``mae`` (mean distance in classes);
         ``pearson_r`` and ``spearman_r`` (midranks of ties) of true against predicted class;
-        ``quadratic_weighted_kappa``; ``r2_income_rank`` = 1 − SS_res / SS_tot around the fold's own mean rank, not
-        recalibrated, so it may be negative; ``expected_calibration_error``;
+        ``quadratic_weighted_kappa``; ``r2_income_rank`` = 1 − SS_res / SS_tot within the fold,
+        not recalibrated, so it may be negative; ``expected_calibration_error``;
         ``majority_baseline_accuracy`` of always the commonest true class of the other folds.
 
     Examples
@@ -308,7 +310,7 @@ def _majority_accuracy(true: np.ndarray) -> np.ndarray:
     return _ratio(hits[..., 0], true.sum(axis=-1))
 
 
-def fold_means(scores: dict[str, np.ndarray], n_cells: np.ndarray) -> dict[str, np.ndarray]:
+def mean_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     """Mean of each score over the folds, each fold counting once.
 
     A fold without cells is left out. A fold with cells whose correlation or kappa is not defined has not
@@ -316,27 +318,26 @@ def fold_means(scores: dict[str, np.ndarray], n_cells: np.ndarray) -> dict[str, 
 
     Parameters
     ----------
-    scores : dict of str to np.ndarray
-        Of `fold_scores`, float64 ``(…, fold)``.
-    n_cells : np.ndarray
-        ``(…, fold)``: cells in each fold.
+    sums : np.ndarray
+        float64 ``(…, fold, statistic)``: sums of `cell_statistics` over the cells of each fold.
 
     Returns
     -------
     dict of str to np.ndarray
-        float64 ``(…)``; NaN where no fold has the score.
+        float64 ``(…)`` for each of `SCORES`; NaN where no fold has the score.
 
     Examples
     --------
-    >>> folds = {"pearson_r": np.array([0.6, np.nan, np.nan]), "mae": np.array([0.5, 1.0, np.nan])}
-    >>> means = fold_means(folds, np.array([10, 10, 0]))
-    >>> means["pearson_r"].item(), means["mae"].item()
-    (0.3, 0.75)
+    >>> rows = cell_statistics(np.array([1, 2, 1, 2]), np.array([1, 2, 1, 1]), 2)
+    >>> folds = np.stack([rows[:2].sum(axis=0), rows[2:].sum(axis=0), np.zeros(38)])
+    >>> means = mean_scores(folds)
+    >>> means["pearson_r"].item(), means["accuracy"].item()
+    (0.5, 0.75)
     """
-    out = {}
-    for name, values in scores.items():
+    filled, out = confusion_matrix(sums).any(axis=(-1, -2)), {}
+    for name, values in fold_scores(sums).items():
         if name in CHANCE_CORRECTED:
-            values = np.where(np.isnan(values) & (n_cells > 0), 0.0, values)
+            values = np.where(np.isnan(values) & filled, 0.0, values)
         known = np.isfinite(values)
         out[name] = _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
     return out

@@ -1,0 +1,116 @@
+"""The cells that are scored: labelled, and predicted by a model that had not seen them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sesgrid.kernels.bootstrap import resampled_sums, sums_by_unit
+from sesgrid.kernels.scores import cell_statistics
+
+__all__ = ["SCORED", "UNITS", "ScoredCells", "resample_folds", "scorable"]
+
+UNITS = ("cells", "blocks")
+"""What is drawn in a bootstrap: cells one by one, or whole blocks of neighbours."""
+
+SCORED = ("labelled", "ses_true", "ses_predicted", "fold")
+"""Columns without which nothing can be scored."""
+
+
+def scorable(cells: pd.DataFrame) -> pd.DataFrame:
+    """The rows of labelled cells with a fold, a true and a predicted class."""
+    labelled = cells["labelled"].fillna(False).astype(bool)
+    complete = cells[["ses_true", "ses_predicted", "fold"]].notna().all(axis=1)
+    return cells.loc[labelled & complete]
+
+
+@dataclass(frozen=True)
+class ScoredCells:
+    """What each scored cell adds to the scores of its fold, and the units that it is drawn with."""
+
+    statistics: np.ndarray
+    """float64 ``(cell, statistic)``; see `sesgrid.kernels.scores.cell_statistics`."""
+    fold: np.ndarray
+    """int64 ``(cell,)``: the position of the cell's fold in ``folds``."""
+    folds: np.ndarray
+    """int64 ``(fold,)``: numbers of the folds that hold cells, ascending."""
+    units: dict[str, np.ndarray]
+    """For each of `UNITS`, int64 ``(cell,)``: the unit of the cell, from 0; no blocks where the table
+    does not say where its cells lie."""
+
+    @classmethod
+    def of(cls, scored: pd.DataFrame, n_classes: int, cells_per_block: int) -> ScoredCells:
+        """Statistics and units of the rows that `scorable` chose."""
+        names = [f"probability_{k + 1}" for k in range(n_classes)]
+        has_probabilities = set(names) <= set(scored.columns)
+        folds, fold = np.unique(scored["fold"].to_numpy(np.int64), return_inverse=True)
+        statistics = cell_statistics(
+            scored["ses_true"].to_numpy(np.int64),
+            scored["ses_predicted"].to_numpy(np.int64),
+            n_classes,
+            probabilities=_floats(scored[names]) if has_probabilities else None,
+            income=_floats(scored["income"]) if "income" in scored else None,
+        )
+        units = {"cells": np.arange(len(scored))}
+        if {"row", "col"} <= set(scored.columns):
+            place = scored[["row", "col"]].to_numpy(np.int64) // cells_per_block
+            units["blocks"] = np.unique(place, axis=0, return_inverse=True)[1].ravel()
+        return cls(statistics, fold, folds, units)
+
+    def sums(self) -> np.ndarray:
+        """float64 ``(fold, statistic)``: sums over the cells of each fold."""
+        return sums_by_unit(self.statistics, self.fold)[1]
+
+    def n_units(self, kind: str) -> int:
+        """Units of a kind that hold scored cells."""
+        unit = self.units.get(kind)
+        return 0 if unit is None or not unit.size else int(unit.max()) + 1
+
+    def groups(self, kind: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Each fold's sums by unit; a block may have cells of several folds."""
+        unit = self.units[kind]
+        return [
+            sums_by_unit(self.statistics[self.fold == f], unit[self.fold == f])
+            for f in range(len(self.folds))
+        ]
+
+
+def resample_folds(
+    tables: list[ScoredCells], kind: str, *, n_bootstrap: int, seed: int
+) -> list[np.ndarray]:
+    """Sums of every fold in resamples of the units, the same resamples for all tables.
+
+    Parameters
+    ----------
+    tables : list of ScoredCells
+        Of the same cells in the same order.
+    kind : {"cells", "blocks"}
+        What is drawn.
+    n_bootstrap : int
+        Number of resamples.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    list of np.ndarray
+        For each table, float64 ``(resample, fold, statistic)``; no resamples of fewer than two units,
+        which would not tell how far chance reaches.
+    """
+    n_units = tables[0].n_units(kind)
+    if n_units < 2:
+        return [np.zeros((0, len(t.folds), t.statistics.shape[1])) for t in tables]
+    sums = resampled_sums(
+        [group for table in tables for group in table.groups(kind)],
+        n_units,
+        n_bootstrap=n_bootstrap,
+        rng=np.random.default_rng([seed, UNITS.index(kind)]),
+    )
+    return np.split(sums, np.cumsum([len(t.folds) for t in tables])[:-1], axis=1)
+
+
+def _floats(values: pd.DataFrame | pd.Series) -> np.ndarray:
+    """float64, NaN where missing."""
+    return values.astype("Float64").to_numpy(np.float64, na_value=np.nan)
