@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import scipy.sparse
 
 __all__ = ["percentile_interval", "resample_counts", "resampled_sums", "sums_by_unit"]
 
@@ -56,54 +57,55 @@ def resample_counts(
         yield counts.reshape(size, n_units).astype(np.float64)
 
 
-def sums_by_unit(statistics: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Add up the rows of each unit.
+def sums_by_unit(
+    statistics: np.ndarray, group: np.ndarray, unit: np.ndarray
+) -> scipy.sparse.csr_array:
+    """Add up statistics of cells by unit and group.
+
+    Sparse: a cell has few statistics that are not zero, all in the columns of its own group.
 
     Parameters
     ----------
     statistics : np.ndarray
         float ``(cell, statistic)``.
-    unit : np.ndarray
-        int ``(cell,)``: the unit that a cell belongs to.
+    group, unit : np.ndarray
+        int ``(cell,)``, from 0: the group (a fold) that a cell counts in, and the unit it is drawn with; a
+        unit may have cells of several groups.
 
     Returns
     -------
-    units : np.ndarray
-        int64 ``(known,)``: the units that occur, ascending.
-    sums : np.ndarray
-        float64 ``(known, statistic)``.
+    scipy.sparse.csr_array
+        float64 ``(unit, group × statistic)``.
 
     Examples
     --------
-    >>> units, sums = sums_by_unit(np.array([[1.0], [2.0], [4.0]]), np.array([7, 3, 7]))
-    >>> units.tolist(), sums.tolist()
-    ([3, 7], [[2.0], [5.0]])
+    >>> statistics = np.array([[1.0], [2.0], [4.0]])
+    >>> sums_by_unit(statistics, np.array([0, 1, 1]), np.array([1, 0, 0])).toarray().tolist()
+    [[0.0, 6.0], [1.0, 0.0]]
     """
-    order = np.argsort(unit, kind="stable")
-    units, starts = np.unique(np.asarray(unit, np.int64)[order], return_index=True)
-    if not units.size:
-        return units, np.zeros((0, statistics.shape[1]))
-    return units, np.add.reduceat(np.asarray(statistics, np.float64)[order], starts, axis=0)
+    cell, column = np.nonzero(statistics)
+    n_groups, n_units = (int(a.max(initial=-1)) + 1 for a in (group, unit))
+    n_statistics = statistics.shape[1]
+    # entries at the same place add up
+    return scipy.sparse.csr_array(
+        (statistics[cell, column], (unit[cell], group[cell] * n_statistics + column)),
+        shape=(n_units, n_groups * n_statistics),
+        dtype=np.float64,
+    )
 
 
 def resampled_sums(
-    groups: Sequence[tuple[np.ndarray, np.ndarray]],
-    n_units: int,
-    *,
-    n_bootstrap: int,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    """What groups of cells add up to in each resample of the units.
+    tables: Sequence[scipy.sparse.csr_array], *, n_bootstrap: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """What tables of units add up to in each resample of the units.
 
-    All groups see the same resamples: a unit is drawn with all that it holds, so differences between
-    groups are paired.
+    All tables see the same resamples, so differences between them are paired. Sums run over the units
+    in their order: the same bits on any machine.
 
     Parameters
     ----------
-    groups : sequence of (units, sums)
-        As `sums_by_unit` makes them, at least one; a unit may have a part in several groups.
-    n_units : int
-        Units to draw from, numbered from 0; at least 1.
+    tables : sequence of scipy.sparse.csr_array
+        Each ``(unit, column)``, of the same units, at least one; see `sums_by_unit`.
     n_bootstrap : int
         Number of resamples.
     rng : np.random.Generator
@@ -111,22 +113,22 @@ def resampled_sums(
 
     Returns
     -------
-    np.ndarray
-        float64 ``(resample, group, statistic)``.
+    list of np.ndarray
+        For each table float64 ``(resample, column)``.
 
     Examples
     --------
-    >>> one = (np.array([0, 1]), np.array([[1.0], [1.0]]))
-    >>> sums = resampled_sums([one, one], 2, n_bootstrap=3, rng=np.random.default_rng(0))
-    >>> sums[..., 0].tolist()
-    [[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]]
+    >>> table = scipy.sparse.csr_array(np.array([[1.0, 2.0], [1.0, 2.0]]))
+    >>> [sums] = resampled_sums([table], n_bootstrap=2, rng=np.random.default_rng(0))
+    >>> sums.tolist()
+    [[2.0, 4.0], [2.0, 4.0]]
     """
-    out = np.zeros((n_bootstrap, len(groups), groups[0][1].shape[1]))
+    out = [np.zeros((n_bootstrap, table.shape[1])) for table in tables]
     done = 0
-    for counts in resample_counts(n_units, n_bootstrap, rng):
+    for counts in resample_counts(tables[0].shape[0], n_bootstrap, rng):
         part = slice(done, done + len(counts))
-        for g, (units, sums) in enumerate(groups):
-            out[part, g] = counts[:, units] @ sums
+        for sums, table in zip(out, tables, strict=True):
+            sums[part] = counts @ table
         done = part.stop
     return out
 

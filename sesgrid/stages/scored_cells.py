@@ -59,22 +59,15 @@ class ScoredCells:
             units["blocks"] = np.unique(place, axis=0, return_inverse=True)[1].ravel()
         return cls(statistics, fold, folds, units)
 
+    def n_units(self, kind: str) -> int:
+        """How many units of a kind hold scored cells; 0 where they are not known."""
+        return len(np.unique(self.units.get(kind, [])))
+
     def sums(self) -> np.ndarray:
         """float64 ``(fold, statistic)``: sums over the cells of each fold."""
-        return sums_by_unit(self.statistics, self.fold)[1]
-
-    def n_units(self, kind: str) -> int:
-        """Units of a kind that hold scored cells."""
-        unit = self.units.get(kind)
-        return 0 if unit is None or not unit.size else int(unit.max()) + 1
-
-    def groups(self, kind: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Each fold's sums by unit; a block may have cells of several folds."""
-        unit = self.units[kind]
-        return [
-            sums_by_unit(self.statistics[self.fold == f], unit[self.fold == f])
-            for f in range(len(self.folds))
-        ]
+        sums = np.zeros((len(self.folds), self.statistics.shape[1]))
+        np.add.at(sums, self.fold, self.statistics)
+        return sums
 
 
 def resample_folds(
@@ -99,16 +92,17 @@ def resample_folds(
         For each table, float64 ``(resample, fold, statistic)``; no resamples of fewer than two units,
         which would not tell how far chance reaches.
     """
-    n_units = tables[0].n_units(kind)
-    if n_units < 2:
-        return [np.zeros((0, len(t.folds), t.statistics.shape[1])) for t in tables]
+    if tables[0].n_units(kind) < 2:
+        return [np.zeros((0, *t.sums().shape)) for t in tables]
     sums = resampled_sums(
-        [group for table in tables for group in table.groups(kind)],
-        n_units,
+        [sums_by_unit(t.statistics, t.fold, t.units[kind]) for t in tables],
         n_bootstrap=n_bootstrap,
         rng=np.random.default_rng([seed, UNITS.index(kind)]),
     )
-    return np.split(sums, np.cumsum([len(t.folds) for t in tables])[:-1], axis=1)
+    return [
+        s.reshape(n_bootstrap, len(t.folds), t.statistics.shape[1])
+        for t, s in zip(tables, sums, strict=True)
+    ]
 
 
 def _floats(values: pd.DataFrame | pd.Series) -> np.ndarray:
