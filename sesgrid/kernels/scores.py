@@ -1,11 +1,8 @@
 """Scores of ordered classes, all of them functions of sums over cells.
 
-A cell adds to three things: the counts of (true, predicted) classes, the moments of income ranks, and the
-sums of calibration bins. These are its **statistics**, a row of K² + 4 + 30 numbers; a score sees only
-their sums over the cells of a fold. So a resample of cells, or of blocks of cells, is a product of
-counts and statistics (`sesgrid.kernels.bootstrap`), and scores take any number of axes before the last.
-
-NaN marks a score that is not defined.
+A score sees only the sums of the cells' statistics (`sesgrid.kernels.cell_statistics`) over a fold. So a resample
+of cells, or of blocks of cells, is a product of counts and statistics (`sesgrid.kernels.bootstrap`), and scores
+take any number of axes before the last. NaN marks a score that is not defined.
 
 References
 ----------
@@ -16,16 +13,14 @@ reliability and expected calibration error.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
+
+from sesgrid.kernels.cell_statistics import split_statistics
 
 __all__ = [
     "CHANCE_CORRECTED",
-    "N_BINS",
     "SCORES",
     "bin_means",
-    "cell_statistics",
     "confusion_matrix",
     "fold_scores",
     "mean_scores",
@@ -47,108 +42,6 @@ SCORES = (
 
 CHANCE_CORRECTED = ("pearson_r", "spearman_r", "quadratic_weighted_kappa")
 """Scores that are 0 for predictions by lot: so much a fold counts where its own is not defined."""
-
-N_BINS = 10
-"""Bins of equal width of the predicted class' probability: (0, 0.1], … (0.9, 1]."""
-
-_N_MOMENTS = 4
-
-
-def cell_statistics(
-    true: np.ndarray,
-    predicted: np.ndarray,
-    n_classes: int,
-    *,
-    probabilities: np.ndarray | None = None,
-    income: np.ndarray | None = None,
-) -> np.ndarray:
-    """What each cell adds to the sums that scores are made of.
-
-    Parameters
-    ----------
-    true, predicted : np.ndarray
-        int ``(cell,)``, classes 1…K.
-    n_classes : int
-        K.
-    probabilities : np.ndarray, optional
-        float ``(cell, class)``; a cell with NaN adds nothing to the bins and moments.
-    income : np.ndarray, optional
-        float ``(cell,)``, any unit: only ranks matter; a cell with NaN adds nothing to the moments.
-
-    Returns
-    -------
-    np.ndarray
-        float64 ``(cell, statistic)``, K² + 4 + 3 × 10 of them:
-
-        - one for the pair of classes, at (true − 1) · K + predicted − 1;
-        - 1, t, t² and (t − e)², with t + ½ the cell's rank of income (midranks, 0 to 1) and e + ½ what its
-          probabilities expect: Σ_k P(k) · (middle of class k's share of the cells);
-        - 1, the probability of the predicted class, and whether that class is the true one, each in
-          the column of its bin.
-
-    Examples
-    --------
-    >>> p = np.array([[0.75, 0.25], [0.5, 0.5]])
-    >>> rows = cell_statistics(
-    ...     np.array([1, 2]), np.array([1, 1]), 2, probabilities=p, income=np.array([10.0, 20.0])
-    ... )
-    >>> rows[:, :4].tolist()
-    [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
-    >>> rows[:, 4:8].tolist()
-    [[1.0, -0.25, 0.0625, 0.015625], [1.0, 0.25, 0.0625, 0.0625]]
-    """
-    true, predicted = np.asarray(true, np.int64) - 1, np.asarray(predicted, np.int64) - 1
-    n = len(true)
-    confusion = np.zeros((n, n_classes**2))
-    confusion[np.arange(n), true * n_classes + predicted] = 1
-    moments, bins = np.zeros((n, _N_MOMENTS)), np.zeros((n, 3 * N_BINS))
-    if probabilities is not None:
-        p = np.asarray(probabilities, np.float64)
-        known = np.isfinite(p).all(axis=1)
-        bins[known] = _bins(true[known], predicted[known], p[known])
-        if income is not None:
-            moments = _moments(true, p, np.asarray(income, np.float64))
-    return np.concatenate([confusion, moments, bins], axis=1)
-
-
-def _bins(true: np.ndarray, predicted: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Count, confidence and correctness of each cell in the column of its bin."""
-    cell = np.arange(len(true))
-    confidence = p[cell, predicted]
-    where = np.searchsorted(np.linspace(0, 1, N_BINS + 1)[1:-1], confidence, side="left")
-    bins = np.zeros((len(true), 3, N_BINS))
-    bins[cell, 0, where], bins[cell, 1, where] = 1, confidence
-    bins[cell, 2, where] = true == predicted
-    return bins.reshape(len(true), 3 * N_BINS)
-
-
-def _moments(true: np.ndarray, p: np.ndarray, income: np.ndarray) -> np.ndarray:
-    """1, t, t², (t − e)² of each cell; zeros where income or probabilities are missing."""
-    moments = np.zeros((len(true), _N_MOMENTS))
-    ranked = np.isfinite(income)
-    _, where, counts = np.unique(income[ranked], return_inverse=True, return_counts=True)
-    # ranks lie around 0: less is lost where the squares of sums are subtracted
-    rank = np.full(len(true), np.nan)
-    rank[ranked] = _middles(counts)[where] - 0.5
-    expected = p @ (_middles(np.bincount(true[ranked], minlength=p.shape[1])) - 0.5)
-    known = np.isfinite(rank) & np.isfinite(expected)
-    t, e = rank[known], expected[known]
-    moments[known] = np.stack([np.ones_like(t), t, t**2, (t - e) ** 2], axis=1)
-    return moments
-
-
-def _middles(counts: np.ndarray) -> np.ndarray:
-    """Middle of each group's share of all, the groups one after the other on 0 to 1."""
-    return (np.cumsum(counts) - counts / 2) / max(counts.sum(), 1)
-
-
-def _split(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Confusion ``(…, true, predicted)``, moments ``(…, 4)`` and bins ``(…, 3, bin)`` of statistics."""
-    n_pairs = sums.shape[-1] - _N_MOMENTS - 3 * N_BINS
-    k = math.isqrt(n_pairs)
-    confusion, moments, bins = np.split(sums, [n_pairs, n_pairs + _N_MOMENTS], axis=-1)
-    lead = sums.shape[:-1]
-    return confusion.reshape(*lead, k, k), moments, bins.reshape(*lead, 3, N_BINS)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -173,11 +66,12 @@ def confusion_matrix(sums: np.ndarray) -> np.ndarray:
 
     Examples
     --------
+    >>> from sesgrid.kernels.cell_statistics import cell_statistics
     >>> rows = cell_statistics(np.array([1, 1, 2]), np.array([1, 2, 2]), 2)
     >>> confusion_matrix(rows.sum(axis=0)).tolist()
     [[1.0, 1.0], [0.0, 1.0]]
     """
-    return _split(sums)[0]
+    return split_statistics(sums)[0]
 
 
 def row_shares(sums: np.ndarray) -> np.ndarray:
@@ -195,6 +89,7 @@ def row_shares(sums: np.ndarray) -> np.ndarray:
 
     Examples
     --------
+    >>> from sesgrid.kernels.cell_statistics import cell_statistics
     >>> rows = cell_statistics(np.array([1, 1]), np.array([1, 2]), 2)
     >>> row_shares(rows.sum(axis=0)).tolist()
     [[0.5, 0.5], [nan, nan]]
@@ -219,13 +114,14 @@ def bin_means(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Examples
     --------
+    >>> from sesgrid.kernels.cell_statistics import cell_statistics
     >>> p = np.array([[0.75, 0.25], [0.75, 0.25]])
     >>> rows = cell_statistics(np.array([1, 2]), np.array([1, 1]), 2, probabilities=p)
     >>> n, confidence, accuracy = bin_means(rows.sum(axis=0))
     >>> n[7], confidence[7], accuracy[7]
     (np.float64(2.0), np.float64(0.75), np.float64(0.5))
     """
-    n, confidence, correct = np.moveaxis(_split(sums)[2], -2, 0)
+    n, confidence, correct = np.moveaxis(split_statistics(sums)[3], -2, 0)
     return n, _ratio(confidence, n), _ratio(correct, n)
 
 
@@ -247,16 +143,17 @@ def fold_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
         ``pearson_r`` and ``spearman_r`` (midranks of ties) of true against predicted class;
         ``quadratic_weighted_kappa``; ``r2_income_rank`` = 1 − SS_res / SS_tot within the fold,
         not recalibrated, so it may be negative; ``expected_calibration_error``;
-        ``majority_baseline_accuracy`` of always the commonest true class of the other folds.
+        ``majority_baseline_accuracy``, the hits of the baseline.
 
     Examples
     --------
+    >>> from sesgrid.kernels.cell_statistics import cell_statistics
     >>> rows = cell_statistics(np.array([1, 3, 2, 3]), np.array([1, 1, 2, 2]), 3)
     >>> scores = fold_scores(rows.sum(axis=0)[None])
     >>> [scores[name].tolist() for name in ("accuracy", "accuracy_within_one", "mae")]
     [[0.5], [0.75], [0.75]]
     """
-    confusion, moments, bins = _split(sums)
+    confusion, hits, moments, bins = split_statistics(sums)
     k = np.arange(confusion.shape[-1], dtype=np.float64)
     distance = np.abs(k[:, None] - k)
     n = confusion.sum(axis=(-1, -2))
@@ -278,7 +175,7 @@ def fold_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
         "expected_calibration_error": _ratio(
             np.abs(correct - confidence).sum(axis=-1), in_bins.sum(axis=-1)
         ),
-        "majority_baseline_accuracy": _majority_accuracy(true),
+        "majority_baseline_accuracy": _ratio(hits[..., 1], hits[..., 0]),
     }
 
 
@@ -302,14 +199,6 @@ def _double_ranks(counts: np.ndarray) -> np.ndarray:
     return 2 * np.cumsum(counts, axis=-1) - counts - counts.sum(axis=-1, keepdims=True)
 
 
-def _majority_accuracy(true: np.ndarray) -> np.ndarray:
-    """Share of a fold's cells in the commonest class of the other folds, its own where there are none."""
-    others = true.sum(axis=-2, keepdims=True) - true
-    others = np.where(others.any(axis=-1, keepdims=True), others, true)
-    hits = np.take_along_axis(true, others.argmax(axis=-1, keepdims=True), axis=-1)
-    return _ratio(hits[..., 0], true.sum(axis=-1))
-
-
 def mean_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     """Mean of each score over the folds, each fold counting once.
 
@@ -328,8 +217,9 @@ def mean_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
 
     Examples
     --------
+    >>> from sesgrid.kernels.cell_statistics import cell_statistics
     >>> rows = cell_statistics(np.array([1, 2, 1, 2]), np.array([1, 2, 1, 1]), 2)
-    >>> folds = np.stack([rows[:2].sum(axis=0), rows[2:].sum(axis=0), np.zeros(38)])
+    >>> folds = np.stack([rows[:2].sum(axis=0), rows[2:].sum(axis=0), np.zeros(40)])
     >>> means = mean_scores(folds)
     >>> means["pearson_r"].item(), means["accuracy"].item()
     (0.5, 0.75)

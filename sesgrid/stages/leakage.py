@@ -18,10 +18,26 @@ from sesgrid.stages.score import class_count, require_columns
 from sesgrid.stages.score_sheet import interval, score_sheets
 from sesgrid.stages.scored_cells import SCORED, scorable
 
-__all__ = ["FOLD_KINDS", "compare_folds"]
+__all__ = ["FOLD_KINDS", "compare_folds", "folds_kind"]
 
 FOLD_KINDS = ("random", "spatial")
 """How cells may be dealt to folds: by lot, stratified by class; or as blocks in space."""
+
+
+def folds_kind(cells: pd.DataFrame) -> str:
+    """How the cells were dealt to folds, from ``cells.attrs["folds_kind"]``; "random" where it is missing.
+
+    Raises
+    ------
+    FormatError
+        No such kind.
+    """
+    kind = str(cells.attrs.get("folds_kind", "random"))
+    if kind not in FOLD_KINDS:
+        raise FormatError(
+            f"expected cells.attrs['folds_kind'] to be {' or '.join(FOLD_KINDS)}, received {kind!r}"
+        )
+    return kind
 
 
 def compare_folds(

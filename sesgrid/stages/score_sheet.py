@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from sesgrid.kernels.bootstrap import percentile_interval
+from sesgrid.kernels.cell_statistics import N_BINS
 from sesgrid.kernels.scores import (
     CHANCE_CORRECTED,
-    N_BINS,
     bin_means,
     confusion_matrix,
     fold_scores,

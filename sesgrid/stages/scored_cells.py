@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sesgrid.kernels.bootstrap import resampled_sums, sums_by_unit
-from sesgrid.kernels.scores import cell_statistics
+from sesgrid.kernels.cell_statistics import cell_statistics, majority_elsewhere
 
 __all__ = ["SCORED", "UNITS", "ScoredCells", "resample_folds", "scorable"]
 
@@ -31,7 +31,7 @@ class ScoredCells:
     """What each scored cell adds to the scores of its fold, and the units that it is drawn with."""
 
     statistics: np.ndarray
-    """float64 ``(cell, statistic)``; see `sesgrid.kernels.scores.cell_statistics`."""
+    """float64 ``(cell, statistic)``; see `sesgrid.kernels.cell_statistics`."""
     fold: np.ndarray
     """int64 ``(cell,)``: the position of the cell's fold in ``folds``."""
     folds: np.ndarray
@@ -46,10 +46,12 @@ class ScoredCells:
         names = [f"probability_{k + 1}" for k in range(n_classes)]
         has_probabilities = set(names) <= set(scored.columns)
         folds, fold = np.unique(scored["fold"].to_numpy(np.int64), return_inverse=True)
+        true = scored["ses_true"].to_numpy(np.int64)
         statistics = cell_statistics(
-            scored["ses_true"].to_numpy(np.int64),
+            true,
             scored["ses_predicted"].to_numpy(np.int64),
             n_classes,
+            baseline=majority_elsewhere(true, fold),
             probabilities=_floats(scored[names]) if has_probabilities else None,
             income=_floats(scored["income"]) if "income" in scored else None,
         )
