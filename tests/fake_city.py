@@ -95,7 +95,7 @@ def fake_spatial_folds(cells: gpd.GeoDataFrame, seed: int = 1) -> gpd.GeoDataFra
     other.attrs = {**cells.attrs, "folds_kind": "spatial"}
     n_folds = int(cells["fold"].max()) + 1
     other["fold"] = pd.array((cells["row"] // 4 * 7 + cells["col"] // 4) % n_folds, dtype="Int64")
-    mixed = np.flatnonzero(rng.random(len(cells)) < 0.3)
+    mixed = np.flatnonzero((rng.random(len(cells)) < 0.3) & cells["p"].notna())
     predicted = [n for n in cells if n in ("p", "ses_predicted") or n.startswith("probability_")]
     shuffled = cells.iloc[rng.permutation(mixed)]
     for name in predicted:

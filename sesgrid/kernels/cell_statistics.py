@@ -14,6 +14,8 @@ import math
 
 import numpy as np
 
+from sesgrid.errors import FormatError
+
 __all__ = ["N_BINS", "cell_statistics", "majority_elsewhere", "split_statistics"]
 
 N_BINS = 10
@@ -58,6 +60,11 @@ def cell_statistics(
         - 1, the probability of the predicted class, and whether that class is the true one, each in
           the column of its bin.
 
+    Raises
+    ------
+    FormatError
+        A class is not one of 1…K.
+
     Examples
     --------
     >>> p = np.array([[0.75, 0.25], [0.5, 0.5]])
@@ -69,6 +76,12 @@ def cell_statistics(
     >>> rows[:, 6:10].tolist()
     [[1.0, -0.25, 0.0625, 0.015625], [1.0, 0.25, 0.0625, 0.0625]]
     """
+    for name, classes in (("true", true), ("predicted", predicted)):
+        if len(classes) and not 1 <= np.min(classes) <= np.max(classes) <= n_classes:
+            raise FormatError(
+                f"expected {name} classes from 1 to {n_classes}, received {np.min(classes)} to "
+                f"{np.max(classes)}: is n_classes that of this table?"
+            )
     true, predicted = np.asarray(true, np.int64) - 1, np.asarray(predicted, np.int64) - 1
     n = len(true)
     confusion = np.zeros((n, n_classes**2))
@@ -132,7 +145,7 @@ def _moments(true: np.ndarray, p: np.ndarray, income: np.ndarray) -> np.ndarray:
     # ranks lie around 0: less is lost where the squares of sums are subtracted
     rank = np.full(len(true), np.nan)
     rank[ranked] = _middles(counts)[where] - 0.5
-    expected = p @ (_middles(np.bincount(true[ranked], minlength=p.shape[1])) - 0.5)
+    expected = p @ _middles(np.bincount(true[ranked], minlength=p.shape[1])) - 0.5
     known = np.isfinite(rank) & np.isfinite(expected)
     t, e = rank[known], expected[known]
     moments[known] = np.stack([np.ones_like(t), t, t**2, (t - e) ** 2], axis=1)

@@ -1,8 +1,8 @@
 """Scores of ordered classes, all of them functions of sums over cells.
 
-A score sees only the sums of the cells' statistics (`sesgrid.kernels.cell_statistics`) over a fold. So a resample
-of cells, or of blocks of cells, is a product of counts and statistics (`sesgrid.kernels.bootstrap`), and scores
-take any number of axes before the last. NaN marks a score that is not defined.
+A score sees only the sums of the cells' statistics (`sesgrid.kernels.cell_statistics`) over a fold. So a
+resample of cells, or of blocks of cells, is a product of counts and statistics (`sesgrid.kernels.bootstrap`),
+and scores take any number of axes before the last. NaN marks a score that is not defined.
 
 References
 ----------

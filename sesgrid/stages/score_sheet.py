@@ -82,7 +82,7 @@ def interval(value: float | None, draws: np.ndarray, n: float = 2) -> list[float
     >>> interval(0.5, np.array([0.4, 0.5, 0.6])), interval(None, np.array([0.4, 0.5, 0.6]))
     ([0.405, 0.595], None)
     """
-    if value is None or n < 2 or not len(draws):
+    if value is None or n < 2 or not np.isfinite(draws).any():
         return None
     return plain(percentile_interval(draws))
 
