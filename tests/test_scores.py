@@ -134,8 +134,9 @@ def test_r2_on_income_ranks_is_sklearns(drawn):
     score = fold_scores(rows.sum(axis=0)[None])["r2_income_rank"][0]
     ranked = np.isfinite(income)
     rank = np.full(len(true), np.nan)
-    rank[ranked] = (stats.rankdata(income[ranked]) - 0.5) / ranked.sum()
-    shares = [np.mean(true[ranked] == c + 1) for c in range(k)]
+    if ranked.any():
+        rank[ranked] = (stats.rankdata(income[ranked]) - 0.5) / ranked.sum()
+    shares = [sum(true[ranked] == c + 1) / max(ranked.sum(), 1) for c in range(k)]
     middles = [sum(shares[:c]) + shares[c] / 2 for c in range(k)]
     expected = np.array([sum(a * b for a, b in zip(row, middles, strict=True)) for row in p])
     known = ranked & np.isfinite(expected)
@@ -145,7 +146,17 @@ def test_r2_on_income_ranks_is_sklearns(drawn):
         assert score == pytest.approx(r2_score(rank[known], expected[known]), abs=1e-9)
 
 
-@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value")
+@pytest.mark.parametrize("n", range(2, 40))
+def test_r2_of_incomes_that_are_all_alike_is_undefined(n):
+    income = np.r_[np.full(n, 7.0), np.arange(10, 25)]
+    p = np.random.default_rng(n).dirichlet([1, 1], n + 15)
+    rows = cell_statistics(
+        np.full(n + 15, 1), np.full(n + 15, 1), 2, probabilities=p, income=income
+    )
+    assert np.isnan(fold_scores(rows[:n].sum(axis=0)[None])["r2_income_rank"][0])
+    assert np.isfinite(fold_scores(rows[n - 1 :].sum(axis=0)[None])["r2_income_rank"][0])
+
+
 @quick
 @given(forecasts())
 def test_calibration_is_sklearns_curve_and_the_printed_formula(drawn):
@@ -277,6 +288,19 @@ def test_intervals_are_those_of_a_naive_loop_over_the_same_draws(unit):
         expected = np.percentile(loop[name], [2.5, 97.5])
         np.testing.assert_allclose(scores["intervals"][name][unit], expected, rtol=1e-9)
         assert scores["intervals"][name]["cells"] != scores["intervals"][name]["blocks"]
+
+
+def test_intervals_of_a_fold_are_those_of_its_own_cells():
+    cells = made_up(120)
+    cells.loc[cells["fold"] == 1, "ses_predicted"] = 1
+    scores = metrics(cells, n_bootstrap=40)
+    off = (cells["ses_true"] - cells["ses_predicted"]).abs().to_numpy(float)
+    draws = np.random.default_rng([0, 0]).integers(0, 120, (40, 120))
+    for fold in scores["folds"]:
+        inside = (cells["fold"] == fold["fold"]).to_numpy(bool)
+        loop = [off[d][inside[d]].mean() for d in draws]
+        expected = np.percentile(loop, [2.5, 97.5])
+        np.testing.assert_allclose(fold["intervals"]["mae"]["cells"], expected, rtol=1e-12)
 
 
 def test_sums_by_unit_are_pandas():
