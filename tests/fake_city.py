@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.ndimage import gaussian_filter
+from scipy.stats import binom
 from shapely import box
 
 from sesgrid.grid import CELL_M, CRS, cell_id_of
@@ -55,7 +56,10 @@ def fake_cells(
     unseen = rng.random(n) < 0.02
     predicted[unseen] = pd.NA
     fold = rng.integers(0, n_folds, n)
-    p = np.where(unseen, np.nan, (guess - 1) / max(n_classes - 1, 1))
+    # the mode of a binomial of K − 1 trials is the whole part of K · p
+    p = np.where(
+        unseen, np.nan, (guess - 1 + np.random.default_rng([seed, 1]).random(n)) / n_classes
+    )
     cells = gpd.GeoDataFrame(
         {
             "individuals": rng.uniform(20, 400, n).round(1),
@@ -71,7 +75,7 @@ def fake_cells(
             "coverage": np.where(rng.random(n) < 0.05, 0.6, 1.0),
             "p": p,
             "ses_predicted": predicted,
-            **{f"probability_{k + 1}": rng.random(n) for k in range(n_classes)},
+            **{f"probability_{k + 1}": binom.pmf(k, n_classes - 1, p) for k in range(n_classes)},
         },
         geometry=[
             box(c * CELL_M, (-r - 1) * CELL_M, (c + 1) * CELL_M, -r * CELL_M)
@@ -82,6 +86,21 @@ def fake_cells(
     )
     cells.attrs = {"n_classes": n_classes, "thresholds": thresholds.tolist(), "city": "Fakeville"}
     return cells
+
+
+def fake_spatial_folds(cells: gpd.GeoDataFrame, seed: int = 1) -> gpd.GeoDataFrame:
+    """The same cells in folds of 4 × 4 cells; three in ten have the prediction of another cell."""
+    rng = np.random.default_rng(seed)
+    other = cells.copy()
+    other.attrs = {**cells.attrs, "folds_kind": "spatial"}
+    n_folds = int(cells["fold"].max()) + 1
+    other["fold"] = pd.array((cells["row"] // 4 * 7 + cells["col"] // 4) % n_folds, dtype="Int64")
+    mixed = np.flatnonzero((rng.random(len(cells)) < 0.3) & cells["p"].notna())
+    predicted = [n for n in cells if n in ("p", "ses_predicted") or n.startswith("probability_")]
+    shuffled = cells.iloc[rng.permutation(mixed)]
+    for name in predicted:
+        other.iloc[mixed, other.columns.get_loc(name)] = shuffled[name].array
+    return other
 
 
 def fake_activation(

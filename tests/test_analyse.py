@@ -20,7 +20,7 @@ from sesgrid.stages.analyse import (
     metrics,
     pair_table,
 )
-from tests.fake_city import CLASSES, GROUPS, fake_activation, fake_cells
+from tests.fake_city import CLASSES, GROUPS, fake_activation, fake_cells, fake_spatial_folds
 
 
 @pytest.fixture(scope="module")
@@ -343,6 +343,37 @@ def test_scores_are_valid_json(cells, activation):
         colour.to_numpy(), cells["ses_true"].to_numpy(), cells["fold"].to_numpy(), n_classes=5
     )
     assert scores["pearson_r_colour_baseline"] == pytest.approx(expected)
+
+
+def test_both_kinds_of_folds_are_compared_where_both_are_given(cells):
+    alone = analyse(cells, None, groups={}, n_bootstrap=20).metrics
+    assert (alone["folds_kind"], alone["by_folds"]) == ("random", None)
+    other = fake_spatial_folds(cells)
+    both = analyse(cells, None, groups={}, n_bootstrap=20, other_folds=other).metrics
+    assert both | {"by_folds": None} == alone
+    assert both["by_folds"]["random"] == metrics(cells, n_bootstrap=20)
+    assert both["by_folds"]["leakage_gap"]["pearson_r"]["value"] > 0.05
+    swapped = analyse(other, None, groups={}, n_bootstrap=20, other_folds=cells).metrics
+    assert swapped["folds_kind"] == "spatial"
+    assert swapped["by_folds"] == both["by_folds"]
+    assert swapped["pearson_r"] == both["by_folds"]["spatial"]["pearson_r"]
+    assert json.loads(json.dumps(both, allow_nan=False)) == both
+
+
+def test_kinds_of_folds_must_be_two(cells):
+    with pytest.raises(FormatError, match="random and spatial"):
+        analyse(cells, None, groups={}, n_bootstrap=5, other_folds=cells)
+    odd = cells.copy()
+    odd.attrs = {**cells.attrs, "folds_kind": "diagonal"}
+    with pytest.raises(FormatError, match="diagonal"):
+        analyse(odd, None, groups={}, n_bootstrap=5)
+
+
+def test_blocks_of_the_intervals_are_those_asked_for(cells):
+    one, other = (
+        analyse(cells, None, groups={}, n_bootstrap=20, cells_per_block=b).metrics for b in (1, 8)
+    )
+    assert one["n_blocks"] == one["n"] > other["n_blocks"]
 
 
 @pytest.mark.parametrize("rounded", [False, True])

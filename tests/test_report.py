@@ -27,9 +27,18 @@ from sesgrid.report.gallery import gallery
 from sesgrid.report.images import activation_overlay, block_mean, class_image, ses_image
 from sesgrid.report.maps import confusion_chart, scale_bar_m, ses_map
 from sesgrid.report.palette import INK, landcover_colours, ses_colours, text_on
+from sesgrid.report.reliability import reliability_chart
+from sesgrid.report.scores import folds_sentence, folds_table, score_table
 from sesgrid.report.svg import nice_ticks, tag
 from sesgrid.stages.analyse import analyse
-from tests.fake_city import CLASSES, GROUPS, fake_activation, fake_cells, fake_thumbnails
+from tests.fake_city import (
+    CLASSES,
+    GROUPS,
+    fake_activation,
+    fake_cells,
+    fake_spatial_folds,
+    fake_thumbnails,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 EVIL = '<script>alert("x")</script>&amp;'
@@ -139,7 +148,7 @@ def test_figures_have_alternatives_and_are_valid_drawings(html):
     page = Page(html)
     assert all(image["alt"] for image in page.all("img"))
     drawings = re.findall(r"<svg xmlns.*?</svg>", html, flags=re.S)
-    assert len(drawings) == 6
+    assert len(drawings) == 7
     for drawing in drawings:
         root = ElementTree.fromstring(drawing)
         assert root.get("role") == "img"
@@ -379,6 +388,98 @@ def test_sentences_name_classes_whose_interval_leaves_out_one():
     low, high = activation_sentences(table)
     assert "share on roofs (1.50); less on water (0.50)." in low
     assert "share on no class; less on no class." in high
+
+
+# Scores ---------------------------------------------------------------------------------------
+
+
+def test_score_table_has_a_column_per_fold_and_every_figure(findings):
+    m, table = findings.metrics, score_table(findings.metrics)
+    assert table["head"][-3:] == ["Fold 0", "Fold 1", "Fold 2"]
+    assert all(len(row) == len(table["head"]) for row in table["rows"])
+    rows = {row[0][0]: row for row in table["rows"]}
+    low, high = m["intervals"]["pearson_r"]["blocks"]
+    assert rows["Pearson r"][1][0] == number(m["pearson_r"])
+    assert rows["Pearson r"][3][0] == f"[{number(low)}, {number(high)}]"
+    assert rows["Exact class"][1][0] == f"{100 * m['accuracy']:.1f}\u202f%"
+    assert rows["Exact class"][4][0] == f"{100 * m['observed_only']['accuracy']:.1f}\u202f%"
+    low, high = m["folds"][2]["intervals"]["mae"]["cells"]
+    assert rows["Mean error, classes"][-1] == (
+        number(m["folds"][2]["mae"]),
+        f"[{number(low)}, {number(high)}]",
+    )
+
+
+def test_both_kinds_of_folds_stand_side_by_side(cells, tmp_path):
+    findings = analyse(
+        cells, None, groups={}, n_bootstrap=50, other_folds=fake_spatial_folds(cells)
+    )
+    table = folds_table(findings.metrics["by_folds"])
+    rows = {row[0][0]: [figure for figure, _ in row] for row in table["rows"]}
+    gap = findings.metrics["by_folds"]["leakage_gap"]
+    assert rows["Pearson r"][3] == f"+{gap['pearson_r']['value']:.2f}"
+    assert rows["Mean error, classes"][3] == f"−{-gap['mae']['value']:.2f}"
+    assert rows["Exact class"][3] == f"+{100 * gap['accuracy']['value']:.1f}"
+    path = write_report(tmp_path / "r.html", cells, findings, title="Both")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert (page.broken, page.open) == ([], [])
+    assert "predicted by models of both kinds of fold" in page.text
+    assert f"less Pearson r with spatial folds is {rows['Pearson r'][3]} [" in page.text
+
+
+def test_one_kind_of_folds_is_said_to_be_the_only_one(findings, html):
+    assert folds_table(None) is None
+    assert "Only random folds were trained" in Page(html).text
+    spatial = folds_sentence({"folds_kind": "spatial", "by_folds": None})
+    assert "Only spatial folds were trained" in spatial
+    assert "leak where incomes are smooth in space" in spatial
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "said"),
+    [
+        (0.1, [0.05, 0.15], "is +0.10 [0.05, 0.15]: random folds leak"),
+        (0.1, [-0.05, 0.25], "no leak can be told from chance"),
+        (-0.1, [-0.2, -0.05], "no leak can be told from chance"),
+        (0.1, None, "no leak can be told from chance"),
+        (None, None, "cannot be measured"),
+    ],
+)
+def test_sentence_on_the_gap_follows_its_interval(value, bounds, said):
+    gap = {"pearson_r": {"value": value, "cells": bounds, "blocks": bounds}}
+    assert said in folds_sentence({"folds_kind": "random", "by_folds": {"leakage_gap": gap}})
+
+
+def test_points_of_the_reliability_chart_lie_on_its_axes(findings):
+    bins = findings.metrics["reliability"]
+    root = ElementTree.fromstring(reliability_chart(bins, 0.1))
+    labels = {"middle": {}, "end": {}}
+    for text in root.findall(f"{SVG}text"):
+        if re.fullmatch(r"[\d.]+", text.text or ""):
+            axis = text.get("text-anchor")
+            place = float(text.get("x")) if axis == "middle" else float(text.get("y")) - 4
+            labels[axis][float(text.text)] = place
+    fit_x, fit_y = (np.polyfit(list(v), list(v.values()), 1) for v in labels.values())
+    filled = [b for b in bins if b["n"]]
+    points = root.findall(f"{SVG}g")
+    assert len(points) == len(filled) == len(root.findall(f"{SVG}rect"))
+    for b, point in zip(filled, points, strict=True):
+        circle, line = point.find(f"{SVG}circle"), point.find(f"{SVG}path")
+        assert float(circle.get("cx")) == pytest.approx(np.polyval(fit_x, b["confidence"]), abs=0.1)
+        assert float(circle.get("cy")) == pytest.approx(np.polyval(fit_y, b["accuracy"]), abs=0.1)
+        ends = re.fullmatch(r"M[\d.]+ ([\d.]+)V([\d.]+)", line.get("d"))
+        expected = np.polyval(fit_y, b["intervals"]["blocks"])
+        assert [float(e) for e in ends.groups()] == pytest.approx(expected, abs=0.1)
+    heights = [float(bar.get("height")) for bar in root.findall(f"{SVG}rect")]
+    assert np.argmax(heights) == np.argmax([b["n"] for b in filled])
+    assert reliability_chart(None, None) is None
+
+
+def test_lonely_bin_is_drawn_without_an_interval(findings):
+    alone = {**findings.metrics["reliability"][4], "intervals": {"cells": None, "blocks": None}}
+    root = ElementTree.fromstring(reliability_chart([alone], None))
+    assert root.find(f"{SVG}g/{SVG}path") is None
+    assert root.find(f"{SVG}g/{SVG}circle") is not None
 
 
 # Pictures -------------------------------------------------------------------------------------

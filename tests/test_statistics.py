@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 from sklearn.linear_model import Ridge
-from sklearn.metrics import accuracy_score, mean_absolute_error
-from sklearn.metrics import confusion_matrix as sklearn_confusion
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -16,8 +14,6 @@ from sesgrid.kernels.statistics import (
     activation_ratios,
     bootstrap_interval,
     column_means,
-    confusion_matrix,
-    ordinal_scores,
     pearson_r,
     ridge_predict,
 )
@@ -137,7 +133,7 @@ def test_bootstrap_resamples_columns_together():
 def test_bootstrap_does_not_depend_on_the_batch(monkeypatch):
     values = np.random.default_rng(0).normal(size=(30, 2))
     whole = bootstrap_interval(values, n_bootstrap=100, rng=np.random.default_rng(1))
-    monkeypatch.setattr("sesgrid.kernels.statistics._BATCH_COUNTS", 30 * 7)
+    monkeypatch.setattr("sesgrid.kernels.bootstrap._BATCH_COUNTS", 30 * 7)
     pieces = bootstrap_interval(values, n_bootstrap=100, rng=np.random.default_rng(1))
     np.testing.assert_allclose(whole, pieces, rtol=1e-12)
 
@@ -156,24 +152,6 @@ def test_column_means_of_nothing_is_nan():
 pairs_of_classes = st.lists(
     st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=60
 ).map(np.array)
-
-
-@quick
-@given(pairs_of_classes)
-def test_scores_are_sklearns(pairs):
-    true, predicted = pairs.T
-    confusion = confusion_matrix(true, predicted, 5)
-    np.testing.assert_array_equal(
-        confusion, sklearn_confusion(true, predicted, labels=[1, 2, 3, 4, 5])
-    )
-    scores = ordinal_scores(confusion)
-    assert scores["accuracy"] == pytest.approx(accuracy_score(true, predicted))
-    assert scores["mae"] == pytest.approx(mean_absolute_error(true, predicted))
-    assert scores["accuracy_within_one"] == pytest.approx(np.mean(np.abs(true - predicted) <= 1))
-
-
-def test_scores_of_no_cells_are_nan():
-    assert np.isnan(list(ordinal_scores(np.zeros((5, 5), dtype=int)).values())).all()
 
 
 @quick

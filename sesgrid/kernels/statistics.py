@@ -1,7 +1,7 @@
-"""The numbers of the findings: ratios, bootstrap intervals, scores of ordered classes, a ridge.
+"""The numbers of the findings: ratios, bootstrap intervals of means, a correlation, a ridge.
 
 Arrays in, arrays out. NaN marks what is missing: a class that is absent from a
-cell, a mean over no cells, a score that is not defined. What a table or a
+cell, a mean over no cells, a correlation that is not defined. What a table or a
 report makes of a NaN is decided there.
 
 References
@@ -12,22 +12,19 @@ ratio and coactivation. Suel et al. (2019), Scientific Reports 9, 6229: the scor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
+
+from sesgrid.kernels.bootstrap import percentile_interval, resample_counts
 
 __all__ = [
     "activation_ratios",
     "bootstrap_interval",
     "column_means",
-    "confusion_matrix",
-    "ordinal_scores",
     "pearson_r",
     "ridge_predict",
 ]
-
-_BATCH_COUNTS = 4_000_000
-"""Resampling counts held at once (resample × cell), 32 MB."""
 
 
 def activation_ratios(activation: np.ndarray, area: np.ndarray) -> np.ndarray:
@@ -125,33 +122,10 @@ def bootstrap_interval(
         means = np.full(shape, np.nan)
     else:
         sums = np.concatenate(
-            [counts @ stacked for counts in _resample_counts(n_cells, n_bootstrap, rng)]
+            [counts @ stacked for counts in resample_counts(n_cells, n_bootstrap, rng)]
         )
         means = column_means(sums[:, :n_columns], sums[:, n_columns:])
-    return _percentiles(means if statistic is None else statistic(means), level)
-
-
-def _resample_counts(
-    n_cells: int, n_bootstrap: int, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
-    """Yield float64 ``(resample, cell)``: how often each cell is drawn, in batches."""
-    batch = max(1, _BATCH_COUNTS // n_cells)
-    for start in range(0, n_bootstrap, batch):
-        size = min(batch, n_bootstrap - start)
-        drawn = rng.integers(0, n_cells, (size, n_cells))
-        drawn += np.arange(size)[:, None] * n_cells
-        counts = np.bincount(drawn.ravel(), minlength=size * n_cells)
-        yield counts.reshape(size, n_cells).astype(np.float64)
-
-
-def _percentiles(statistics: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of the middle ``level`` of each column, skipping NaN; NaN for an empty column."""
-    bounds = np.full((2, statistics.shape[1]), np.nan)
-    full = np.isfinite(statistics).any(axis=0)
-    if full.any():
-        tail = 50 * (1 - level)
-        bounds[:, full] = np.nanpercentile(statistics[:, full], [tail, 100 - tail], axis=0)
-    return bounds[0], bounds[1]
+    return percentile_interval(means if statistic is None else statistic(means), level)
 
 
 def pearson_r(x: np.ndarray, y: np.ndarray) -> float:
@@ -168,61 +142,6 @@ def pearson_r(x: np.ndarray, y: np.ndarray) -> float:
     x, y = x - x.mean(), y - y.mean()
     norm = np.linalg.norm(x) * np.linalg.norm(y)
     return float(np.clip(x @ y / norm, -1.0, 1.0)) if norm > 0 else float("nan")
-
-
-def confusion_matrix(true: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
-    """Counts of (true, predicted) pairs.
-
-    Parameters
-    ----------
-    true, predicted : np.ndarray
-        int ``(cell,)``, classes 1…K.
-    n_classes : int
-        K.
-
-    Returns
-    -------
-    np.ndarray
-        int64 ``(true, predicted)``, K × K; row 0 is class 1.
-
-    Examples
-    --------
-    >>> confusion_matrix(np.array([1, 1, 2]), np.array([1, 2, 2]), 2).tolist()
-    [[1, 1], [0, 1]]
-    """
-    pairs = (np.asarray(true, np.int64) - 1) * n_classes + np.asarray(predicted, np.int64) - 1
-    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
-
-
-def ordinal_scores(confusion: np.ndarray) -> dict[str, float]:
-    """Scores of ordered classes from their confusion matrix.
-
-    Parameters
-    ----------
-    confusion : np.ndarray
-        int ``(true, predicted)``.
-
-    Returns
-    -------
-    dict of str to float
-        ``accuracy``, ``accuracy_within_one`` (at most one class off) and ``mae`` (mean distance in
-        classes); NaN without cells.
-
-    Examples
-    --------
-    >>> ordinal_scores(np.array([[1, 0, 1], [0, 1, 0], [0, 1, 0]]))
-    {'accuracy': 0.5, 'accuracy_within_one': 0.75, 'mae': 0.75}
-    """
-    n = int(confusion.sum())
-    k = np.arange(confusion.shape[0])
-    distance = np.abs(k[:, None] - k[None, :])
-    if n == 0:
-        return dict.fromkeys(("accuracy", "accuracy_within_one", "mae"), float("nan"))
-    return {
-        "accuracy": float(confusion[distance == 0].sum() / n),
-        "accuracy_within_one": float(confusion[distance <= 1].sum() / n),
-        "mae": float((confusion * distance).sum() / n),
-    }
 
 
 def ridge_predict(

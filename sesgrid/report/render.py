@@ -23,6 +23,8 @@ from sesgrid.report.content import (
 )
 from sesgrid.report.gallery import CellThumbnail, gallery
 from sesgrid.report.maps import confusion_chart, ses_map
+from sesgrid.report.reliability import reliability_chart
+from sesgrid.report.scores import folds_sentence, folds_table, score_table
 from sesgrid.stages.analyse import Findings
 from sesgrid.stages.evidence import n_extreme_classes
 from sesgrid.stages.score import class_count, require_columns
@@ -120,6 +122,9 @@ def _render(
         chance_extreme=1 / n_classes,
         legend=ses_legend(n_classes, cells.attrs.get("thresholds")),
         metrics=findings.metrics,
+        scores=score_table(findings.metrics),
+        folds=folds_table(findings.metrics["by_folds"]),
+        folds_sentence=folds_sentence(findings.metrics),
         activation=findings.activation.to_dict("records"),
         landcover_given=bool(findings.landcover_classes),
         activation_sentences=activation_sentences(findings.activation),
@@ -140,9 +145,13 @@ def _figures(cells: pd.DataFrame, findings: Findings, n_classes: int) -> dict[st
     }
     order = findings.landcover_classes
     chance = n_extreme_classes(n_classes) / n_classes
-    scored, explained = findings.metrics["n"] > 0, len(findings.activation) > 0
+    metrics = findings.metrics
+    scored, explained = metrics["n"] > 0, len(findings.activation) > 0
     return maps | {
-        "confusion": confusion_chart(findings.metrics["confusion"]) if scored else None,
+        "confusion": confusion_chart(metrics["confusion"]) if scored else None,
+        "reliability": reliability_chart(
+            metrics["reliability"], metrics["expected_calibration_error"]
+        ),
         "activation_chart": activation_chart(findings.activation, chance) if explained else None,
         "coactivation": pair_heatmap(findings.pairs, "coactivation", "Coactivation", order),
         "gain": pair_heatmap(findings.pairs, "gain", "Co-appearance gain", order),

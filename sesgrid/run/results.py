@@ -19,6 +19,7 @@ from sesgrid.run.workspace import load_table, save_table
 from sesgrid.sources import class_groups, class_names
 from sesgrid.stages.analyse import Findings, analyse
 from sesgrid.stages.explain import MAPS, UNCLASSIFIED, explain_maps
+from sesgrid.stages.leakage import folds_kind
 from sesgrid.store.cube import Cube
 from sesgrid.store.parts import write_atomically
 
@@ -57,6 +58,8 @@ def run_analyse(job: Job) -> dict[str, Any]:
         n_bootstrap=c.analyse.bootstrap,
         seed=c.analyse.seed,
         mean_colour=cells[colours],
+        other_folds=_other_folds(job, cells),
+        cells_per_block=c.grid.cells_per_block,
     )
     result, names = cells.drop(columns=colours), list(_SEALED)
     if c.explain.maps != "none":
@@ -71,9 +74,9 @@ def run_analyse(job: Job) -> dict[str, Any]:
         table.to_parquet(job.files.table(name))  # with its attributes, for the report
     write_atomically(
         job.files.metrics,
-        json.dumps({**findings.metrics, "run": _named(job)}, indent=1, allow_nan=False),
+        json.dumps({**findings.metrics, "run": _named(job, cells)}, indent=1, allow_nan=False),
     )
-    Cube.open(job.files.cube).seal(result, names, _sealed(job))
+    Cube.open(job.files.cube).seal(result, names, _sealed(job, cells))
     m = findings.metrics
     return {
         k: m.get(k)
@@ -87,7 +90,17 @@ def run_analyse(job: Job) -> dict[str, Any]:
     }
 
 
-def _named(job: Job) -> dict[str, Any]:
+def _other_folds(job: Job, cells: gpd.GeoDataFrame) -> gpd.GeoDataFrame | None:
+    """The cells as predicted by the models of the other kind of fold, where these were trained too."""
+    path = job.files.table("predict-other")
+    if not path.exists():
+        return None
+    other = load_table(path)
+    same = all(other.attrs.get(k) == cells.attrs.get(k) for k in ("city", "thresholds", "labels"))
+    return other if same and folds_kind(other) != folds_kind(cells) else None
+
+
+def _named(job: Job, cells: gpd.GeoDataFrame) -> dict[str, Any]:
     """The choices by name that every output carries."""
     c = job.config
     return {
@@ -96,15 +109,15 @@ def _named(job: Job) -> dict[str, Any]:
         "explain_preset": method_of(c).name,
         "explain_precision": c.explain.precision,
         "labels": c.cells.labels or protocol_of(c).labels,
-        "folds_kind": "random stratified",
+        "folds_kind": folds_kind(cells),
         "seed": c.train.seed,
     }
 
 
-def _sealed(job: Job) -> dict[str, Any]:
+def _sealed(job: Job, cells: gpd.GeoDataFrame) -> dict[str, Any]:
     """What a finished cube says of its run."""
     configuration = json.loads(job.config.model_dump_json())
-    return {"sealed": job.key, "configuration": configuration, **_named(job)}
+    return {"sealed": job.key, "configuration": configuration, **_named(job, cells)}
 
 
 def _load_findings(job: Job) -> Findings:
@@ -132,7 +145,7 @@ def run_report(job: Job) -> dict[str, Any]:
         provenance={
             "city": c.name,
             "date": date.today().isoformat(),
-            **_named(job),
+            **_named(job, cells),
             "sources": {
                 "census": f"{c.sources.census.name} (vintage {cells.attrs.get('vintage')})",
                 "ortho": ", ".join(p.name for p in c.sources.ortho),

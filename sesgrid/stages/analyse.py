@@ -24,6 +24,7 @@ import xarray as xr
 
 from sesgrid.kernels.statistics import bootstrap_interval, column_means
 from sesgrid.stages.evidence import class_names, n_extreme_classes, sides
+from sesgrid.stages.leakage import compare_folds, folds_kind
 from sesgrid.stages.score import class_count, colour_baseline, metrics
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "activation_table",
     "analyse",
     "colour_baseline",
+    "compare_folds",
     "metrics",
     "pair_table",
 ]
@@ -74,7 +76,8 @@ class Findings:
     """What the analysis of a city found."""
 
     metrics: dict[str, Any]
-    """Scores on unseen cells, ready for JSON; see `metrics`."""
+    """Scores on unseen cells, ready for JSON: those of `metrics`, ``folds_kind``, ``by_folds`` (of
+    `compare_folds`, or None) and the colour baseline."""
     activation: pd.DataFrame
     """Activation ratios and probabilities; see `activation_table`. Empty without land cover."""
     pairs: pd.DataFrame
@@ -94,13 +97,16 @@ def analyse(
     seed: int = 0,
     pair_minimum: int = 10,
     mean_colour: pd.DataFrame | None = None,
+    other_folds: pd.DataFrame | None = None,
+    cells_per_block: int = 8,
 ) -> Findings:
     """Score the predictions and tell what they drew on.
 
     Parameters
     ----------
     cells : GeoDataFrame
-        One row a cell, as made by the stages `cells` and `predict`.
+        One row a cell, as made by the stages `cells` and `predict`; ``attrs["folds_kind"]`` is "random" (also
+        where it is missing) or "spatial".
     activation : xr.Dataset or None
         Class sums of the stage `explain`: ``activation`` float64 ``(cell, map, landcover_class)``
         and ``area`` int64 ``(cell, landcover_class)``, pixels. None = no land cover.
@@ -115,13 +121,29 @@ def analyse(
     mean_colour : DataFrame, optional
         float, index ``cell_id``, a column per band: adds ``pearson_r_colour_baseline`` (and
         ``…_rounded``) to the metrics; None there without it.
+    other_folds : GeoDataFrame, optional
+        The same cells as predicted by the models of the other kind of fold, which its
+        ``attrs["folds_kind"]`` names.
+    cells_per_block : int
+        Side of the blocks that intervals of the scores are drawn over, in cells.
 
     Raises
     ------
     MissingInputError, GridMismatchError, FormatError
         The tables lack something, or do not belong together.
     """
-    scores = metrics(cells) | _colour_scores(cells, mean_colour)
+    drawing: dict[str, Any] = {"n_bootstrap": n_bootstrap, "seed": seed}
+    drawing["cells_per_block"] = cells_per_block
+    by_folds = None
+    if other_folds is not None:
+        tables = {folds_kind(table): table for table in (cells, other_folds)}
+        by_folds = compare_folds(tables, **drawing)
+    scores = {
+        **metrics(cells, **drawing),
+        **_colour_scores(cells, mean_colour),
+        "folds_kind": folds_kind(cells),
+        "by_folds": by_folds,
+    }
     options: dict[str, Any] = {"groups": groups, "n_bootstrap": n_bootstrap, "seed": seed}
     return Findings(
         metrics=scores,

@@ -2,8 +2,8 @@
 
 Every labelled cell was predicted by the model of its own fold, which did not
 see it: a fold is scored by itself, and the figures of a city are the means over
-its folds (as in Fig. 2 of the paper). What is undefined is None, never NaN, so
-that the result can be written as JSON.
+its folds (as in Fig. 2 of the paper), with the intervals that chance leaves them.
+What is undefined is None, never NaN, so that the result can be written as JSON.
 """
 
 from __future__ import annotations
@@ -15,16 +15,11 @@ import numpy as np
 import pandas as pd
 
 from sesgrid.errors import MissingInputError, TooFewCellsError
-from sesgrid.kernels.statistics import (
-    confusion_matrix,
-    ordinal_scores,
-    pearson_r,
-    ridge_predict,
-)
+from sesgrid.kernels.statistics import pearson_r, ridge_predict
+from sesgrid.stages.score_sheet import score_sheets
+from sesgrid.stages.scored_cells import SCORED, scorable
 
 __all__ = ["class_count", "colour_baseline", "metrics", "require_columns"]
-
-_AVERAGED = ("accuracy", "accuracy_within_one", "mae", "majority_baseline_accuracy")
 
 
 def class_count(cells: pd.DataFrame) -> int:
@@ -65,23 +60,44 @@ def require_columns(cells: pd.DataFrame, columns: tuple[str, ...]) -> None:
         )
 
 
-def metrics(cells: pd.DataFrame) -> dict[str, Any]:
+def metrics(
+    cells: pd.DataFrame, *, n_bootstrap: int = 2000, seed: int = 0, cells_per_block: int = 8
+) -> dict[str, Any]:
     """Score the predictions of labelled cells, fold by fold.
 
     Parameters
     ----------
     cells : DataFrame
         One row a cell, with ``labelled``, ``ses_true``, ``ses_predicted`` (1…K) and ``fold``;
-        ``attrs["n_classes"]`` = K. Cells that lack any of them are not scored.
+        ``attrs["n_classes"]`` = K. Cells that lack any of them are not scored; a weight that training gave a
+        cell does not matter here. Where they are there: ``probability_1`` … ``probability_K`` and ``income``
+        (euros), for what needs them; ``row`` and ``col``, for the intervals over blocks; ``imputed``.
+    n_bootstrap : int
+        Resamples for the 95 % intervals (percentiles).
+    seed : int
+        Of the bootstrap.
+    cells_per_block : int
+        Side of the blocks that are drawn, in cells: the block of a cell is (row // B, col // B).
 
     Returns
     -------
     dict
-        ``pearson_r``, ``accuracy``, ``accuracy_within_one``, ``mae`` (classes) and
-        ``majority_baseline_accuracy``: means over the folds; ``n``, ``n_classes``, ``confusion``
-        (counts, rows true, all folds together), ``folds`` (the same for each fold) and ``notes``.
-        None = undefined. A fold with constant predictions has no correlation: its ``pearson_r`` is
-        None and counts as 0 in the mean, which ``notes`` then says.
+        Ready for JSON; None = undefined.
+
+        - each of `sesgrid.kernels.scores.SCORES`: mean over the folds; ``mae`` in classes;
+        - ``n``, ``n_classes``, ``n_blocks`` (those that hold scored cells);
+        - ``intervals``: {score: {"cells": [low, high], "blocks": [low, high]}} of the means;
+        - ``confusion`` (counts, rows true, all folds together) and ``confusion_share_intervals`` (of the
+          shares of rows, {"cells": {"low", "high"}, "blocks": …});
+        - ``reliability``: for ten bins of the predicted class' probability, ``from`` (not included), ``to``
+          (included), ``n``, mean ``confidence``, ``accuracy`` and its ``intervals``; all folds together;
+        - ``folds``: for each its number ``fold``, ``n``, the scores, their ``intervals`` over cells, and
+          ``confusion``;
+        - ``observed_only``: where imputed cells are among the scored, the scores and ``n`` of those that
+          are not, else None;
+        - ``notes``: sentences.
+
+        A fold whose correlation or kappa is undefined counts as 0 in the mean, which ``notes`` then says.
 
     Raises
     ------
@@ -93,68 +109,17 @@ def metrics(cells: pd.DataFrame) -> dict[str, Any]:
     >>> cells = pd.DataFrame({"labelled": True, "fold": [0, 0, 0], "ses_true": [1, 2, 3],
     ...                       "ses_predicted": [1, 2, 2]})
     >>> cells.attrs["n_classes"] = 3
-    >>> scores = metrics(cells)
+    >>> scores = metrics(cells, n_bootstrap=100)
     >>> round(scores["pearson_r"], 3), scores["accuracy_within_one"], scores["confusion"]
     (0.866, 1.0, [[1, 0, 0], [0, 1, 0], [0, 1, 0]])
+    >>> scores["intervals"]["mae"], scores["r2_income_rank"]
+    ({'cells': [0.0, 1.0], 'blocks': None}, None)
     """
-    require_columns(cells, ("labelled", "ses_true", "ses_predicted", "fold"))
-    n_classes = class_count(cells)
-    scored = _scored_cells(cells)
-    true, predicted = (
-        scored["ses_true"].to_numpy(np.int64),
-        scored["ses_predicted"].to_numpy(np.int64),
+    require_columns(cells, SCORED)
+    sheets, _ = score_sheets(
+        [scorable(cells)], class_count(cells), cells_per_block, n_bootstrap=n_bootstrap, seed=seed
     )
-    fold = scored["fold"].to_numpy(np.int64)
-    folds = [
-        {"fold": int(f), **_fold_scores(true, predicted, fold == f, n_classes)}
-        for f in np.unique(fold)
-    ]
-    confusion = confusion_matrix(true, predicted, n_classes)
-    return {
-        "pearson_r": _mean_r([f["pearson_r"] for f in folds]),
-        **{k: _mean([f[k] for f in folds]) for k in _AVERAGED},
-        "n": len(scored),
-        "n_classes": n_classes,
-        "confusion": confusion.tolist(),
-        "folds": folds,
-        "notes": _notes(folds),
-    }
-
-
-def _scored_cells(cells: pd.DataFrame) -> pd.DataFrame:
-    """Labelled cells with a fold, a true and a predicted class."""
-    labelled = cells["labelled"].fillna(False).astype(bool)
-    complete = cells[["ses_true", "ses_predicted", "fold"]].notna().all(axis=1)
-    return cells.loc[labelled & complete, ["ses_true", "ses_predicted", "fold"]]
-
-
-def _fold_scores(
-    true: np.ndarray, predicted: np.ndarray, inside: np.ndarray, n_classes: int
-) -> dict[str, Any]:
-    """Scores of one fold; the majority class is learnt from the other folds."""
-    confusion = confusion_matrix(true[inside], predicted[inside], n_classes)
-    others = true[~inside] if not inside.all() else true
-    majority = int(np.bincount(others, minlength=n_classes + 1)[1:].argmax()) + 1
-    return {
-        "n": int(inside.sum()),
-        "pearson_r": _none_if_nan(pearson_r(true[inside], predicted[inside])),
-        **ordinal_scores(confusion),
-        "majority_baseline_accuracy": float((true[inside] == majority).mean()),
-        "confusion": confusion.tolist(),
-    }
-
-
-def _notes(folds: list[dict[str, Any]]) -> list[str]:
-    """What a reader of the means has to know."""
-    if not folds:
-        return ["no labelled cell was predicted by a model that had not seen it: nothing to score"]
-    undefined = [f["fold"] for f in folds if f["pearson_r"] is None]
-    if not undefined:
-        return []
-    return [
-        f"Pearson r is undefined in fold {', '.join(map(str, undefined))} (constant predictions or "
-        "true classes) and counts as 0 in the mean over folds"
-    ]
+    return sheets[0]
 
 
 def colour_baseline(
