@@ -10,6 +10,7 @@ import click
 
 from sesgrid import __version__
 from sesgrid.run.command import Command, bring_up_to_date, config_argument, end, scheduler_option
+from sesgrid.run.study_commands import STUDY_COMMANDS
 
 __all__ = ["main"]
 
@@ -129,6 +130,10 @@ def audit(cube: str, cells: int, seed: int, scheduler: str | None) -> None:
     click.echo(f"audit: {files.audit}")
     if files.report.exists():
         click.echo(f"report: {files.report}")
+
+
+for _command in STUDY_COMMANDS:
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, as_completed, get_worker
-
-from sesgrid.errors import MissingInputError, ModelMismatchError, SesgridWarning
-from sesgrid.run.batches import progress_bar
-from sesgrid.run.cluster import TRAINING, on_gpus
 from sesgrid.run.job import Job, protocol_of
+from sesgrid.run.trainings import run_trainings
 from sesgrid.run.workspace import load_table
 from sesgrid.stages.folds import FOLD_KINDS, other_kind
-from sesgrid.stages.train import Fold, plan_folds, train_fold
+from sesgrid.stages.train import Fold, Progress, card_of, finished, plan_folds, train_fold
 from sesgrid.store.cube import Cube
 from sesgrid.store.models import ModelRef
 
 __all__ = ["run_train"]
-
-_TOPIC = "sesgrid-train"
 
 
 def run_train(job: Job) -> dict[str, Any]:
@@ -45,14 +37,16 @@ def run_train(job: Job) -> dict[str, Any]:
         )
     ]
     _clear(job.files.models, folds)
-    todo = [f for f in folds if not _finished(f, job.key)]
-    notes = _train_all(job.client, todo, job.files.cube)
-    best = [min(_card(f)["history"]["val_loss"]) for f in folds]
+    todo = [f for f in folds if finished(f) is None]
+    total = sum(f.protocol.epochs for f in todo)
+    done = run_trainings(job.client, "train", todo, _TrainFold(job.files.cube), total)
+    notes = sorted({note for _, _, told in done for note in told})
+    best = [min(card_of(f)["history"]["val_loss"]) for f in folds]
     return {
         "models": len(folds),
         "folds kept from an earlier run": len(folds) - len(todo),
         "training cells per fold": [int((~f.validation).sum()) for f in folds],
-        "epochs": [len(_card(f)["history"]["loss"]) for f in folds],
+        "epochs": [len(card_of(f)["history"]["loss"]) for f in folds],
         "best validation loss": [round(v, 4) for v in best],
         "protocol": c.train.protocol,
         "notes": notes,
@@ -69,52 +63,12 @@ def _clear(directory: Path, folds: Sequence[Fold]) -> None:
                 shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
 
 
-def _card(fold: Fold) -> dict[str, Any]:
-    return json.loads(Path(fold.path).with_suffix(".json").read_text())
+@dataclass(frozen=True)
+class _TrainFold:
+    """What a worker does with a fold."""
 
+    cube: str
 
-def _finished(fold: Fold, key: str) -> bool:
-    try:
-        ModelRef.open(fold.path)
-    except (MissingInputError, ModelMismatchError):
-        return False
-    return _card(fold).get("key") == key
-
-
-def _train_all(client: Client, folds: list[Fold], cube: str) -> list[str]:
-    if not folds:
-        return []
-    total = sum(f.protocol.epochs for f in folds)
-    with progress_bar("train", total, "epoch") as bar:
-
-        def show(event: tuple[float, dict[str, Any]]) -> None:
-            message = event[1]
-            bar.update(1)
-            bar.set_postfix_str(f"{message['model_id']} val_loss {message['val_loss']:.3f}")
-
-        client.subscribe_topic(_TOPIC, show)
-        try:
-            options = {"pure": False, "resources": on_gpus(client, TRAINING)}
-            futures = [client.submit(_train_on_worker, f, cube, **options) for f in folds]
-            for future in as_completed(futures):
-                if future.status == "error":
-                    error = future.exception()  # a cancelled future would only say that it was
-                    client.cancel(futures)
-                    raise error
-            return sorted({note for f in futures for note in f.result()})
-        finally:
-            client.unsubscribe_topic(_TOPIC)
-
-
-def _train_on_worker(fold: Fold, cube: str) -> list[str]:
-    """Train where the task landed; warnings travel back as text."""
-
-    def progress(model_id: str, epoch: int, logs: Mapping[str, float]) -> None:
-        message = {"model_id": model_id, "epoch": epoch, "val_loss": float(logs["val_loss"])}
-        get_worker().log_event(_TOPIC, message)
-
-    pixels = Cube.open(cube).pixels()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", SesgridWarning)
+    def __call__(self, fold: Fold, progress: Progress) -> None:
+        pixels = Cube.open(self.cube).pixels()
         train_fold(fold, pixels["image"].assign_attrs(pixels.attrs), progress)
-    return [str(w.message) for w in caught if issubclass(w.category, SesgridWarning)]

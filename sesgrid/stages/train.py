@@ -7,6 +7,7 @@ see, never pixels or weights. A worker runs one training at a time: a network us
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import geopandas as gpd
 import numpy as np
 import xarray as xr
 
-from sesgrid.errors import ModelMismatchError, TooFewCellsError
+from sesgrid.errors import MissingInputError, ModelMismatchError, TooFewCellsError
 from sesgrid.kernels.backend import start_backend
 from sesgrid.kernels.device import DEVICE_LOCK
 from sesgrid.stages.cells import usable
@@ -24,7 +25,7 @@ from sesgrid.stages.folds import training_cells
 from sesgrid.stages.protocol import Protocol, protocol_named
 from sesgrid.store.models import ModelRef, file_sha256, save_model
 
-__all__ = ["Fold", "plan_folds", "train", "train_fold"]
+__all__ = ["Fold", "Progress", "card_of", "finished", "plan_folds", "train", "train_fold"]
 
 Progress = Callable[[str, int, Mapping[str, float]], None]
 
@@ -242,6 +243,20 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
         ref = save_model(fitted.model, path, model_id=fold.model_id, card=card)
     checkpoint.unlink(missing_ok=True)
     return ref
+
+
+def card_of(fold: Fold) -> dict[str, Any]:
+    """The card of a fold's model."""
+    return json.loads(Path(fold.path).with_suffix(".json").read_text())
+
+
+def finished(fold: Fold) -> ModelRef | None:
+    """The fold's model, where it was trained to the end with the key that the fold's card has."""
+    try:
+        ref = ModelRef.open(fold.path)
+    except (MissingInputError, ModelMismatchError):
+        return None
+    return ref if card_of(fold).get("key") == fold.card["key"] else None
 
 
 def _checked_weights(protocol: Protocol) -> str | None:

@@ -1,0 +1,214 @@
+"""Comparisons of trainings of one city: backbones and heads, resolutions, and whether findings hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import pandas as pd
+from distributed import Client
+
+from sesgrid.errors import ConfigError, MissingInputError
+from sesgrid.kernels.scores import SCORES
+from sesgrid.run.config import Config
+from sesgrid.run.job import class_table, method_of, protocol_of
+from sesgrid.run.trials import Outcome, run_variants, variant_of, write_results
+from sesgrid.run.workspace import Workspace, load_table
+from sesgrid.sources import class_names
+from sesgrid.stages.analyse import activation_table
+from sesgrid.stages.baselines import baselines, features
+from sesgrid.stages.explain import activation_dataset
+from sesgrid.stages.score import metrics
+from sesgrid.stages.stability import Finding, stability_of_pairs, stability_table
+from sesgrid.store.cube import Cube
+from sesgrid.store.parts import write_atomically
+
+__all__ = ["Study", "compare", "resolution", "score_row", "stability"]
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What a comparison found, by name of its tables."""
+
+    name: str
+    tables: dict[str, pd.DataFrame]
+
+
+def compare(
+    config: Config,
+    client: Client,
+    tell: Tell,
+    *,
+    backbones: Sequence[str],
+    heads: Sequence[str],
+    seeds: Sequence[int],
+) -> Study:
+    """The study's comparison table: every backbone with every head, beside two baselines.
+
+    Returns
+    -------
+    Study
+        Table ``compare``: a row per model, scores as means over folds with intervals over blocks,
+        parameters, FLOPs of a forward pass, cells predicted per second; see also ``results.parquet``.
+    """
+    from sesgrid.kernels.backbones import backbone_named
+
+    variants = [
+        variant_of(
+            config, _named(backbone_named(b).name, h, s, seeds), backbone=backbone_named(b).name,
+            head=h, seed=s,
+        )
+        for b, h, s in product(backbones, heads, seeds)
+    ]  # fmt: skip
+    outcomes = run_variants(config, client, variants, tell)
+    rows = [*_baseline_rows(config, client), *map(_summary, outcomes)]
+    return _written(config, "compare", outcomes, {"compare": pd.DataFrame(rows)})
+
+
+def resolution(config: Config, client: Client, tell: Tell, *, pixels: Sequence[int]) -> Study:
+    """The same cells at several resolutions, from the same cube: scores against metres per pixel.
+
+    Raises
+    ------
+    ConfigError
+        A size does not divide the cube's.
+    """
+    stored = config.grid.pixels_per_cell
+    for size in pixels:
+        if size > stored or stored % size:
+            raise ConfigError(
+                f"pixels: expected divisors of the cube's {stored} pixels per cell, received {size}"
+            )
+    variants = [variant_of(config, f"{p} px", pixels=p) for p in sorted(set(pixels), reverse=True)]
+    outcomes = run_variants(config, client, variants, tell)
+    return _written(
+        config, "resolution", outcomes, {"resolution": pd.DataFrame(map(_summary, outcomes))}
+    )
+
+
+def stability(
+    config: Config, client: Client, tell: Tell, *, backbones: Sequence[str], seeds: Sequence[int]
+) -> Study:
+    """Whether the findings, activation ratios per class, hold across folds, seeds and backbones.
+
+    Returns
+    -------
+    Study
+        ``stability``: a row per side and class; ``agreement``: rank correlation of the ratios of two
+        models, by what they differ in; ``findings``: every ratio of every model.
+
+    Raises
+    ------
+    MissingInputError
+        The run has no land cover.
+    """
+    from sesgrid.kernels.backbones import backbone_named
+
+    if config.sources.landcover is None:
+        raise MissingInputError(
+            "findings are about land cover, and sources.landcover is missing: add it to the configuration"
+        )
+    head = protocol_of(config).head
+    variants = [
+        variant_of(
+            config, _named(backbone_named(b).name, head, s, (0, 1)), seed=s,
+            backbone=backbone_named(b).name,
+        )
+        for b, s in product(backbones, seeds)
+    ]  # fmt: skip
+    outcomes = run_variants(config, client, variants, tell, explain=True)
+    findings = [f for o in outcomes for f in _findings(config, o)]
+    tables = {
+        "stability": stability_table(findings),
+        "agreement": stability_of_pairs(findings),
+        "findings": pd.concat(
+            [f.ratios.assign(backbone=f.backbone, seed=f.seed, fold=f.fold) for f in findings],
+            ignore_index=True,
+        ),
+    }
+    return _written(config, "stability", outcomes, tables)
+
+
+def _named(backbone: str, head: str, seed: int, seeds: Sequence[int]) -> str:
+    return f"{backbone} {head}" + (f" seed {seed}" if len(seeds) > 1 else "")
+
+
+def _summary(outcome: Outcome) -> dict[str, Any]:
+    """Means over the folds, with intervals over blocks, and what the model costs."""
+    v, facts = outcome.variant, pd.DataFrame([dict(f) for f in outcome.facts])
+    return {
+        "model": v.name,
+        "pixels": v.pixels,
+        "metres_per_pixel": 200 / v.pixels,
+        **score_row(outcome.scores),
+        "parameters": int(facts["parameters"].iloc[0]),
+        "flops": int(facts["flops"].iloc[0]),
+        "cells_per_s": float(facts["cells_per_s"].median()),
+        "training_s": float(facts["seconds"].sum()),
+        "initial_weights": ", ".join(sorted(set(facts["initial_weights"]))),
+    }
+
+
+def score_row(scores: dict[str, Any]) -> dict[str, Any]:
+    """Means over folds with their intervals over blocks, flat; of `sesgrid.stages.score.metrics`."""
+    out: dict[str, Any] = {"n": scores["n"]}
+    for name in SCORES:
+        bounds = (scores["intervals"].get(name) or {}).get("blocks") or (None, None)
+        out |= {name: scores[name], f"{name}_low": bounds[0], f"{name}_high": bounds[1]}
+    return out
+
+
+def _baseline_rows(config: Config, client: Client) -> Iterator[dict[str, Any]]:
+    """What any result must beat: the commonest class, and boosting on simple features of the cell."""
+    files = Workspace.of(config)
+    cells, pixels = load_table(files.table("mosaic")), Cube.open(files.cube).pixels()
+    names = class_names(class_table(config)) if config.sources.landcover is not None else None
+    labelled = cells[cells["labelled"]]
+    labelled.attrs = dict(cells.attrs)
+    with client.as_current():
+        values = features(labelled, pixels, names)
+    found = baselines(
+        values.reindex(cells.index),  # the others are neither learnt from nor scored
+        cells,
+        min_coverage=config.cells.min_coverage,
+        max_void=protocol_of(config).max_void,
+        seed=config.train.seed,
+    )
+    for name, table in found.items():
+        scores = metrics(
+            table,
+            n_bootstrap=config.analyse.bootstrap,
+            seed=config.analyse.seed,
+            cells_per_block=config.cells.fold_block_cells,
+        )
+        yield {"model": f"baseline: {name.replace('_', ' ')}", **score_row(scores)}
+
+
+def _findings(config: Config, outcome: Outcome) -> Iterator[Finding]:
+    """The activation ratios that each fold's model gives on the cells that it did not see."""
+    names = class_names(class_table(config))
+    attributes = {"preset": method_of(config).name, "precision": config.explain.precision}
+    sums = activation_dataset(outcome.rows, names, attributes)
+    v = outcome.variant
+    for number in range(outcome.cells.attrs["n_folds"]):
+        part = outcome.cells[outcome.cells["fold"] == number]
+        part = part[part["model_id"].notna()] if "model_id" in part else part
+        part.attrs = dict(outcome.cells.attrs)
+        chosen = sums.sel(cell=[c for c in part.index if c in set(sums["cell"].values)])
+        ratios = activation_table(part, chosen, n_bootstrap=config.analyse.bootstrap)
+        yield Finding(v.protocol.backbone, v.seed, number, ratios)
+
+
+def _written(
+    config: Config, name: str, outcomes: Sequence[Outcome], tables: dict[str, pd.DataFrame]
+) -> Study:
+    folder = Workspace.of(config).output / "studies" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {**tables, "results": write_results(config, outcomes, folder / "results.parquet")}
+    for title, table in tables.items():
+        write_atomically(folder / f"{title}.csv", table.to_csv(index=False))
+    return Study(name, tables)

@@ -1,0 +1,132 @@
+"""The commands that compare trainings: compare, resolution, stability, transfer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sesgrid.run.command import Command, bring_up_to_date, config_argument, scheduler_option
+
+if TYPE_CHECKING:
+    from sesgrid.run.studies import Study
+
+__all__ = ["STUDY_COMMANDS"]
+
+
+class _ListCommand(Command):
+    """A command whose options take several values: ``--seeds 0 1 2``, ``--seeds 0,1,2``, or repeated."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Write the option before each of its values."""
+        several = {o for p in self.params if p.multiple for o in getattr(p, "opts", ())}
+        out: list[str] = []
+        option = None
+        for arg in args:
+            head, _, value = arg.partition("=")
+            if arg.startswith("-"):
+                option = head if head in several else None
+                if option is None:
+                    out.append(arg)
+                out += _each(option, value) if option else []
+            else:
+                out += _each(option, arg) if option else [arg]
+        return super().parse_args(ctx, out)
+
+
+def _each(option: str | None, text: str) -> list[str]:
+    return [x for value in text.split(",") if value.strip() for x in (str(option), value.strip())]
+
+
+_seeds = click.option(
+    "--seeds", multiple=True, type=click.IntRange(min=0), help="Of weights and shuffles."
+)
+_backbones = click.option(
+    "--backbones", multiple=True, help="By name, of keras.applications; default: the run's."
+)
+
+
+def _run(
+    config_path: Path, scheduler: str | None, last: str, name: str, **asked: Sequence[Any]
+) -> None:
+    from sesgrid.run import studies
+    from sesgrid.run.cluster import connected
+    from sesgrid.run.config import load_config
+    from sesgrid.run.job import protocol_of
+
+    config = load_config(config_path)
+    protocol = protocol_of(config)
+    usual = {
+        "backbones": [protocol.backbone],
+        "heads": [protocol.head],
+        "seeds": [config.train.seed],
+    }
+    settings = {k: list(v) or usual[k] for k, v in asked.items()}
+    with connected(config.cluster, scheduler) as client:
+        bring_up_to_date(config, client, last)
+        study = getattr(studies, name)(config, client, click.echo, **settings)
+    _tell(study, config.output / "studies" / name)
+
+
+def _tell(study: Study, folder: Path) -> None:
+    from sesgrid.report.study import print_lines, write_study
+
+    for line in print_lines(study.name, study.tables):
+        click.echo(line)
+    click.echo(f"tables: {folder}")
+    click.echo(f"page: {write_study(folder / 'index.html', study.name, study.tables)}")
+
+
+@click.command(cls=_ListCommand)
+@config_argument
+@_backbones
+@click.option("--heads", multiple=True, help="binomial, softmax, ordinal; default: the run's.")
+@_seeds
+@scheduler_option
+def compare(config: Path, scheduler: str | None, **asked: Sequence[Any]) -> None:
+    """Compare backbones and heads on the cells of CONFIG, beside two baselines."""
+    _run(config, scheduler, "landcover", "compare", **asked)
+
+
+@click.command(cls=_ListCommand)
+@config_argument
+@click.option("--pixels", multiple=True, type=click.IntRange(min=32), required=True,
+              help="Sides of the image of a cell, such as 800 400 200 100.")  # fmt: skip
+@scheduler_option
+def resolution(config: Path, scheduler: str | None, pixels: Sequence[int]) -> None:
+    """Train and test on the cells of CONFIG at several resolutions."""
+    _run(config, scheduler, "mosaic", "resolution", pixels=pixels)
+
+
+@click.command(cls=_ListCommand)
+@config_argument
+@_backbones
+@_seeds
+@scheduler_option
+def stability(config: Path, scheduler: str | None, **asked: Sequence[Any]) -> None:
+    """Ask whether the findings of CONFIG hold across folds, seeds and backbones."""
+    _run(config, scheduler, "landcover", "stability", **asked)
+
+
+@click.command(cls=Command)
+@click.argument("configs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A folder.")
+@scheduler_option
+def transfer(configs: Sequence[Path], output: Path, scheduler: str | None) -> None:
+    """Train on each of CONFIGS and test on every other: cities, or years of one city."""
+    from sesgrid.run.cluster import connected
+    from sesgrid.run.config import load_config
+    from sesgrid.run.transfer import transfer as run_transfer
+
+    loaded = [load_config(path) for path in configs]
+    with connected(loaded[0].cluster, scheduler) as client:
+        for path, config in zip(configs, loaded, strict=True):
+            click.echo(f"== {path}")
+            bring_up_to_date(config, client, "predict")
+        study = run_transfer(loaded, client, output, click.echo)
+    _tell(study, output)
+
+
+STUDY_COMMANDS = (compare, resolution, stability, transfer)

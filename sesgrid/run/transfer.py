@@ -1,0 +1,145 @@
+"""Train on one city, test on another: every ordered pair of runs, cities or years of one city."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+from distributed import Client
+
+from sesgrid.errors import ConfigError
+from sesgrid.kernels.scores import SCORES
+from sesgrid.run.cell_stages import run_over_cells
+from sesgrid.run.config import Config
+from sesgrid.run.freshness import key_of
+from sesgrid.run.job import Job, load_models, protocol_of
+from sesgrid.run.studies import Study, score_row
+from sesgrid.run.workspace import Workspace, load_table, save_rows
+from sesgrid.stages.cells import usable
+from sesgrid.stages.predict import Predict, join_predictions
+from sesgrid.stages.score import metrics
+from sesgrid.store.models import ModelRef
+from sesgrid.store.parts import write_atomically
+
+__all__ = ["transfer"]
+
+
+def transfer(
+    configs: Sequence[Config], client: Client, folder: Path, tell: Callable[[str], None]
+) -> Study:
+    """Score every run's models on every run's cells.
+
+    A run's own cells are scored as always, each by the model that did not see it. Another run's cells are
+    scored by each of the fold models, and the scores averaged, so that both come from models of as many cells. Where
+    the two share places (years of one city), a place is left to the model that did not see it.
+    Classes are those of the run that is tested.
+
+    Parameters
+    ----------
+    configs : sequence of Config
+        Each up to date with its stage ``predict``; equal cell size and number of classes.
+    client : Client
+    folder : Path
+        Gets ``transfer.csv``, ``results.parquet`` and a matrix of Pearson r, ``pearson_r.csv``.
+    tell : callable
+        Receives a line per event.
+
+    Raises
+    ------
+    ConfigError
+        Fewer than two runs, or runs that differ in cell size or number of classes.
+    """
+    _require_alike(configs)
+    names = _names(configs)
+    rows = []
+    for trained, train_on in zip(configs, names, strict=True):
+        for tested, test_on in zip(configs, names, strict=True):
+            tell(f"trained on {train_on}, tested on {test_on}")
+            table = _own(trained) if trained is tested else _foreign(trained, tested, client)
+            scores = metrics(
+                table,
+                n_bootstrap=tested.analyse.bootstrap,
+                seed=tested.analyse.seed,
+                cells_per_block=tested.cells.fold_block_cells,
+            )
+            rows.append({"train_on": train_on, "test_on": test_on, **score_row(scores)})
+    found = pd.DataFrame(rows)
+    matrices = {
+        name: found.pivot(index="train_on", columns="test_on", values=name).loc[names, names]
+        for name in SCORES[:4]
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_rows(found, folder / "results.parquet")
+    write_atomically(folder / "transfer.csv", found.to_csv(index=False))
+    for name, matrix in matrices.items():
+        write_atomically(folder / f"{name}.csv", matrix.to_csv())
+    return Study("transfer", {"transfer": found, **matrices})
+
+
+def _require_alike(configs: Sequence[Config]) -> None:
+    if len(configs) < 2:
+        raise ConfigError(f"transfer needs at least two configurations, received {len(configs)}")
+    for what, values in (
+        ("grid.pixels_per_cell", {c.grid.pixels_per_cell for c in configs}),
+        ("cells.classes", {c.cells.classes for c in configs}),
+    ):
+        if len(values) > 1:
+            raise ConfigError(
+                f"{what} must be the same in all configurations, received {sorted(values)}: a model takes "
+                "cells of one size and tells one number of classes"
+            )
+
+
+def _names(configs: Sequence[Config]) -> list[str]:
+    """The cities' names, with the census' year where a city comes twice."""
+    plain = [c.name for c in configs]
+    if len(set(plain)) == len(plain):
+        return plain
+    vintages = [load_table(Workspace.of(c).table("mosaic")).attrs.get("vintage") for c in configs]
+    dated = [f"{n} {v}" for n, v in zip(plain, vintages, strict=True)]
+    if len(set(dated)) == len(dated):
+        return dated
+    return [f"{n} ({c.output.name})" for n, c in zip(plain, configs, strict=True)]
+
+
+def _own(config: Config) -> gpd.GeoDataFrame:
+    return load_table(Workspace.of(config).table("predict"))
+
+
+def _foreign(trained: Config, tested: Config, client: Client) -> gpd.GeoDataFrame:
+    """The tested run's labelled cells as each of the other's models predicts them, one under the other."""
+    theirs, cells = _own(trained), _own(tested)
+    files = Workspace.of(trained)
+    models = load_models(Job(trained, files, client, ""))
+    enough = usable(cells, tested.cells.min_coverage, protocol_of(tested).max_void)
+    cells = cells[enough & cells["labelled"]]
+    seen_by = theirs["fold"].reindex(cells.index).to_numpy(np.float64, na_value=np.nan)
+    parts = []
+    for fold, ref in enumerate(models[k] for k in _in_order(models)):
+        part = cells[np.isnan(seen_by) | (seen_by == fold)].copy()
+        part["model_id"], part["fold"] = ref.model_id, fold
+        part.attrs = dict(_own(tested).attrs)
+        rows = _rows(tested, part, ref, client)
+        parts.append(join_predictions(part, rows))
+    table = pd.concat(parts)
+    table.attrs = dict(parts[0].attrs)
+    return table
+
+
+def _in_order(models: dict[str, ModelRef]) -> list[str]:
+    """Ids by fold: "…-random2" before "…-random10"."""
+    return sorted(models, key=lambda name: (len(name), name))
+
+
+def _rows(tested: Config, part: gpd.GeoDataFrame, ref: ModelRef, client: Client) -> pd.DataFrame:
+    files = Workspace.of(tested)
+    facts: dict[str, Any] = {"model": ref.sha256, "cells": list(part.index)}
+    facts["mosaic"] = files.record("mosaic").read()["result_id"]
+    job = Job(tested, files, client, key_of(facts))
+    stage = Predict()
+    name = f"transfer-{ref.sha256[:12]}"
+    return run_over_cells(job, name, stage, part, {ref.model_id: ref}, Predict.layers)
