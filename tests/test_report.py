@@ -424,7 +424,7 @@ def test_both_kinds_of_folds_stand_side_by_side(cells, tmp_path):
     page = Page(path.read_text(encoding="utf-8"))
     assert (page.broken, page.open) == ([], [])
     assert "predicted by models of both kinds of fold" in page.text
-    assert f"less Pearson r with spatial folds is {rows['Pearson r'][3]} [" in page.text
+    assert f"with spatial ones, a gap of {rows['Pearson r'][3]} [" in page.text
 
 
 def test_one_kind_of_folds_is_said_to_be_the_only_one(findings, html):
@@ -438,16 +438,18 @@ def test_one_kind_of_folds_is_said_to_be_the_only_one(findings, html):
 @pytest.mark.parametrize(
     ("value", "bounds", "said"),
     [
-        (0.1, [0.05, 0.15], "is +0.10 [0.05, 0.15]: random folds leak"),
+        (0.1, [0.05, 0.15], "a gap of +0.10 [0.05, 0.15] over blocks: random folds leak"),
         (0.1, [-0.05, 0.25], "no leak can be told from chance"),
         (-0.1, [-0.2, -0.05], "no leak can be told from chance"),
-        (0.1, None, "no leak can be told from chance"),
+        (0.1, None, "a gap of +0.10; random folds leak"),
         (None, None, "cannot be measured"),
     ],
 )
 def test_sentence_on_the_gap_follows_its_interval(value, bounds, said):
     gap = {"pearson_r": {"value": value, "cells": bounds, "blocks": bounds}}
-    assert said in folds_sentence({"folds_kind": "random", "by_folds": {"leakage_gap": gap}})
+    kinds = {kind: {"pearson_r": None if value is None else 0.5} for kind in ("random", "spatial")}
+    by_folds = kinds | {"leakage_gap": gap}
+    assert said in folds_sentence({"folds_kind": "random", "by_folds": by_folds})
 
 
 def test_points_of_the_reliability_chart_lie_on_its_axes(findings):

@@ -130,14 +130,18 @@ def folds_sentence(metrics: Mapping[str, Any]) -> str:
     if metrics["by_folds"] is None:
         kind = metrics["folds_kind"]
         return f"Only {kind} folds were trained, so the leak cannot be measured: {leak}."
-    gap = metrics["by_folds"]["leakage_gap"]["pearson_r"]
-    row = _ROWS[0]
+    kinds = metrics["by_folds"]
+    row, gap = _ROWS[0], kinds["leakage_gap"]["pearson_r"]
     if gap["value"] is None:
         return f"The gap cannot be measured, as one kind has no correlation; {leak}."
+    values = [row.value(kinds[kind]["pearson_r"]) for kind in ("random", "spatial")]
     said = (
-        f"Pearson r with random folds less Pearson r with spatial folds is {row.signed(gap['value'])} "
-        f"{row.bounds(gap['blocks'])}"
-    ).rstrip()
-    if gap["blocks"] is None or gap["blocks"][0] <= 0:
+        f"Pearson r is {values[0]} with random folds and {values[1]} with spatial ones, a gap of "
+    )
+    said += row.signed(gap["value"])
+    if gap["blocks"] is None:
+        return f"{said}; {leak}."
+    said += f" {row.bounds(gap['blocks'])} over blocks"
+    if gap["blocks"][0] <= 0:
         return f"{said}: no leak can be told from chance here. In general, {leak}."
     return f"{said}: {leak}."

@@ -132,8 +132,8 @@ def analyse(
     MissingInputError, GridMismatchError, FormatError
         The tables lack something, or do not belong together.
     """
-    drawing: dict[str, Any] = {"n_bootstrap": n_bootstrap, "seed": seed}
-    drawing["cells_per_block"] = cells_per_block
+    drawn: dict[str, Any] = {"n_bootstrap": n_bootstrap, "seed": seed}
+    drawing = drawn | {"cells_per_block": cells_per_block}
     by_folds = None
     if other_folds is not None:
         tables = {folds_kind(table): table for table in (cells, other_folds)}
@@ -144,11 +144,10 @@ def analyse(
         "folds_kind": folds_kind(cells),
         "by_folds": by_folds,
     }
-    options: dict[str, Any] = {"groups": groups, "n_bootstrap": n_bootstrap, "seed": seed}
     return Findings(
         metrics=scores,
-        activation=activation_table(cells, activation, **options),
-        pairs=pair_table(cells, activation, pair_minimum=pair_minimum, **options),
+        activation=activation_table(cells, activation, groups=groups, **drawn),
+        pairs=pair_table(cells, activation, groups=groups, pair_minimum=pair_minimum, **drawn),
         landcover_classes=() if activation is None else tuple(class_names(activation)),
         groups=dict(groups),
     )
