@@ -36,7 +36,9 @@ def forward_flops(model: keras.Model, pixels: int) -> int:
     True
     """
     # shapes are known only once the image's are
-    sized = keras.models.clone_model(model, input_tensors=keras.Input((pixels, pixels, 3)))
+    image = keras.Input((pixels, pixels, 3))
+    alike = [image] if isinstance(model.input, list) else image
+    sized = keras.models.clone_model(model, input_tensors=alike)
     return sum(_layer_flops(layer) for layer in sized.layers)
 
 

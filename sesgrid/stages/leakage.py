@@ -14,15 +14,12 @@ import pandas as pd
 
 from sesgrid.errors import FormatError
 from sesgrid.kernels.scores import SCORES, mean_scores
+from sesgrid.stages.folds import FOLD_KINDS
 from sesgrid.stages.score import class_count, require_columns
 from sesgrid.stages.score_sheet import interval, score_sheets
 from sesgrid.stages.scored_cells import SCORED, scorable
 
-__all__ = ["FOLD_KINDS", "compare_folds", "folds_kind"]
-
-FOLD_KINDS = ("random", "spatial")
-"""How cells may be dealt to folds: by lot, stratified by class; or as blocks in space."""
-
+__all__ = ["compare_folds", "folds_kind"]
 
 def folds_kind(cells: pd.DataFrame) -> str:
     """How the cells were dealt to folds, from ``cells.attrs["folds_kind"]``; "random" where it is missing.
