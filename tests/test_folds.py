@@ -196,7 +196,7 @@ def test_too_few_blocks_leave_the_spatial_folds_out_or_are_refused():
     assert other_kind(table) is None
     with pytest.raises(ConfigError, match="no 'spatial' folds"):
         training_cells(table, 0, "spatial")
-    with pytest.raises(TooFewCellsError, match="received 4 of 8 × 8.*fold_block_cells"):
+    with pytest.raises(TooFewCellsError, match=r"received 4 of 8 × 8.*fold_block_cells"):
         sesgrid.cells(few, folds_kind="spatial")
     # nobody is told who does not ask
     assert sesgrid.cells(few, compare_folds=False)["fold_spatial"].isna().all()

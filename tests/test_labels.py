@@ -154,7 +154,7 @@ def test_cells_without_an_income_are_named(wrong):
 def test_alike_incomes_are_refused_and_constant_ones_said_plainly():
     table = census()
     table["income"] = 20_000.0
-    with pytest.raises(FormatError, match="all 60 labelled cells have the same income, 20000.00"):
+    with pytest.raises(FormatError, match=r"all 60 .* the same income, 20000\.00"):
         label(table)
     table.loc[table.index[:2], "income"] = 30_000.0
     with pytest.raises(FormatError, match="too alike for 5 classes"):

@@ -1,9 +1,9 @@
 """Folds: which cells a model may see, and which it is tested on.
 
-Two kinds stand side by side. **Random** folds are stratified by class, as in the study: a cell's neighbours
-train the model that is tested on it, so a model that knows the place looks as if it knew the income. **Spatial**
-folds are squares of cells, with a buffer between what trains and what is tested. The difference between
-the two scores is the leakage gap.
+Two kinds stand side by side. **Random** folds are stratified by class, as in the study: a cell's
+neighbours train the model that is tested on it, so a model that knows the place looks as if it knew
+the income. **Spatial** folds are squares of cells, with a buffer between what trains and what is
+tested. The difference between the two scores is the leakage gap.
 """
 
 from __future__ import annotations
@@ -244,16 +244,21 @@ def require_training_parts(cells: pd.DataFrame, kind: str) -> None:
         trained = cells.loc[training_cells(cells, fold, kind), "ses_true"]
         missing = sorted(everything - set(trained))
         if missing or fold not in tested:
-            lacks = (
-                f"{len(trained)} training cells, none of class {', '.join(map(str, missing))}"
-                if missing
-                else "no labelled cell to be tested on"
-            )
-            buffer = f" and a buffer of {attrs['buffer_cells']}" if kind == "spatial" else ""
+            lacks = "no labelled cell to be tested on"
+            if missing:
+                lacks = (
+                    f"{len(trained)} training cells, none of class {', '.join(map(str, missing))}"
+                )
+            squares = ""
+            if kind == "spatial":
+                squares = (
+                    f"; its blocks are of {attrs['fold_block_cells']} × {attrs['fold_block_cells']} "
+                    f"cells with a buffer of {attrs['buffer_cells']}: larger blocks or a smaller buffer "
+                    "leave more cells to train on"
+                )
             raise TooFewCellsError(
-                f"{kind} fold {fold} of {attrs['n_folds']} has {lacks}: choose fewer folds or classes, "
-                f"or a wider area ({int(cells['labelled'].sum())} labelled cells"
-                + (f", blocks of {attrs['fold_block_cells']}{buffer} cells)" if buffer else ")")
+                f"{kind} fold {fold} of {attrs['n_folds']} has {lacks} ({int(cells['labelled'].sum())} "
+                f"cells are labelled): choose fewer folds or classes, or a wider area{squares}"
             )
 
 
