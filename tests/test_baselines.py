@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 import sesgrid
 from sesgrid.errors import FormatError, GridMismatchError, MissingInputError, TooFewCellsError
@@ -24,6 +25,13 @@ from sesgrid.store.georeference import georeference
 from tests.test_folds import town
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Trees of a few hundred cells spend more on waiting for threads than on growing."""
+    with threadpool_limits(1):
+        yield
+
+
 def naive_features(image, observed, landcover, n):
     """The definition, pixel by pixel."""
     out = {}
@@ -35,7 +43,7 @@ def naive_features(image, observed, landcover, n):
     for scale in (1, 2, 4, 8):
         h, w = grey.shape
         slopes, spreads = [], []
-        for y, x in np.ndindex(h - 1, w - 1):
+        for y, x in np.ndindex(max(h - 1, 0), max(w - 1, 0)):
             down, right = grey[y + 1, x] - grey[y, x], grey[y, x + 1] - grey[y, x]
             if seen[y, x] and seen[y + 1, x] and seen[y, x + 1]:
                 slopes.append((down**2 + right**2) ** 0.5)

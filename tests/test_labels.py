@@ -266,7 +266,7 @@ def test_a_run_takes_its_thresholds_from_where_it_is_told(west):
     np.testing.assert_allclose(summary["thresholds"], np.quantile(people, [1 / 3, 2 / 3]))
     assert set(cells["weight"]) == {0.25, 1.0}
     assert len(facts["input cities"]) == 2
-    cells, summary, _ = run('thresholds = [20000, 30000]\nfolds_kind = "spatial"')
+    cells, summary, _ = run('thresholds = [20000, 30000]\nfolds_kind = "spatial"\nbuffer_cells = 0')
     assert summary["thresholds"] == [20_000.0, 30_000.0]
     assert summary["folds"] == "spatial"
     assert sum(summary["labelled cells per class"]) == summary["labelled"]
