@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 import sesgrid
 from sesgrid.errors import FormatError, GridMismatchError, MissingInputError, TooFewCellsError
@@ -24,6 +25,13 @@ from sesgrid.store.georeference import georeference
 from tests.test_folds import town
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Trees of a few hundred cells spend more on waiting for threads than on growing."""
+    with threadpool_limits(1):
+        yield
+
+
 def naive_features(image, observed, landcover, n):
     """The definition, pixel by pixel."""
     out = {}
@@ -35,12 +43,10 @@ def naive_features(image, observed, landcover, n):
     for scale in (1, 2, 4, 8):
         h, w = grey.shape
         slopes, spreads = [], []
-        for y in range(h - 1):
-            for x in range(w - 1):
-                if seen[y, x] and seen[y + 1, x] and seen[y, x + 1]:
-                    slopes.append(
-                        np.hypot(grey[y + 1, x] - grey[y, x], grey[y, x + 1] - grey[y, x])
-                    )
+        for y, x in np.ndindex(max(h - 1, 0), max(w - 1, 0)):
+            down, right = grey[y + 1, x] - grey[y, x], grey[y, x + 1] - grey[y, x]
+            if seen[y, x] and seen[y + 1, x] and seen[y, x + 1]:
+                slopes.append((down**2 + right**2) ** 0.5)
         coarse = np.zeros((h // 2, w // 2))
         whole = np.zeros((h // 2, w // 2), bool)
         for y in range(h // 2):
@@ -185,8 +191,9 @@ def test_there_is_no_gap_where_features_tell_the_income_and_nothing_is_smooth():
         cells, {kind: baselines(values, cells, kind=kind) for kind in ("random", "spatial")}
     )
     assert min(r.values()) > 0.75
-    assert low < 0.02
+    # not quite nothing: behind their buffer, spatial folds learn from fewer cells
     assert abs(r["random"] - r["spatial"]) < 0.03
+    assert -0.06 < low < 0.01
     assert high < 0.06
 
 

@@ -45,10 +45,11 @@ def cell_features(
     -------
     dict of str to float
         ``mean_red`` …, ``std_red`` … (0–255); at each of the `SCALES` ``gradient_1px`` …, the mean
-        magnitude of the gradient of luminance (differences to the right and lower neighbours, per pixel of that
-        scale), and ``variance_1px`` …, the mean variance of luminance inside squares of 2 × 2 such
-        pixels; ``share_water`` …, shares of the cell. NaN where nothing is observed. A coarser pixel is
-        the mean of 2 × 2 finer ones, and observed where all four are; a last odd row or column is dropped.
+        magnitude of the gradient of luminance (differences to the right and lower neighbours, per
+        pixel of that scale), and ``variance_1px`` …, the mean variance of luminance inside squares of
+        2 × 2 such pixels; ``share_water`` …, shares of the cell. NaN where nothing is observed. A
+        coarser pixel is the mean of 2 × 2 finer ones, and observed where all four are; a last odd
+        row or column is dropped.
 
     Raises
     ------
@@ -89,7 +90,7 @@ def _texture(luminance: np.ndarray, seen: np.ndarray) -> dict[str, float]:
         right = luminance[:-1, 1:] - luminance[:-1, :-1]
         both = seen[:-1, :-1] & seen[1:, :-1] & seen[:-1, 1:]
         out[f"gradient_{scale}px"] = _mean(np.hypot(down, right)[both])
-        squares, whole = _squares(luminance), _squares(seen).all(axis=0)
+        squares, whole = _squares(luminance), np.all(_squares(seen), axis=0)
         coarse = squares.mean(axis=0)
         out[f"variance_{scale}px"] = _mean(((squares - coarse) ** 2).mean(axis=0)[whole])
         luminance, seen = coarse, whole

@@ -126,6 +126,17 @@ def baselines(
         A cell that should be predicted has no features.
     TooFewCellsError
         A fold's training part has fewer than two classes.
+
+    Examples
+    --------
+    >>> cells = pd.DataFrame({"fold": [0, 0, 1, 1, 1], "ses_true": [1, 2, 1, 2, 2], "weight": 1.0,
+    ...                       "coverage": 1.0, "labelled": True}, index=list("abcde"))
+    >>> cells.attrs |= {"n_classes": 2, "n_folds": 2, "city": "Ville"}
+    >>> out = baselines(pd.DataFrame({"mean_red": [1.0, 9, 1, 9, 9]}, index=cells.index), cells)
+    >>> out["majority"]["ses_predicted"].tolist()
+    [2, 2, 1, 1, 1]
+    >>> out["majority"]["p"].round(3).tolist()
+    [0.667, 0.667, 0.5, 0.5, 0.5]
     """
     enough = usable(cells, min_coverage, max_void)
     missing = cells.index[enough].difference(features.index)

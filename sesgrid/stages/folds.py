@@ -1,9 +1,9 @@
 """Folds: which cells a model may see, and which it is tested on.
 
-Two kinds stand side by side. **Random** folds are stratified by class, as in the study: a cell's neighbours
-train the model that is tested on it, so a model that knows the place looks as if it knew the income. **Spatial**
-folds are squares of cells, with a buffer between what trains and what is tested. The difference between
-the two scores is the leakage gap.
+Two kinds stand side by side. **Random** folds are stratified by class, as in the study: a cell's
+neighbours train the model that is tested on it, so a model that knows the place looks as if it knew
+the income. **Spatial** folds are squares of cells, with a buffer between what trains and what is
+tested. The difference between the two scores is the leakage gap.
 """
 
 from __future__ import annotations
@@ -76,6 +76,13 @@ def random_folds(
     -------
     np.ndarray
         int64 ``(cell,)``, 0 … folds − 1.
+
+    Examples
+    --------
+    >>> rowcol, ses = np.array([[0, 0], [0, 1], [0, 2], [0, 3]]), np.array([1, 1, 2, 2])
+    >>> fold = random_folds(rowcol, ses, np.full(4, True), 2, cells_per_block=8, seed=0)
+    >>> sorted(fold[:2].tolist()), sorted(fold[2:].tolist())
+    ([0, 1], [0, 1])
     """
     fold = fold_of_block(rowcol, cells_per_block, folds)
     fold[labelled] = stratified_folds(ses[labelled], folds, seed)
@@ -145,6 +152,12 @@ def spatial_folds(
     ------
     TooFewCellsError
         Fewer squares with labelled cells than folds.
+
+    Examples
+    --------
+    >>> rowcol, ses = np.array([[0, 0], [0, 1], [0, 2], [0, 3]]), np.array([1, 2, 1, 2])
+    >>> spatial_folds(rowcol, ses, np.full(4, True), 2, block_cells=2, seed=0).tolist()
+    [0, 0, 1, 1]
     """
     _, block = np.unique(rowcol // block_cells, axis=0, return_inverse=True)
     block = block.reshape(-1)
@@ -213,6 +226,14 @@ def training_cells(cells: pd.DataFrame, fold: int, kind: str | None = None) -> n
     ------
     ConfigError
         The table has no folds of that kind.
+
+    Examples
+    --------
+    >>> cells = pd.DataFrame({"row": 0, "col": range(4), "labelled": True,
+    ...                       "fold_random": [0, 1, 0, 1], "fold_spatial": [0, 0, 1, 1]})
+    >>> cells.attrs["buffer_cells"] = 1
+    >>> [training_cells(cells, 0, kind).tolist() for kind in FOLD_KINDS]
+    [[False, True, False, True], [False, False, False, True]]
     """
     column = "fold" if kind is None else f"fold_{kind}"
     kind = kind or cells.attrs.get("folds_kind", "random")
@@ -244,16 +265,21 @@ def require_training_parts(cells: pd.DataFrame, kind: str) -> None:
         trained = cells.loc[training_cells(cells, fold, kind), "ses_true"]
         missing = sorted(everything - set(trained))
         if missing or fold not in tested:
-            lacks = (
-                f"{len(trained)} training cells, none of class {', '.join(map(str, missing))}"
-                if missing
-                else "no labelled cell to be tested on"
-            )
-            buffer = f" and a buffer of {attrs['buffer_cells']}" if kind == "spatial" else ""
+            lacks = "no labelled cell to be tested on"
+            if missing:
+                lacks = (
+                    f"{len(trained)} training cells, none of class {', '.join(map(str, missing))}"
+                )
+            squares = ""
+            if kind == "spatial":
+                squares = (
+                    f"; its blocks are of {attrs['fold_block_cells']} × {attrs['fold_block_cells']} "
+                    f"cells with a buffer of {attrs['buffer_cells']}: larger blocks or a smaller buffer "
+                    "leave more cells to train on"
+                )
             raise TooFewCellsError(
-                f"{kind} fold {fold} of {attrs['n_folds']} has {lacks}: choose fewer folds or classes, "
-                f"or a wider area ({int(cells['labelled'].sum())} labelled cells"
-                + (f", blocks of {attrs['fold_block_cells']}{buffer} cells)" if buffer else ")")
+                f"{kind} fold {fold} of {attrs['n_folds']} has {lacks} ({int(cells['labelled'].sum())} "
+                f"cells are labelled): choose fewer folds or classes, or a wider area{squares}"
             )
 
 
@@ -269,6 +295,12 @@ def other_kind(cells: gpd.GeoDataFrame) -> gpd.GeoDataFrame | None:
     -------
     GeoDataFrame or None
         With ``fold`` and ``attrs["folds_kind"]`` of the other kind; None where the cells have none.
+
+    Examples
+    --------
+    >>> cells = pd.DataFrame({"fold": [0, 1], "fold_random": [0, 1], "fold_spatial": [1, 0]})
+    >>> other_kind(cells)["fold"].tolist()
+    [1, 0]
     """
     kind = "random" if cells.attrs.get("folds_kind", "random") == "spatial" else "spatial"
     column = f"fold_{kind}"
