@@ -21,6 +21,7 @@ from sesgrid.stages.scored_cells import SCORED, scorable
 
 __all__ = ["compare_folds", "folds_kind"]
 
+
 def folds_kind(cells: pd.DataFrame) -> str:
     """How the cells were dealt to folds, from ``cells.attrs["folds_kind"]``; "random" where it is missing.
 
