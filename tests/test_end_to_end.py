@@ -129,10 +129,10 @@ def test_every_cell_is_predicted_by_a_model_that_did_not_see_it(ville):
         assert json.loads(card.read_text())["n_classes"] == 3
     from sesgrid.run.config import load_config
     from sesgrid.run.job import protocol_of
-    from sesgrid.run.workspace import Workspace, load_table
+    from sesgrid.run.workspace import Workspace, load_cells
     from sesgrid.stages.train import plan_folds
 
-    table = load_table(Workspace(ville.result).table("mosaic"))
+    table = load_cells(Workspace(ville.result))
     for fold in plan_folds(table, "models", protocol_of(load_config(ville.toml))):
         seen = {tuple(rc) for rc in fold.cells.tolist()}
         tested = cells[cells["model_id"] == fold.model_id]

@@ -16,7 +16,7 @@ from sesgrid.run.batches import in_batches, run_batches
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
 from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
-from sesgrid.run.workspace import Workspace, load_table, save_rows, save_table
+from sesgrid.run.workspace import Workspace, load_cells, load_table, save_rows, save_table
 from sesgrid.sources import class_names, read_urban_atlas
 from sesgrid.stages.explain import MAPS, Explain, activation_dataset, fragments_table
 from sesgrid.stages.folds import other_kind
@@ -127,7 +127,7 @@ def _whole_blocks(cells: gpd.GeoDataFrame, side: int, least: int) -> tuple[int, 
 
 def run_predict(job: Job) -> dict[str, Any]:
     """Pixels and models → the class of every covered cell, and of labelled ones by the other folds."""
-    c, cells = job.config, load_table(job.files.table("mosaic"))
+    c, cells = job.config, load_cells(job.files)
     table, predicted = _predicted(job, "predict", cells, load_models(job))
     save_table(table, job.files.table("predict"))
     summary = {

@@ -70,6 +70,7 @@ STAGES: dict[str, StageSpec] = {
         ("cells",),
         (
             "grid.pixels_per_cell",
+            "grid.cells_per_block",
             "cube.path",
             "cube.codec",
             "cube.quality",
@@ -85,7 +86,7 @@ STAGES: dict[str, StageSpec] = {
         ("landcover", "landcover_classes"),
     ),
     "train": StageSpec(
-        run_train, ("mosaic",), ("cells.min_coverage", "cells.compare_folds", "train.seed")
+        run_train, ("mosaic", "cells"), ("cells.min_coverage", "cells.compare_folds", "train.seed")
     ),
     "predict": StageSpec(run_predict, ("train",), ("cells.min_coverage", "cells.compare_folds")),
     "explain": StageSpec(run_explain, ("predict", "landcover")),
@@ -138,8 +139,14 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
         facts["cube version"] = CUBE_VERSION
     if stage == "train" and facts["train.weights"] not in (None, "imagenet"):
         facts["input weights"] = fingerprint(Path(facts["train.weights"]))
-    facts |= {f"stage {name}": results[name] for name in spec.needs}
+    facts |= {f"stage {name}": _result_for(stage, name, results) for name in spec.needs}
     return facts
+
+
+def _result_for(stage: str, needed: str, results: Mapping[str, str]) -> str:
+    """What a stage depends on of another one's result: pixels are drawn for places, whatever their labels."""
+    places_only = needed == "cells" and stage in ("mosaic", "landcover")
+    return results[needed].rpartition("-")[2] if places_only else results[needed]
 
 
 def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
@@ -187,7 +194,7 @@ def unfinished(config: Config, files: Workspace, last: str) -> list[str]:
         if not record:
             return [f"{name}: not done"]
         for needed in STAGES[name].needs:
-            if record["facts"].get(f"stage {needed}") != results[needed]:
+            if record["facts"].get(f"stage {needed}") != _result_for(name, needed, results):
                 return [f"{name}: {needed} was done again after it"]
         missing = missing_outputs(config, files, name)
         if missing:

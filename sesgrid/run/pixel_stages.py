@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from sesgrid.grid import Extent
 from sesgrid.run.batches import in_batches, run_batches
 from sesgrid.run.job import Job, class_table, protocol_of
 from sesgrid.run.memory import require_mosaic_fits
-from sesgrid.run.workspace import load_table, save_table
+from sesgrid.run.workspace import load_table, save_rows, save_table
 from sesgrid.sources import (
     ClassReader,
     RasterReader,
@@ -85,7 +86,18 @@ def run_cells(job: Job) -> dict[str, Any]:
         seed=c.cells.seed,
     )
     save_table(table, job.files.table("cells"))
-    return {"census cells": len(census), "boundary": origin, **_summary(table)}
+    return {
+        "census cells": len(census),
+        "boundary": origin,
+        **_summary(table),
+        "result_id": _places(table),
+    }
+
+
+def _places(table: gpd.GeoDataFrame) -> str:
+    """Names what pixels are drawn for: where the cells lie, and the year that imagery should be near."""
+    at = np.ascontiguousarray(table[["row", "col"]].to_numpy(np.int64))
+    return hashlib.sha256(at.tobytes() + str(table.attrs["vintage"]).encode()).hexdigest()[:16]
 
 
 def _thresholds(
@@ -189,20 +201,14 @@ def run_mosaic(job: Job) -> dict[str, Any]:
     stage = Mosaic(job.grid, RasterReader())
     projected = require_mosaic_fits(job.client, stage, groups, c.cluster.gdal_cache_mb)
     rows, records, resumed = _run_blocks(job, "mosaic", stage, groups, cube)
-    table = cells.copy()
-    indexed = rows.set_index("cell_id")
-    for name in _OF_IMAGERY:
-        table[name] = indexed[name].reindex(table.index)
+    table = rows.set_index("cell_id")[list(_OF_IMAGERY)].reindex(cells.index)
     table["ortho_year"] = table["ortho_year"].astype("Int64")
     table["ortho_gap_years"] = table["ortho_year"] - near if near is not None else pd.NA
     table["ortho_gap_years"] = table["ortho_gap_years"].astype("Int64")
     table["ortho_source"] = table["ortho_source"].astype("string")
-    table.attrs = dict(cells.attrs)
-    save_table(table, job.files.table("mosaic"))
+    save_rows(table, job.files.table("mosaic"))
     covered = usable(table, c.cells.min_coverage)
-    max_void = c.cells.max_void
-    if max_void is None:
-        max_void = getattr(protocol_of(c), "max_void", None)
+    max_void = protocol_of(c).max_void
     void = 0 if max_void is None else int((covered & ~usable(table, 0.0, max_void)).sum())
     years = table["ortho_year"].dropna().astype(int).value_counts().sort_index()
     return {

@@ -11,8 +11,9 @@ from distributed import Client
 from sesgrid.run.cell_stages import explain_stage, run_over_cells
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import key_of
-from sesgrid.run.job import Job, method_of
-from sesgrid.run.workspace import Workspace, load_table, save_table
+from sesgrid.run.job import Job, method_of, protocol_of
+from sesgrid.run.workspace import Workspace, load_cells, save_table
+from sesgrid.stages.cells import usable
 from sesgrid.stages.explain import Explain
 from sesgrid.stages.predict import Predict, join_predictions
 from sesgrid.store.models import ModelRef
@@ -44,12 +45,14 @@ def explain_with(config: Config, client: Client, model: Path) -> gpd.GeoDataFram
     made_from = {
         stage: files.record(stage).read()["result_id"] for stage in ("mosaic", "landcover")
     }
-    facts = {"model": ref.sha256, "min_coverage": config.cells.min_coverage}
+    voids = protocol_of(config).max_void
+    facts = {"model": ref.sha256, "min_coverage": config.cells.min_coverage, "max_void": voids}
     key = key_of({**made_from, **facts, "method": method_of(config), **vars(config.explain)})
     job = Job(config, files, client, key)
-    cells = load_table(files.table("mosaic"))
-    enough = cells["coverage"] >= config.cells.min_coverage
-    cells["model_id"] = pd.Series(ref.model_id, index=cells.index, dtype="string").where(enough)
+    cells = load_cells(files)
+    enough = usable(cells, config.cells.min_coverage, voids)
+    named = pd.Series(ref.model_id, index=cells.index, dtype="string")
+    cells["model_id"] = named.where(pd.Series(enough, index=cells.index))
     models, stage = {ref.model_id: ref}, explain_stage(config)
     sums = None
     if config.sources.landcover is not None:

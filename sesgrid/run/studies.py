@@ -15,7 +15,7 @@ from sesgrid.kernels.scores import SCORES
 from sesgrid.run.config import Config
 from sesgrid.run.job import class_table, method_of, protocol_of
 from sesgrid.run.trials import Outcome, run_variants, variant_of, write_results
-from sesgrid.run.workspace import Workspace, load_table
+from sesgrid.run.workspace import Workspace, load_cells
 from sesgrid.sources import class_names
 from sesgrid.stages.analyse import activation_table
 from sesgrid.stages.baselines import baselines, features
@@ -165,7 +165,7 @@ def score_row(scores: dict[str, Any]) -> dict[str, Any]:
 def _baseline_rows(config: Config, client: Client) -> Iterator[dict[str, Any]]:
     """What any result must beat: the commonest class, and boosting on simple features of the cell."""
     files = Workspace.of(config)
-    cells, pixels = load_table(files.table("mosaic")), Cube.open(files.cube).pixels()
+    cells, pixels = load_cells(files), Cube.open(files.cube).pixels()
     names = class_names(class_table(config)) if config.sources.landcover is not None else None
     labelled = cells[cells["labelled"]]
     labelled.attrs = dict(cells.attrs)

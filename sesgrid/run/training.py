@@ -10,7 +10,7 @@ from typing import Any
 
 from sesgrid.run.job import Job, protocol_of
 from sesgrid.run.trainings import run_trainings
-from sesgrid.run.workspace import load_table
+from sesgrid.run.workspace import load_cells
 from sesgrid.stages.folds import FOLD_KINDS, other_kind
 from sesgrid.stages.train import Fold, Progress, card_of, finished, plan_folds, train_fold
 from sesgrid.store.cube import Cube
@@ -22,7 +22,7 @@ __all__ = ["run_train"]
 def run_train(job: Job) -> dict[str, Any]:
     """Pixels and labels → one model per fold, of both kinds of folds where they are to be compared."""
     c = job.config
-    cells = load_table(job.files.table("mosaic"))
+    cells = load_cells(job.files)
     tables = [cells, other_kind(cells) if c.cells.compare_folds else None]
     folds = [
         replace(fold, card={**fold.card, "key": job.key})

@@ -99,7 +99,7 @@ def _names(configs: Sequence[Config]) -> list[str]:
     plain = [c.name for c in configs]
     if len(set(plain)) == len(plain):
         return plain
-    vintages = [load_table(Workspace.of(c).table("mosaic")).attrs.get("vintage") for c in configs]
+    vintages = [load_table(Workspace.of(c).table("cells")).attrs.get("vintage") for c in configs]
     dated = [f"{n} {v}" for n, v in zip(plain, vintages, strict=True)]
     if len(set(dated)) == len(dated):
         return dated

@@ -23,7 +23,7 @@ from sesgrid.run.config import Config
 from sesgrid.run.freshness import key_of
 from sesgrid.run.job import protocol_of
 from sesgrid.run.trainings import run_trainings
-from sesgrid.run.workspace import Workspace, load_table, save_rows
+from sesgrid.run.workspace import Workspace, load_cells, save_rows
 from sesgrid.stages.cells import usable
 from sesgrid.stages.predict import join_predictions
 from sesgrid.stages.protocol import Protocol
@@ -98,15 +98,14 @@ def run_variants(
         In the order of the variants.
     """
     files = Workspace.of(config)
-    cells = load_table(files.table("mosaic"))
+    cells = load_cells(files)
     stage = explain_stage(config) if explain else None
-    made_from = [
-        files.record(s).read()["result_id"] for s in ("mosaic", "landcover")[: 1 + explain]
-    ]
+    stages = ("cells", "mosaic", "landcover")[: 2 + explain]
+    made_from = {name: files.record(name).read()["result_id"] for name in stages}
     trials: dict[Trial, tuple[Parts, int]] = {}
     planned = []
     for variant in variants:
-        key = _key(config, variant, made_from[0])
+        key = _key(config, variant, made_from)
         directory = files.output / "studies" / "models" / key
         parts = Parts(
             directory / ("explained" if explain else "predicted"),
@@ -132,8 +131,9 @@ def run_variants(
     return [_outcome(cells, *plan, config) for plan in planned]
 
 
-def _key(config: Config, variant: Variant, mosaic: str) -> str:
-    facts = {"sesgrid": __version__, "mosaic": mosaic, "min_coverage": config.cells.min_coverage}
+def _key(config: Config, variant: Variant, made_from: Mapping[str, str]) -> str:
+    facts = {"sesgrid": __version__, "min_coverage": config.cells.min_coverage}
+    facts |= {name: made_from[name] for name in ("cells", "mosaic")}
     return key_of({**facts, **asdict(variant.protocol), "seed": variant.seed, "px": variant.pixels})
 
 

@@ -15,7 +15,7 @@ from sesgrid.errors import MissingInputError
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import StageRecord
 
-__all__ = ["Workspace", "load_table", "save_rows", "save_table"]
+__all__ = ["Workspace", "load_cells", "load_table", "save_rows", "save_table"]
 
 _ATTRS = "sesgrid"
 
@@ -120,6 +120,26 @@ def save_table(table: gpd.GeoDataFrame, path: Path) -> None:
     temporary.replace(path)
 
 
+def load_cells(files: Workspace) -> gpd.GeoDataFrame:
+    """The labelled cells with what the mosaic tells of their imagery.
+
+    Raises
+    ------
+    MissingInputError
+        One of the stages ``cells`` and ``mosaic`` has not run.
+    """
+    cells, imagery = load_table(files.table("cells")), _existing(files.table("mosaic"))
+    out = cells.join(pd.read_parquet(imagery))
+    out.attrs = dict(cells.attrs)
+    return out
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise MissingInputError(f"{path} is missing: run the stage that writes it")
+    return path
+
+
 def load_table(path: Path) -> gpd.GeoDataFrame:
     """Read what `save_table` wrote.
 
@@ -128,9 +148,7 @@ def load_table(path: Path) -> gpd.GeoDataFrame:
     MissingInputError
         The stage that writes it has not run.
     """
-    if not path.exists():
-        raise MissingInputError(f"{path} is missing: run the stage that writes it")
-    table = gpd.read_parquet(path)
+    table = gpd.read_parquet(_existing(path))
     attributes: Mapping[str, Any] = table.attrs
     table.attrs = json.loads(attributes.get(_ATTRS, "{}"))
     return table
