@@ -46,6 +46,10 @@ def _tell_results(output: Path, scores: Mapping[str, Any]) -> None:
     click.echo(f"accuracy                                 {figure('accuracy')}")
     click.echo(f"accuracy within one class                {figure('accuracy_within_one')}")
     click.echo(f"mean absolute error, classes             {figure('mae')}")
+    if "leakage gap in r" in scores:
+        click.echo(f"Pearson r, random folds                  {figure('pearson_r, random folds')}")
+        click.echo(f"Pearson r, spatial folds                 {figure('pearson_r, spatial folds')}")
+        click.echo(f"leakage gap                              {figure('leakage gap in r')}")
     click.echo(f"report: {output / 'report.html'}")
 
 

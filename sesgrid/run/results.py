@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
@@ -19,8 +20,10 @@ from sesgrid.run.workspace import load_table, save_table
 from sesgrid.sources import class_groups, class_names
 from sesgrid.stages.analyse import Findings, analyse
 from sesgrid.stages.explain import MAPS, UNCLASSIFIED, explain_maps
+from sesgrid.stages.folds import FOLD_KINDS
 from sesgrid.stages.leakage import folds_kind
 from sesgrid.store.cube import Cube
+from sesgrid.store.models import record_metrics
 from sesgrid.store.parts import write_atomically
 
 __all__ = ["run_analyse", "run_report"]
@@ -76,9 +79,10 @@ def run_analyse(job: Job) -> dict[str, Any]:
         job.files.metrics,
         json.dumps({**findings.metrics, "run": _named(job, cells)}, indent=1, allow_nan=False),
     )
+    _write_cards(job, findings.metrics)
     Cube.open(job.files.cube).seal(result, names, _sealed(job, cells))
     m = findings.metrics
-    return {
+    summary = {
         k: m.get(k)
         for k in (
             "pearson_r",
@@ -88,6 +92,10 @@ def run_analyse(job: Job) -> dict[str, Any]:
             "mae",
         )
     }
+    if m["by_folds"] is not None:
+        summary |= {f"pearson_r, {k} folds": m["by_folds"][k]["pearson_r"] for k in FOLD_KINDS}
+        summary["leakage gap in r"] = m["by_folds"]["leakage_gap"]["pearson_r"]["value"]
+    return summary
 
 
 def _other_folds(job: Job, cells: gpd.GeoDataFrame) -> gpd.GeoDataFrame | None:
@@ -98,6 +106,20 @@ def _other_folds(job: Job, cells: gpd.GeoDataFrame) -> gpd.GeoDataFrame | None:
     other = load_table(path)
     same = all(other.attrs.get(k) == cells.attrs.get(k) for k in ("city", "thresholds", "labels"))
     return other if same and folds_kind(other) != folds_kind(cells) else None
+
+
+def _write_cards(job: Job, scores: Mapping[str, Any]) -> None:
+    """Every model's card tells how well it did on the cells that it had not seen."""
+    compared = scores["by_folds"] or {scores["folds_kind"]: scores}
+    for kind in FOLD_KINDS:
+        of_kind = scores if kind == scores["folds_kind"] else compared.get(kind)
+        if of_kind is None:
+            continue
+        by_fold = {f["fold"]: f for f in of_kind["folds"]}
+        for model_id, ref in load_models(job, kind).items():
+            number = int(model_id.removeprefix(f"{job.config.name}-{kind}"))
+            if number in by_fold:
+                record_metrics(ref, by_fold[number])
 
 
 def _named(job: Job, cells: gpd.GeoDataFrame) -> dict[str, Any]:

@@ -17,9 +17,11 @@ import geopandas as gpd
 import numpy as np
 import xarray as xr
 
+from sesgrid import __version__
 from sesgrid.errors import MissingInputError, ModelMismatchError, TooFewCellsError
 from sesgrid.kernels.backend import start_backend
 from sesgrid.kernels.device import DEVICE_LOCK
+from sesgrid.stages.card import INTENDED_USE, LIMITS
 from sesgrid.stages.cells import usable
 from sesgrid.stages.folds import training_cells
 from sesgrid.stages.protocol import Protocol, protocol_named
@@ -239,6 +241,9 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
             "best_epoch": fitted.best_epoch,
             "restarts": fitted.restarts,
             "resumed_at": fitted.resumed_at,
+            "intended_use": INTENDED_USE,
+            "limits": LIMITS,
+            "software": f"sesgrid {__version__}",
         }
         ref = save_model(fitted.model, path, model_id=fold.model_id, card=card)
     checkpoint.unlink(missing_ok=True)

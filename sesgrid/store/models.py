@@ -16,7 +16,7 @@ from sesgrid.store.parts import write_atomically
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ModelRef", "save_model"]
+__all__ = ["ModelRef", "file_sha256", "history_of", "record_metrics", "save_model"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,13 @@ def _load(ref: ModelRef) -> keras.Model:
     from sesgrid.kernels import network  # noqa: F401  (registers the layers)
 
     ref.verify()
-    return keras.saving.load_model(ref.path, compile=False, safe_mode=True)
+    model = keras.saving.load_model(ref.path, compile=False, safe_mode=True)
+    if model.output_shape[-1] != ref.n_classes:
+        raise ModelMismatchError(
+            f"{ref.path}: the card says {ref.n_classes} classes, the network tells {model.output_shape[-1]}; "
+            "the model and its card do not belong together"
+        )
+    return model
 
 
 def save_model(
@@ -130,6 +136,13 @@ def save_model(
     facts = {k: v for k, v in asdict(ref).items() if k != "path"}
     write_atomically(path.with_suffix(".json"), json.dumps({**card, **facts}, indent=1))
     return ref
+
+
+def record_metrics(ref: ModelRef, metrics: Mapping[str, Any]) -> None:
+    """Write into a model's card how well it did; JSON values."""
+    path = Path(ref.path).with_suffix(".json")
+    card = json.loads(path.read_text())
+    write_atomically(path, json.dumps({**card, "metrics": dict(metrics)}, indent=1))
 
 
 def _bare(model: keras.Model) -> keras.Model:
