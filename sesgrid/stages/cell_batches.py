@@ -9,7 +9,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from sesgrid.errors import ConfigError
+from sesgrid.errors import ConfigError, SesgridError
 from sesgrid.kernels.backbones import MIN_PX
 from sesgrid.store.cell_reader import CellReader
 
@@ -50,6 +50,14 @@ class CellBatches(keras.utils.PyDataset):
     seed : int
     workers : int, optional
         Threads that make batches while the network trains; default: one per processor, at most 4.
+
+    Attributes
+    ----------
+    epoch : int
+        Which window of the shuffle comes next; set it to take up a training again.
+    failure : SesgridError or None
+        Why a batch could not be made. What `Model.fit` raises then is its backend's error, with the text
+        of this one.
     """
 
     def __init__(
@@ -77,6 +85,7 @@ class CellBatches(keras.utils.PyDataset):
         self.augment, self.shuffle, self.crop_share = augment, shuffle, crop_share
         self.flips = augment if flips is None else flips
         self.sample_weight = sample_weight
+        self.failure: SesgridError | None = None
         self.seed, self.epoch = seed, 0
         self.samples = samples_per_epoch or len(self.ses)
         self._blocks = self.cells // reader.extent.grid.cells_per_block
@@ -106,7 +115,11 @@ class CellBatches(keras.utils.PyDataset):
         index = self.indices()[at]
         rng = np.random.default_rng([self.seed, 1, self.epoch, batch])
         flips, corners, side = self._variations(len(index), rng)
-        image = self.reader.read(self.cells[index], flips=flips, corners=corners, side=side)
+        try:
+            image = self.reader.read(self.cells[index], flips=flips, corners=corners, side=side)
+        except SesgridError as error:
+            self.failure = error
+            raise
         classes = np.eye(self.n_classes, dtype=np.float32)[self.ses[index]]
         if self.sample_weight is None:
             return image, classes

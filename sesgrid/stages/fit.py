@@ -89,11 +89,11 @@ def fit(
     if protocol.deterministic:
         make_deterministic()
     weights = obtainable_weights(protocol.weights, backbone_named(spec.backbone))
-    trainer = _trainer(spec, weights)
-    model = trainer.reset(_first_weights(spec, weights, seed))
+    compiled = trainer(spec, weights)
+    model = compiled.reset(first_weights(spec, weights, seed))
     facts = {**facts, "network": asdict(spec), "protocol": asdict(protocol), "seed": seed}
     facts["initial_weights"] = weights or "random"
-    follow = _Follow(protocol, trainer, checkpoint, facts, logs, on_epoch)
+    follow = _Follow(protocol, compiled, checkpoint, facts, logs, on_epoch)
     follow.take_up()
     started = follow.course.epoch
     training.epoch = validation.epoch = started
@@ -237,11 +237,13 @@ class _Trainer:
         return self.model
 
 
-_trainer = lru_cache(maxsize=1)(_Trainer.build)
+trainer = lru_cache(maxsize=1)(_Trainer.build)
+"""The process' compiled network of an architecture; the last one is kept."""
 
 
 @lru_cache(maxsize=1)
-def _first_weights(spec: NetworkSpec, weights: str | None, seed: int) -> list[np.ndarray]:
+def first_weights(spec: NetworkSpec, weights: str | None, seed: int) -> list[np.ndarray]:
+    """Of a network before its first epoch."""
     keras.utils.set_random_seed(seed)
     model = build_network(spec, weights)
     if weights is None:
