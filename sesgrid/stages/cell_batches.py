@@ -50,6 +50,9 @@ class CellBatches(keras.utils.PyDataset):
     seed : int
     workers : int, optional
         Threads that make batches while the network trains; default: one per processor, at most 4.
+    multiple : int
+        Devices that share a batch: every batch is cut in so many equal parts, and the last one filled up with
+        cells that come again.
 
     Attributes
     ----------
@@ -76,6 +79,7 @@ class CellBatches(keras.utils.PyDataset):
         sample_weight: np.ndarray | None = None,
         seed: int = 0,
         workers: int | None = None,
+        multiple: int = 1,
     ) -> None:
         workers = workers or min(4, len(os.sched_getaffinity(0)))
         # a batch or two ahead of each thread keep a device busy, more only take memory
@@ -87,7 +91,12 @@ class CellBatches(keras.utils.PyDataset):
         self.sample_weight = sample_weight
         self.failure: SesgridError | None = None
         self.seed, self.epoch = seed, 0
-        self.samples = samples_per_epoch or len(self.ses)
+        if batch_size % multiple:
+            raise ConfigError(
+                f"batch_size must be a multiple of the {multiple} devices, received {batch_size}"
+            )
+        samples = samples_per_epoch or len(self.ses)
+        self.samples = -(-samples // multiple) * multiple
         self._blocks = self.cells // reader.extent.grid.cells_per_block
         self._order: tuple[int, np.ndarray] = (-1, np.arange(0))
 
@@ -97,7 +106,7 @@ class CellBatches(keras.utils.PyDataset):
     def indices(self) -> np.ndarray:
         """The cells of this epoch in order: a window on an endless run of permutations."""
         if not self.augment:
-            return np.arange(len(self.ses))
+            return np.resize(np.arange(len(self.ses)), self.samples)
         epoch, order = self._order
         if epoch != self.epoch:
             epoch, order = self._order = self.epoch, self._order_of(self.epoch)

@@ -101,15 +101,22 @@ def fit(
         callbacks: list[keras.callbacks.Callback] = [follow]
         if logs is not None and keras.backend.backend() == "tensorflow":
             callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
-        model.fit(
-            training,
-            validation_data=validation,
-            epochs=protocol.epochs,
-            initial_epoch=started,
-            callbacks=callbacks,
-            verbose=0,
-            shuffle=False,
-        )
+        try:
+            model.fit(
+                training,
+                validation_data=validation,
+                epochs=protocol.epochs,
+                initial_epoch=started,
+                callbacks=callbacks,
+                verbose=0,
+                shuffle=False,
+            )
+        except Exception:
+            # TensorFlow wraps what a batch raises into an error of its own
+            for data in (training, validation):
+                if data.failure is not None:
+                    raise data.failure from None
+            raise
     _assign(model.variables, follow.best)
     course = follow.course
     best_epoch = -1 if course.best_epoch is None else course.best_epoch
