@@ -301,9 +301,9 @@ def print_lines(name: str, tables: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     >>> r = pd.DataFrame([[0.6, 0.3], [0.25, 0.5]], index=names, columns=names)
     >>> for line in print_lines("transfer", {"transfer": r.stack().reset_index(), "pearson_r": r}):
     ...     print(line)
-    Pearson r    Nice    Lyon
-    Nice         0.60    0.30
-    Lyon         0.25    0.50
+    Pearson r  Nice  Lyon
+    Nice       0.60  0.30
+    Lyon       0.25  0.50
     rows: trained on; columns: tested on, with its classes
     """
     main = _main_table(name, tables)

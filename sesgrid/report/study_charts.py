@@ -99,7 +99,7 @@ def _ticks(values: Iterable[float]) -> list[float]:
     """
     known = [0.0, *(float(v) for v in values if np.isfinite(v))]
     low, high = min(known), max(known)
-    step = nice_ticks(high - low or 1.0)[1]
+    step = nice_ticks(high - low if high - low > 0.01 else 1.0)[1]
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(k * step, 10) for k in range(first, max(last, first + 1) + 1)]
 
@@ -177,7 +177,7 @@ def model_chart(table: pd.DataFrame) -> Markup:
             parts.append(_model_row(name, score, y, axis))
             y += 25
         y += 3
-    best = float(np.max(_scores(table[apart])[:, 0], initial=-np.inf, where=_known(table[apart])))
+    best = float(table.loc[apart, _SCORE].astype(np.float64).max())
     if np.isfinite(best):
         parts = _reference(axis.at(best), f"best baseline {number(best)}", top, y - 12) + parts
     said = "; ".join(
@@ -188,10 +188,6 @@ def model_chart(table: pd.DataFrame) -> Markup:
         _small("95 % over blocks", 1000, 14, "end"), *_across(axis, top, y - 12), *parts,
         label=f"{_LABEL} of each model with 95 % intervals: {said}.", min_width=820,
     )  # fmt: skip
-
-
-def _known(table: pd.DataFrame) -> np.ndarray:
-    return np.isfinite(_scores(table)[:, 0])
 
 
 def _model_row(name: str, score: np.ndarray, y: float, axis: _Axis) -> Markup:
