@@ -36,6 +36,7 @@ bench: $(VENV)/.bench   ## ratios against peers; see benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.class_sums
 	$(BIN)/python -m benchmarks.codec
 	$(BIN)/python -m benchmarks.explain
+	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.mosaic
 
 clean:                  ## remove what demo and the tests made, not the environment

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import burn, class_sums, codec, mosaic, planted_truth
+from benchmarks import burn, class_sums, codec, loader, mosaic, planted_truth
 from benchmarks.rounds import interleave, lower_quartile_ratio
 
 
@@ -63,6 +63,27 @@ def test_codecs_are_compared(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(codec.CODECS)
     assert all("× smaller" in line for line in lines[1:])
+
+
+@pytest.mark.slow
+def test_a_quick_run_of_the_loader_ends_with_its_ratios(capsys):
+    loader.main(["--quick", "--json"])
+    result = last_json(capsys)
+    for name in ("loader_vs_png", "loader_vs_png_cast", "loader_vs_png_flipped", "jpegxl_vs_png"):
+        assert result[name] > 0
+    assert abs(result["epoch_memory_growth"]) < 0.05
+
+
+def test_shuffling_by_blocks_costs_what_its_window_says(monkeypatch):
+    from sesgrid.stages import cell_batches
+
+    whole = loader.shuffle_figures(100, 5)
+    assert whole["blocks_variance"] == pytest.approx(1, abs=0.15)
+    plain = cell_batches.shuffled
+    monkeypatch.setattr(cell_batches, "shuffled", lambda *a: plain(*a, window=2))
+    near = loader.shuffle_figures(100, 5)
+    assert near["blocks_variance"] > 1.5
+    assert near["blocks_distance"] < 0.8
 
 
 def test_rounds_are_interleaved_and_warmed():

@@ -207,3 +207,14 @@ def test_fit_takes_bytes_for_the_numbers_they_are():
     ours = losses(CellBatches(reader, *made, workers=2, **options))
     assert ours == pytest.approx(losses(Floats(reader, *made, **options)), rel=1e-6)
     assert ours[0] != ours[1]
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_devices_share_every_batch_equally(augment):
+    """The last batch is filled up with cells that come again; no cell is left out."""
+    _, data = batches(9, batch_size=4, multiple=2, augment=augment)
+    sizes = [len(data[k][0]) for k in range(len(data))]
+    assert sizes == [4, 4, 2]
+    assert set(data.indices().tolist()) == set(range(9))
+    with pytest.raises(ConfigError, match="a multiple of the 3 devices, received 4"):
+        batches(9, batch_size=4, multiple=3)

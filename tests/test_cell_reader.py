@@ -1,4 +1,4 @@
-"""Random access to cells: the same pixels as zarr-python reads, whatever the codec, the store and the size."""
+"""Random access to cells: the same pixels as zarr-python reads, whatever codec, store and size."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_what_is_not_on_the_grid_is_refused(cube):
         CellReader(image, size=5)
     with pytest.raises(GridMismatchError, match=r"'y', 'x', 'band'"):
         CellReader(image.transpose("y", "x", "band").assign_attrs(EXTENT.attributes()))
-    with pytest.raises(GridMismatchError, match="'pixels_per_cell'.* is missing"):
+    with pytest.raises(GridMismatchError, match=r"'pixels_per_cell'.* is missing"):
         CellReader(xr.DataArray(np.zeros((3, 24, 24), np.uint8), dims=("band", "y", "x")))
     reader = CellReader(image)
     with pytest.raises(GridMismatchError, match="outside the extent"):
@@ -174,7 +174,7 @@ def test_damage_stops_a_training_with_its_own_words(tmp_path):
     cube = make_cube(tmp_path / "city.zarr")
     break_at(shard_of(cube, -1, 3), 10)
     reader = CellReader(cube.pixels()["image"])
-    cells = np.argwhere(np.ones((9, 9), bool)) + [EXTENT.row, EXTENT.col]
+    cells = np.argwhere(np.ones((9, 9), bool)) + np.array([EXTENT.row, EXTENT.col])
     data = CellBatches(reader, cells, np.zeros(81, int), 2, 4, workers=2)
     model = keras.Sequential(
         [keras.Input((PX, PX, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
@@ -182,6 +182,7 @@ def test_damage_stops_a_training_with_its_own_words(tmp_path):
     model.compile("sgd", "mse")
     with pytest.raises(Exception, match=r"of block \(-1, 3\) cannot be read"):
         model.fit(data, verbose=0, shuffle=False)
+    assert isinstance(data.failure, ReadError)
 
 
 def test_an_object_store_gives_the_same_cells(s3, cube):

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["gpu_bytes", "make_deterministic", "start_backend", "to_numpy"]
+from sesgrid.errors import ConfigError
+
+__all__ = ["gpu_bytes", "make_deterministic", "share_batches", "start_backend", "to_numpy"]
 
 
 @lru_cache(maxsize=1)
@@ -48,6 +50,30 @@ def make_deterministic() -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+@lru_cache(maxsize=1)
+def share_batches() -> int:
+    """From now on, in this process, every batch is shared by all devices; their number.
+
+    Data parallel through keras.distribution, which JAX has.
+
+    Raises
+    ------
+    ConfigError
+        The backend has no data parallelism.
+    """
+    if start_backend() != "jax":
+        raise ConfigError(
+            "train.data_parallel needs the JAX backend (KERAS_BACKEND=jax): keras.distribution knows no other"
+        )
+    import keras
+
+    devices = keras.distribution.list_devices()
+    if len(devices) > 1:
+        sharing = keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)
+        keras.distribution.set_distribution(sharing)
+    return len(devices)
 
 
 @lru_cache(maxsize=1)

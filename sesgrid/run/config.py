@@ -159,6 +159,7 @@ class TrainSettings(_Section):
     flip_validation: bool | None = None
     crop_share: Annotated[float, Field(gt=0, le=1)] | None = None
     shuffle: Literal["full", "blocks"] | None = None
+    data_parallel: bool | None = None
     deterministic: bool | None = None
     seed: int = 0
 

@@ -9,7 +9,7 @@ from typing import Literal
 import keras
 import numpy as np
 
-from sesgrid.errors import ConfigError
+from sesgrid.errors import ConfigError, SesgridError
 from sesgrid.kernels.backbones import MIN_PX
 from sesgrid.store.cell_reader import CellReader
 
@@ -50,6 +50,17 @@ class CellBatches(keras.utils.PyDataset):
     seed : int
     workers : int, optional
         Threads that make batches while the network trains; default: one per processor, at most 4.
+    multiple : int
+        Devices that share a batch: every batch is cut in so many equal parts, and the last one filled up with
+        cells that come again.
+
+    Attributes
+    ----------
+    epoch : int
+        Which window of the shuffle comes next; set it to take up a training again.
+    failure : SesgridError or None
+        Why a batch could not be made. What `Model.fit` raises then is its backend's error, with the text
+        of this one.
     """
 
     def __init__(
@@ -68,6 +79,7 @@ class CellBatches(keras.utils.PyDataset):
         sample_weight: np.ndarray | None = None,
         seed: int = 0,
         workers: int | None = None,
+        multiple: int = 1,
     ) -> None:
         workers = workers or min(4, len(os.sched_getaffinity(0)))
         # a batch or two ahead of each thread keep a device busy, more only take memory
@@ -77,8 +89,14 @@ class CellBatches(keras.utils.PyDataset):
         self.augment, self.shuffle, self.crop_share = augment, shuffle, crop_share
         self.flips = augment if flips is None else flips
         self.sample_weight = sample_weight
+        self.failure: SesgridError | None = None
         self.seed, self.epoch = seed, 0
-        self.samples = samples_per_epoch or len(self.ses)
+        if batch_size % multiple:
+            raise ConfigError(
+                f"batch_size must be a multiple of the {multiple} devices, received {batch_size}"
+            )
+        samples = samples_per_epoch or len(self.ses)
+        self.samples = -(-samples // multiple) * multiple
         self._blocks = self.cells // reader.extent.grid.cells_per_block
         self._order: tuple[int, np.ndarray] = (-1, np.arange(0))
 
@@ -88,7 +106,7 @@ class CellBatches(keras.utils.PyDataset):
     def indices(self) -> np.ndarray:
         """The cells of this epoch in order: a window on an endless run of permutations."""
         if not self.augment:
-            return np.arange(len(self.ses))
+            return np.resize(np.arange(len(self.ses)), self.samples)
         epoch, order = self._order
         if epoch != self.epoch:
             epoch, order = self._order = self.epoch, self._order_of(self.epoch)
@@ -106,7 +124,11 @@ class CellBatches(keras.utils.PyDataset):
         index = self.indices()[at]
         rng = np.random.default_rng([self.seed, 1, self.epoch, batch])
         flips, corners, side = self._variations(len(index), rng)
-        image = self.reader.read(self.cells[index], flips=flips, corners=corners, side=side)
+        try:
+            image = self.reader.read(self.cells[index], flips=flips, corners=corners, side=side)
+        except SesgridError as error:
+            self.failure = error
+            raise
         classes = np.eye(self.n_classes, dtype=np.float32)[self.ses[index]]
         if self.sample_weight is None:
             return image, classes

@@ -89,11 +89,11 @@ def fit(
     if protocol.deterministic:
         make_deterministic()
     weights = obtainable_weights(protocol.weights, backbone_named(spec.backbone))
-    trainer = _trainer(spec, weights)
-    model = trainer.reset(_first_weights(spec, weights, seed))
+    compiled = trainer(spec, weights)
+    model = compiled.reset(first_weights(spec, weights, seed))
     facts = {**facts, "network": asdict(spec), "protocol": asdict(protocol), "seed": seed}
     facts["initial_weights"] = weights or "random"
-    follow = _Follow(protocol, trainer, checkpoint, facts, logs, on_epoch)
+    follow = _Follow(protocol, compiled, checkpoint, facts, logs, on_epoch)
     follow.take_up()
     started = follow.course.epoch
     training.epoch = validation.epoch = started
@@ -101,15 +101,22 @@ def fit(
         callbacks: list[keras.callbacks.Callback] = [follow]
         if logs is not None and keras.backend.backend() == "tensorflow":
             callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
-        model.fit(
-            training,
-            validation_data=validation,
-            epochs=protocol.epochs,
-            initial_epoch=started,
-            callbacks=callbacks,
-            verbose=0,
-            shuffle=False,
-        )
+        try:
+            model.fit(
+                training,
+                validation_data=validation,
+                epochs=protocol.epochs,
+                initial_epoch=started,
+                callbacks=callbacks,
+                verbose=0,
+                shuffle=False,
+            )
+        except Exception:
+            # TensorFlow wraps what a batch raises into an error of its own
+            for data in (training, validation):
+                if data.failure is not None:
+                    raise data.failure from None
+            raise
     _assign(model.variables, follow.best)
     course = follow.course
     best_epoch = -1 if course.best_epoch is None else course.best_epoch
@@ -237,11 +244,13 @@ class _Trainer:
         return self.model
 
 
-_trainer = lru_cache(maxsize=1)(_Trainer.build)
+trainer = lru_cache(maxsize=1)(_Trainer.build)
+"""The process' compiled network of an architecture; the last one is kept."""
 
 
 @lru_cache(maxsize=1)
-def _first_weights(spec: NetworkSpec, weights: str | None, seed: int) -> list[np.ndarray]:
+def first_weights(spec: NetworkSpec, weights: str | None, seed: int) -> list[np.ndarray]:
+    """Of a network before its first epoch."""
     keras.utils.set_random_seed(seed)
     model = build_network(spec, weights)
     if weights is None:

@@ -65,6 +65,8 @@ class Protocol:
     """"blocks": cells that are near each other come near each other, for stores that are far away."""
     max_void: float | None = None
     """Cells with a larger share of subpixels that are zero are left out; None: black is a colour."""
+    data_parallel: bool = False
+    """All devices of the process share every batch (JAX); else one device trains."""
     deterministic: bool = False
     """Same seed, same weights to the last digit, on the same kind of machine."""
 

@@ -20,7 +20,7 @@ import xarray as xr
 
 from sesgrid import __version__
 from sesgrid.errors import MissingInputError, ModelMismatchError, TooFewCellsError
-from sesgrid.kernels.backend import start_backend
+from sesgrid.kernels.backend import share_batches, start_backend
 from sesgrid.kernels.device import DEVICE_LOCK
 from sesgrid.stages.card import INTENDED_USE, LIMITS
 from sesgrid.stages.cells import usable
@@ -183,6 +183,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
     from sesgrid.store.cell_reader import CellReader
 
     protocol, path = fold.protocol, Path(fold.path)
+    devices = share_batches() if protocol.data_parallel else 1
     reader = CellReader(image, size=fold.pixels)
 
     def batches(members: np.ndarray, **options: Any) -> CellBatches:
@@ -196,6 +197,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
             protocol.batch_size,
             sample_weight=None if even else fold.weight[index],
             seed=fold.seed + fold.fold,
+            multiple=devices,
             **options,
         )
 

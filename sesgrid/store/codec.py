@@ -153,7 +153,9 @@ class PixelCodec:
             data = encode(name, np.ascontiguousarray(cell.transpose(1, 2, 0)), options)
         return data + checksum(data)
 
-    def decode(self, data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    def decode(
+        self, data: bytes, shape: tuple[int, ...], room: np.ndarray | None = None
+    ) -> np.ndarray:
         """What `encode` made of a cell → its pixels; without the GIL, so that threads run side by side.
 
         Parameters
@@ -161,11 +163,14 @@ class PixelCodec:
         data : bytes
         shape : tuple of int
             ``([band,] y, x)``.
+        room : np.ndarray, optional
+            uint8, contiguous, of the cell's size: decoded into. Fresh memory costs as much as half of
+            the decoding.
 
         Returns
         -------
         np.ndarray
-            uint8 of that shape, of any strides; not to be written to.
+            uint8 of that shape, of any strides; a view of `room` where it is given.
 
         Raises
         ------
@@ -180,15 +185,16 @@ class PixelCodec:
         """
         if not is_intact(data):
             raise ReadError(f"{len(data)} bytes that do not match their checksum")
-        encoded = memoryview(data)[:-4]
+        room = np.empty(shape, np.uint8) if room is None else room
         try:
             if self.name == "zstd" or len(shape) == 2:
-                return np.frombuffer(zstd.decompress(encoded), np.uint8).reshape(shape)
+                zstd.decompress(memoryview(data)[:-4], room)
+                return room.reshape(shape)
             from sesgrid.store.image_codec import decode
 
             bands, *sides = shape
-            image = decode(self._as_imagecodecs()[0], encoded)
-            return image.reshape(*sides, bands).transpose(2, 0, 1)
+            image = decode(self._as_imagecodecs()[0], data[:-4], room.reshape(*sides, bands))
+            return image.transpose(2, 0, 1)
         except (RuntimeError, ValueError) as error:
             raise ReadError(f"bytes that are no {self.name} of shape {shape} ({error})") from error
 
