@@ -83,7 +83,8 @@ def run_over_cells(
     """
     side = job.config.grid.cells_per_block
     todo = with_model(named, side)
-    pixels = job.cube(named).pixels()
+    # these may be some of the city's cells: each must lie in the cube, which its slices make sure of
+    pixels = Cube.open(job.files.cube).pixels()
     batches: list[Any] = in_batches(range(len(todo)), CELL_BATCH)
     if by_block:
         ends = [0, *accumulate(_whole_blocks(todo, side, CELL_BATCH))]

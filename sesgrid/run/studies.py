@@ -14,18 +14,19 @@ from sesgrid.errors import ConfigError, MissingInputError
 from sesgrid.kernels.scores import SCORES
 from sesgrid.run.config import Config
 from sesgrid.run.job import class_table, method_of, protocol_of
-from sesgrid.run.trials import Outcome, run_variants, variant_of, write_results
+from sesgrid.run.trials import Outcome, Variant, run_variants, variant_of, write_results
 from sesgrid.run.workspace import Workspace, load_cells
 from sesgrid.sources import class_names
 from sesgrid.stages.analyse import activation_table
 from sesgrid.stages.baselines import baselines, features
 from sesgrid.stages.explain import activation_dataset
+from sesgrid.stages.protocol import Protocol
 from sesgrid.stages.score import metrics
 from sesgrid.stages.stability import Finding, stability_of_pairs, stability_table
 from sesgrid.store.cube import Cube
 from sesgrid.store.parts import write_atomically
 
-__all__ = ["Study", "compare", "resolution", "score_row", "stability"]
+__all__ = ["Study", "compare", "planned", "resolution", "score_row", "stability"]
 
 Tell = Callable[[str], None]
 
@@ -55,35 +56,15 @@ def compare(
         Table ``compare``: a row per model, scores as means over folds with intervals over blocks,
         parameters, FLOPs of a forward pass, cells predicted per second; see also ``results.parquet``.
     """
-    from sesgrid.kernels.backbones import backbone_named
-
-    variants = [
-        variant_of(
-            config, _named(backbone_named(b).name, h, s, seeds), backbone=backbone_named(b).name,
-            head=h, seed=s,
-        )
-        for b, h, s in product(backbones, heads, seeds)
-    ]  # fmt: skip
+    variants = planned(config, "compare", backbones=backbones, heads=heads, seeds=seeds)
     outcomes = run_variants(config, client, variants, tell)
     rows = [*_baseline_rows(config, client), *map(_summary, outcomes)]
     return _written(config, "compare", outcomes, {"compare": pd.DataFrame(rows)})
 
 
 def resolution(config: Config, client: Client, tell: Tell, *, pixels: Sequence[int]) -> Study:
-    """The same cells at several resolutions, from the same cube: scores against metres per pixel.
-
-    Raises
-    ------
-    ConfigError
-        A size does not divide the cube's.
-    """
-    stored = config.grid.pixels_per_cell
-    for size in pixels:
-        if size > stored or stored % size:
-            raise ConfigError(
-                f"pixels: expected divisors of the cube's {stored} pixels per cell, received {size}"
-            )
-    variants = [variant_of(config, f"{p} px", pixels=p) for p in sorted(set(pixels), reverse=True)]
+    """The same cells at several resolutions, from the same cube: scores against metres per pixel."""
+    variants = planned(config, "resolution", pixels=pixels)
     outcomes = run_variants(config, client, variants, tell)
     return _written(
         config, "resolution", outcomes, {"resolution": pd.DataFrame(map(_summary, outcomes))}
@@ -100,26 +81,8 @@ def stability(
     Study
         ``stability``: a row per side and class; ``agreement``: rank correlation of the ratios of two
         models, by what they differ in; ``findings``: every ratio of every model.
-
-    Raises
-    ------
-    MissingInputError
-        The run has no land cover.
     """
-    from sesgrid.kernels.backbones import backbone_named
-
-    if config.sources.landcover is None:
-        raise MissingInputError(
-            "findings are about land cover, and sources.landcover is missing: add it to the configuration"
-        )
-    head = protocol_of(config).head
-    variants = [
-        variant_of(
-            config, _named(backbone_named(b).name, head, s, (0, 1)), seed=s,
-            backbone=backbone_named(b).name,
-        )
-        for b, s in product(backbones, seeds)
-    ]  # fmt: skip
+    variants = planned(config, "stability", backbones=backbones, seeds=seeds)
     outcomes = run_variants(config, client, variants, tell, explain=True)
     findings = [f for o in outcomes for f in _findings(config, o)]
     tables = {
@@ -133,8 +96,75 @@ def stability(
     return _written(config, "stability", outcomes, tables)
 
 
-def _named(backbone: str, head: str, seed: int, seeds: Sequence[int]) -> str:
-    return f"{backbone} {head}" + (f" seed {seed}" if len(seeds) > 1 else "")
+def planned(
+    config: Config,
+    study: str,
+    *,
+    backbones: Sequence[str] = (),
+    heads: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    pixels: Sequence[int] = (),
+) -> list[Variant]:
+    """What a study trains, each once; refuses what could only fail hours later.
+
+    Raises
+    ------
+    ConfigError
+        No such backbone or head; initial weights of one backbone for several; a size that does not divide
+        the cube's, or is too small for a network.
+    MissingInputError
+        The run has no land cover, which stability is about.
+    """
+    if study == "resolution":
+        _require_sizes(config, pixels)
+        sizes = sorted(set(pixels), reverse=True)
+        return [variant_of(config, f"{p} px", pixels=p) for p in sizes]
+    if study == "stability" and config.sources.landcover is None:
+        raise MissingInputError(
+            "findings are about land cover, and sources.landcover is missing: add it to the configuration"
+        )
+    own, several = protocol_of(config), len(set(seeds)) > 1 or study == "stability"
+    names = _backbones(own, backbones)
+    _require_heads(heads)
+    return [
+        variant_of(
+            config, f"{b} {h}" + (f" seed {s}" if several else ""), backbone=b, head=h, seed=s
+        )
+        for b, h, s in product(names, dict.fromkeys(heads or [own.head]), dict.fromkeys(seeds))
+    ]
+
+
+def _require_sizes(config: Config, pixels: Sequence[int]) -> None:
+    from sesgrid.kernels.backbones import MIN_PX
+
+    stored = config.grid.pixels_per_cell
+    for size in pixels:
+        if not MIN_PX <= size <= stored or stored % size:
+            raise ConfigError(
+                f"pixels: expected divisors of the cube's {stored} pixels per cell, at least {MIN_PX}, "
+                f"received {size}"
+            )
+
+
+def _require_heads(heads: Sequence[str]) -> None:
+    from sesgrid.kernels.heads import HEADS
+
+    for head in heads:
+        if head not in HEADS:
+            raise ConfigError(f"head must be one of {', '.join(HEADS)}, received {head!r}")
+
+
+def _backbones(own: Protocol, asked: Sequence[str]) -> list[str]:
+    """Their names, each once."""
+    from sesgrid.kernels.backbones import backbone_named
+
+    names = list(dict.fromkeys(backbone_named(b).name for b in asked))
+    if len(names) > 1 and own.weights not in (None, "imagenet"):
+        raise ConfigError(
+            f"train.weights: {own.weights} holds the weights of one backbone, and {len(names)} are asked "
+            f"for ({', '.join(names)}): choose 'imagenet' or 'random', or one backbone"
+        )
+    return names
 
 
 def _summary(outcome: Outcome) -> dict[str, Any]:
@@ -148,7 +178,7 @@ def _summary(outcome: Outcome) -> dict[str, Any]:
         "parameters": int(facts["parameters"].iloc[0]),
         "flops": int(facts["flops"].iloc[0]),
         "cells_per_s": float(facts["cells_per_s"].median()),
-        "training_s": float(facts["seconds"].sum()),
+        "training_s": float(facts["training_s"].astype("float64").sum(skipna=False)),
         "initial_weights": ", ".join(sorted(set(facts["initial_weights"]))),
     }
 
@@ -196,17 +226,18 @@ def _findings(config: Config, outcome: Outcome) -> Iterator[Finding]:
     v = outcome.variant
     for number in range(outcome.cells.attrs["n_folds"]):
         part = outcome.cells[outcome.cells["fold"] == number]
-        part = part[part["model_id"].notna()] if "model_id" in part else part
         part.attrs = dict(outcome.cells.attrs)
         chosen = sums.sel(cell=[c for c in part.index if c in set(sums["cell"].values)])
-        ratios = activation_table(part, chosen, n_bootstrap=config.analyse.bootstrap)
+        ratios = activation_table(
+            part, chosen, n_bootstrap=config.analyse.bootstrap, seed=config.analyse.seed
+        )
         yield Finding(v.protocol.backbone, v.seed, number, ratios)
 
 
 def _written(
     config: Config, name: str, outcomes: Sequence[Outcome], tables: dict[str, pd.DataFrame]
 ) -> Study:
-    folder = Workspace.of(config).output / "studies" / name
+    folder = Workspace.of(config).studies / name
     folder.mkdir(parents=True, exist_ok=True)
     tables = {**tables, "results": write_results(config, outcomes, folder / "results.parquet")}
     for title, table in tables.items():

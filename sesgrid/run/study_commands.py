@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sesgrid.run.command import Command, bring_up_to_date, config_argument, scheduler_option
+from sesgrid.run.command import Command, bring_up_to_date, config_argument, end, scheduler_option
 
 if TYPE_CHECKING:
     from sesgrid.run.studies import Study
@@ -20,24 +20,30 @@ class _ListCommand(Command):
     """A command whose options take several values: ``--seeds 0 1 2``, ``--seeds 0,1,2``, or repeated."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Write the option before each of its values."""
+        """Write the option before each of its values.
+
+        Its values end at the next option, or at a configuration's name (``….toml``).
+        """
         several = {o for p in self.params if p.multiple for o in getattr(p, "opts", ())}
-        out: list[str] = []
-        option = None
+        groups: list[tuple[str | None, list[str]]] = [(None, [])]
         for arg in args:
-            head, _, value = arg.partition("=")
-            if arg.startswith("-"):
-                option = head if head in several else None
-                if option is None:
-                    out.append(arg)
-                out += _each(option, value) if option else []
+            option, _, value = arg.partition("=")
+            if option in several:
+                groups.append((option, _listed(value)))
+            elif arg.startswith("-") or arg.endswith(".toml"):
+                groups.append((None, [arg]))
             else:
-                out += _each(option, arg) if option else [arg]
+                groups[-1][1].extend(_listed(arg) if groups[-1][0] else [arg])
+        out: list[str] = []
+        for name, values in groups:
+            if name is not None and not values:
+                raise click.BadOptionUsage(name, f"Option {name!r} requires an argument.", ctx)
+            out += values if name is None else [x for v in values for x in (name, v)]
         return super().parse_args(ctx, out)
 
 
-def _each(option: str | None, text: str) -> list[str]:
-    return [x for value in text.split(",") if value.strip() for x in (str(option), value.strip())]
+def _listed(text: str) -> list[str]:
+    return [value.strip() for value in text.split(",") if value.strip()]
 
 
 _seeds = click.option(
@@ -55,6 +61,7 @@ def _run(
     from sesgrid.run.cluster import connected
     from sesgrid.run.config import load_config
     from sesgrid.run.job import protocol_of
+    from sesgrid.run.workspace import Workspace
 
     config = load_config(config_path)
     protocol = protocol_of(config)
@@ -63,11 +70,13 @@ def _run(
         "heads": [protocol.head],
         "seeds": [config.train.seed],
     }
-    settings = {k: list(v) or usual[k] for k, v in asked.items()}
+    settings: dict[str, Any] = {k: list(v) or usual[k] for k, v in asked.items()}
+    studies.planned(config, name, **settings)
     with connected(config.cluster, scheduler) as client:
-        bring_up_to_date(config, client, last)
+        summaries = bring_up_to_date(config, client, last)
         study = getattr(studies, name)(config, client, click.echo, **settings)
-    _tell(study, config.output / "studies" / name)
+    _tell(study, Workspace.of(config).studies / name)
+    end(summaries)
 
 
 def _tell(study: Study, folder: Path) -> None:
@@ -118,15 +127,19 @@ def transfer(configs: Sequence[Path], output: Path, scheduler: str | None) -> No
     """Train on each of CONFIGS and test on every other: cities, or years of one city."""
     from sesgrid.run.cluster import connected
     from sesgrid.run.config import load_config
+    from sesgrid.run.transfer import require_alike
     from sesgrid.run.transfer import transfer as run_transfer
 
     loaded = [load_config(path) for path in configs]
+    require_alike(loaded)
+    summaries = []
     with connected(loaded[0].cluster, scheduler) as client:
         for path, config in zip(configs, loaded, strict=True):
             click.echo(f"== {path}")
-            bring_up_to_date(config, client, "predict")
+            summaries.append(bring_up_to_date(config, client, "predict"))
         study = run_transfer(loaded, client, output, click.echo)
     _tell(study, output)
+    end(*summaries)
 
 
 STUDY_COMMANDS = (compare, resolution, stability, transfer)

@@ -10,9 +10,10 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from distributed import Client, as_completed, get_worker
+from distributed import Client, KilledWorker, as_completed, get_worker
 
-from sesgrid.errors import SesgridWarning
+from sesgrid.errors import SesgridError, SesgridWarning
+from sesgrid.kernels.device import DEVICE_LOCK
 from sesgrid.run.batches import progress_bar
 from sesgrid.run.cluster import TRAINING, on_gpus
 from sesgrid.stages.train import Progress
@@ -49,6 +50,13 @@ def run_trainings(
     ------
     work, result, notes
         As they are finished; notes are the warnings that it gave.
+
+    Raises
+    ------
+    SesgridError
+        Every worker that a task was given to died.
+    Exception
+        What the first task that failed raised; those that wait are not begun.
     """
     if not work:
         return
@@ -67,20 +75,35 @@ def run_trainings(
                 if future.status == "error":
                     error = future.exception()  # a cancelled future would only say that it was
                     client.cancel(list(futures))
-                    raise error
+                    raise _told(error)
                 yield futures[future], *future.result()
         finally:
             client.unsubscribe_topic(_TOPIC)
 
 
+def _told(error: BaseException) -> BaseException:
+    """The error as it was, but for a task that takes its workers with it."""
+    if not isinstance(error, KilledWorker):
+        return error
+    return SesgridError(
+        f"a training was given to {error.allowed_failures + 1} workers, and each of them died: most "
+        "often they lack memory (see their logs); give them more (cluster.memory), choose a smaller "
+        "train.batch_size, then run again, and it goes on from its checkpoint"
+    )
+
+
 def _on_worker(do: Callable[[Work, Progress], Any], work: Work) -> tuple[Any, list[str]]:
-    """Work where the task landed; warnings travel back as text."""
+    """Work where the task landed; warnings travel back as text.
+
+    One at a time in a process: seeds and warnings are the process' own, and what is timed must not wait
+    for another training.
+    """
 
     def progress(model_id: str, epoch: int, logs: Mapping[str, float]) -> None:
         message = {"model_id": model_id, "epoch": epoch, "val_loss": float(logs["val_loss"])}
         get_worker().log_event(_TOPIC, message)
 
-    with warnings.catch_warnings(record=True) as caught:
+    with DEVICE_LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", SesgridWarning)
         result = do(work, progress)
     return result, [str(w.message) for w in caught if issubclass(w.category, SesgridWarning)]

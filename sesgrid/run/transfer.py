@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from distributed import Client
 
+from sesgrid import __version__
 from sesgrid.errors import ConfigError
 from sesgrid.kernels.scores import SCORES
 from sesgrid.run.cell_stages import run_over_cells
@@ -20,12 +21,15 @@ from sesgrid.run.job import Job, load_models, protocol_of
 from sesgrid.run.studies import Study, score_row
 from sesgrid.run.workspace import Workspace, load_table, save_rows
 from sesgrid.stages.cells import usable
+from sesgrid.stages.folds import near, training_cells
+from sesgrid.stages.leakage import folds_kind
 from sesgrid.stages.predict import Predict, join_predictions
 from sesgrid.stages.score import metrics
+from sesgrid.stages.scored_cells import scorable
 from sesgrid.store.models import ModelRef
 from sesgrid.store.parts import write_atomically
 
-__all__ = ["transfer"]
+__all__ = ["require_alike", "transfer"]
 
 
 def transfer(
@@ -34,9 +38,10 @@ def transfer(
     """Score every run's models on every run's cells.
 
     A run's own cells are scored as always, each by the model that did not see it. Another run's cells are
-    scored by each of the fold models, and the scores averaged, so that both come from models of as many cells. Where
-    the two share places (years of one city), a place is left to the model that did not see it.
-    Classes are those of the run that is tested.
+    scored by each of the fold models, and the scores averaged, so that both come from models of as many
+    cells. Where the two share places (years of one city), a place is left to the model that did not see it,
+    and with spatial folds a place within the buffer of training cells is left out. Classes are those of the
+    run that is tested.
 
     Parameters
     ----------
@@ -44,16 +49,18 @@ def transfer(
         Each up to date with its stage ``predict``; equal cell size and number of classes.
     client : Client
     folder : Path
-        Gets ``transfer.csv``, ``results.parquet`` and a matrix of Pearson r, ``pearson_r.csv``.
+        Gets ``transfer.csv`` (a row a pair; ``n`` counts cells, however many models score each),
+        ``results.parquet`` (the same with ``seed`` of the models, ``configuration``, a hash of all that
+        the pair depends on, and ``software``), and matrices of four scores, such as ``pearson_r.csv``.
     tell : callable
         Receives a line per event.
 
     Raises
     ------
     ConfigError
-        Fewer than two runs, or runs that differ in cell size or number of classes.
+        Fewer than two runs, a run twice, or runs that differ in cell size or number of classes.
     """
-    _require_alike(configs)
+    require_alike(configs)
     names = _names(configs)
     rows = []
     for trained, train_on in zip(configs, names, strict=True):
@@ -66,23 +73,40 @@ def transfer(
                 seed=tested.analyse.seed,
                 cells_per_block=tested.cells.fold_block_cells,
             )
-            rows.append({"train_on": train_on, "test_on": test_on, **score_row(scores)})
-    found = pd.DataFrame(rows)
+            rows.append(
+                {
+                    "train_on": train_on,
+                    "test_on": test_on,
+                    **score_row(scores),
+                    "n": scorable(table).index.nunique(),
+                    **_made_from(trained, tested),
+                }
+            )
+    results = pd.DataFrame(rows)
+    found = results.drop(columns=["seed", "configuration", "software"])
     matrices = {
         name: found.pivot(index="train_on", columns="test_on", values=name).loc[names, names]
         for name in SCORES[:4]
     }
     folder.mkdir(parents=True, exist_ok=True)
-    save_rows(found, folder / "results.parquet")
+    save_rows(results, folder / "results.parquet")
     write_atomically(folder / "transfer.csv", found.to_csv(index=False))
     for name, matrix in matrices.items():
         write_atomically(folder / f"{name}.csv", matrix.to_csv())
     return Study("transfer", {"transfer": found, **matrices})
 
 
-def _require_alike(configs: Sequence[Config]) -> None:
+def require_alike(configs: Sequence[Config]) -> None:
+    """Refuse runs whose models cannot be tried on each other's cells; see `transfer`."""
     if len(configs) < 2:
         raise ConfigError(f"transfer needs at least two configurations, received {len(configs)}")
+    outputs = [c.output for c in configs]
+    twice = sorted({str(o) for o in outputs if outputs.count(o) > 1})
+    if twice:
+        raise ConfigError(
+            f"transfer needs each run once, received {twice[0]} (output) several times: give every "
+            "configuration an output folder of its own"
+        )
     for what, values in (
         ("grid.pixels_per_cell", {c.grid.pixels_per_cell for c in configs}),
         ("cells.classes", {c.cells.classes for c in configs}),
@@ -103,7 +127,17 @@ def _names(configs: Sequence[Config]) -> list[str]:
     dated = [f"{n} {v}" for n, v in zip(plain, vintages, strict=True)]
     if len(set(dated)) == len(dated):
         return dated
-    return [f"{n} ({c.output.name})" for n, c in zip(plain, configs, strict=True)]
+    return [f"{n} ({c.output})" for n, c in zip(plain, configs, strict=True)]
+
+
+def _made_from(trained: Config, tested: Config) -> dict[str, Any]:
+    """What names the models and the cells of a pair."""
+    trained_by, tested_by = Workspace.of(trained), Workspace.of(tested)
+    facts: dict[str, Any] = {"sesgrid": __version__, "analyse": tested.analyse}
+    facts["trained"] = trained_by.record("train").read()["result_id"]
+    facts |= {s: tested_by.record(s).read()["result_id"] for s in ("cells", "mosaic", "predict")}
+    named = {"configuration": key_of(facts), "software": f"sesgrid {__version__}"}
+    return {"seed": trained.train.seed, **named}
 
 
 def _own(config: Config) -> gpd.GeoDataFrame:
@@ -118,9 +152,11 @@ def _foreign(trained: Config, tested: Config, client: Client) -> gpd.GeoDataFram
     enough = usable(cells, tested.cells.min_coverage, protocol_of(tested).max_void)
     cells = cells[enough & cells["labelled"]]
     seen_by = theirs["fold"].reindex(cells.index).to_numpy(np.float64, na_value=np.nan)
-    parts = []
+    place, parts = ["row", "col"], []
     for fold, ref in enumerate(models[k] for k in _in_order(models)):
-        part = cells[np.isnan(seen_by) | (seen_by == fold)].copy()
+        seen = theirs.loc[training_cells(theirs, fold), place].to_numpy(np.int64)
+        leaks = near(cells[place].to_numpy(np.int64), seen, _buffer(theirs))
+        part = cells[(np.isnan(seen_by) & ~leaks) | (seen_by == fold)].copy()
         part["model_id"], part["fold"] = ref.model_id, fold
         part.attrs = dict(_own(tested).attrs)
         rows = _rows(tested, part, ref, client)
@@ -130,6 +166,11 @@ def _foreign(trained: Config, tested: Config, client: Client) -> gpd.GeoDataFram
     return table
 
 
+def _buffer(cells: pd.DataFrame) -> int:
+    """How far from a training cell, in cells, a model counts as having seen a place."""
+    return int(cells.attrs["buffer_cells"]) if folds_kind(cells) == "spatial" else 0
+
+
 def _in_order(models: dict[str, ModelRef]) -> list[str]:
     """Ids by fold: "…-random2" before "…-random10"."""
     return sorted(models, key=lambda name: (len(name), name))
@@ -137,7 +178,9 @@ def _in_order(models: dict[str, ModelRef]) -> list[str]:
 
 def _rows(tested: Config, part: gpd.GeoDataFrame, ref: ModelRef, client: Client) -> pd.DataFrame:
     files = Workspace.of(tested)
-    facts: dict[str, Any] = {"model": ref.sha256, "cells": list(part.index)}
+    if part.empty:
+        return pd.DataFrame()
+    facts: dict[str, Any] = {"sesgrid": __version__, "model": ref.sha256, "cells": list(part.index)}
     facts["mosaic"] = files.record("mosaic").read()["result_id"]
     job = Job(tested, files, client, key_of(facts))
     stage = Predict()

@@ -1,9 +1,9 @@
 """Variants of a city's training, fold by fold: planned, run as tasks, resumed, gathered in one table.
 
 A variant is named by what differs from the run's own settings. Its models lie in a folder named after the
-hash of everything that they depend on, so that two comparisons share what they have in common, and a call that
-was cut short goes on: a fold that is recorded is read, a fold that is trained is not trained again, and one
-that was being trained goes on from its checkpoint.
+hash of everything that they depend on, so that two comparisons share what they have in common, and a call
+that was cut short goes on: a fold that is recorded is read, a fold that is trained is not trained again, and
+one that was being trained goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from distributed import Client
 from sesgrid import __version__
 from sesgrid.run.cell_stages import explain_stage
 from sesgrid.run.config import Config
-from sesgrid.run.freshness import key_of
+from sesgrid.run.freshness import fingerprint, key_of
 from sesgrid.run.job import protocol_of
 from sesgrid.run.trainings import run_trainings
 from sesgrid.run.workspace import Workspace, load_cells, save_rows
@@ -66,9 +66,14 @@ class Outcome:
 
 def variant_of(config: Config, name: str, **changes: Any) -> Variant:
     """The run's own training but for some changes: of the protocol, ``seed`` or ``pixels``."""
+    from sesgrid.kernels.backbones import backbone_named
+
     seed = changes.pop("seed", config.train.seed)
     pixels = changes.pop("pixels", config.grid.pixels_per_cell)
-    return Variant(name, replace(protocol_of(config), **changes), seed, pixels)
+    protocol = replace(protocol_of(config), **changes)
+    # however it was spelt: equal settings share their models
+    protocol = replace(protocol, backbone=backbone_named(protocol.backbone).name)
+    return Variant(name, protocol, seed, pixels)
 
 
 def run_variants(
@@ -95,7 +100,7 @@ def run_variants(
     Returns
     -------
     list of Outcome
-        In the order of the variants.
+        In the order of the variants; those of equal settings share their models.
     """
     files = Workspace.of(config)
     cells = load_cells(files)
@@ -103,10 +108,10 @@ def run_variants(
     stages = ("cells", "mosaic", "landcover")[: 2 + explain]
     made_from = {name: files.record(name).read()["result_id"] for name in stages}
     trials: dict[Trial, tuple[Parts, int]] = {}
-    planned = []
+    planned, keys = [], set()
     for variant in variants:
         key = _key(config, variant, made_from)
-        directory = files.output / "studies" / "models" / key
+        directory = files.studies / "models" / key
         parts = Parts(
             directory / ("explained" if explain else "predicted"),
             key_of({"models": key, "made from": made_from, "stage": stage}),
@@ -115,9 +120,11 @@ def run_variants(
         planned.append((variant, key, parts, folds))
         known = {fold.fold for fold in folds if parts.record(fold.fold) is not None}
         for fold in folds:
-            if fold.fold not in known:
+            # two tasks must not write the same model
+            if fold.fold not in known and key not in keys:
                 trial = Trial(variant.name, fold, _held_out(config, cells, variant, fold), stage)
                 trials[trial] = (parts, fold.fold)
+        keys.add(key)
         tell(f"{variant.name}: {len(known)} of {len(folds)} folds are done")
     epochs = sum(t.fold.protocol.epochs for t in trials)
     work = list(trials)
@@ -134,6 +141,8 @@ def run_variants(
 def _key(config: Config, variant: Variant, made_from: Mapping[str, str]) -> str:
     facts = {"sesgrid": __version__, "min_coverage": config.cells.min_coverage}
     facts |= {name: made_from[name] for name in ("cells", "mosaic")}
+    if variant.protocol.weights not in (None, "imagenet"):
+        facts["input weights"] = fingerprint(Path(str(variant.protocol.weights)))
     return key_of({**facts, **asdict(variant.protocol), "seed": variant.seed, "px": variant.pixels})
 
 
@@ -201,7 +210,7 @@ def write_results(config: Config, outcomes: Sequence[Outcome], path: Path) -> pd
     DataFrame
         ``variant``, ``city``, ``vintage``, ``backbone``, ``head``, ``seed``, ``pixels``,
         ``metres_per_pixel``, ``folds_kind``, ``fold``, ``n``, the scores of the fold, what the trial cost
-        (``parameters``, ``flops``, ``cells_per_s``, ``epochs``, ``seconds``), ``initial_weights``,
+        (``parameters``, ``flops``, ``cells_per_s``, ``epochs``, ``training_s``), ``initial_weights``,
         ``model_sha256``, ``configuration`` (hash) and ``software``.
     """
     rows = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,11 @@ class Workspace:
         """Model files and their cards."""
         return self.output / "models"
 
+    @property
+    def studies(self) -> Path:
+        """Comparisons of trainings, a folder each, and their models."""
+        return self.output / "studies"
+
     def withdraw(self, stage: str) -> None:
         """Remove the results that rest on a stage, before it is done again.
 
@@ -86,6 +92,10 @@ class Workspace:
         findings = [self.cells, self.activation, self.pairs, self.metrics, self.audit]
         if stage not in ("analyse", "report"):
             findings.append(self.fragments)
+        if stage in ("cells", "mosaic", "landcover"):
+            # their models stay, named after what they were made from
+            for study in ("compare", "resolution", "stability"):
+                shutil.rmtree(self.studies / study, ignore_errors=True)
         for path in [self.report] if stage == "report" else [self.report, *findings]:
             path.unlink(missing_ok=True)
 

@@ -19,6 +19,12 @@ __all__ = ["Finding", "stability_of_pairs", "stability_table"]
 _FEW_CELLS = 5
 """A ratio of fewer cells says nothing of a class."""
 
+_COLUMNS = [
+    *("prediction", "landcover_class", "models", "mean", "lowest", "highest", "spread"),
+    *("share_above_1", "holds"),
+]
+_NONE = pd.DataFrame(columns=["prediction", "landcover_class", "activation_ratio", "n_cells"])
+
 
 @dataclass(frozen=True, eq=False)
 class Finding:
@@ -43,7 +49,7 @@ def stability_table(findings: Sequence[Finding]) -> pd.DataFrame:
     DataFrame
         A row per ``prediction`` and ``landcover_class``: ``models`` that have it in at least 5 cells;
         ``mean``, ``lowest`` and ``highest`` ratio; ``spread``, the standard deviation over models;
-        ``share_above_1``; ``holds``: whether all models put it on the same side of 1.
+        ``share_above_1``; ``holds``: whether all models, two at least, put it on the same side of 1.
 
     Examples
     --------
@@ -53,7 +59,7 @@ def stability_table(findings: Sequence[Finding]) -> pd.DataFrame:
     >>> stability_table(both)[["models", "mean", "holds"]].values.tolist()
     [[2, 1.0, False]]
     """
-    known = pd.concat([_enough(f) for f in findings], ignore_index=True)
+    known = pd.concat([_enough(f) for f in findings], ignore_index=True) if findings else _NONE
     rows = []
     for (side, name), group in known.groupby(["prediction", "landcover_class"], sort=False):
         ratio = group["activation_ratio"].to_numpy(np.float64)
@@ -68,10 +74,10 @@ def stability_table(findings: Sequence[Finding]) -> pd.DataFrame:
                 "highest": ratio.max(),
                 "spread": ratio.std(ddof=1) if len(ratio) > 1 else np.nan,
                 "share_above_1": above,
-                "holds": above in (0.0, 1.0),
+                "holds": len(ratio) > 1 and above in (0.0, 1.0),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def stability_of_pairs(findings: Sequence[Finding]) -> pd.DataFrame:
@@ -81,8 +87,8 @@ def stability_of_pairs(findings: Sequence[Finding]) -> pd.DataFrame:
     -------
     DataFrame
         Rows ``fold`` (same seed and backbone), ``seed`` (same fold and backbone), ``backbone`` (same
-        fold and seed); per ``prediction``: ``pairs``, and mean, lowest and highest Spearman correlation of the
-        activation ratios of the classes that both have, at least four.
+        fold and seed); per ``prediction``: ``pairs``, and mean, lowest and highest Spearman correlation of
+        the activation ratios of the classes that both have, at least four.
     """
     found: dict[tuple[str, str], list[float]] = {}
     for a, b in combinations(findings, 2):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -214,6 +215,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = path.with_suffix(".checkpoint.npz")
     with DEVICE_LOCK:
+        started = time.perf_counter()
         fitted = fit(
             spec,
             protocol,
@@ -243,6 +245,8 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
             "best_epoch": fitted.best_epoch,
             "restarts": fitted.restarts,
             "resumed_at": fitted.resumed_at,
+            # what the epochs before took is not known
+            "training_s": None if fitted.resumed_at else time.perf_counter() - started,
             "intended_use": INTENDED_USE,
             "limits": LIMITS,
             "software": f"sesgrid {__version__}",

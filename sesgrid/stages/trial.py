@@ -59,18 +59,23 @@ def run_trial(
         As of `sesgrid.stages.predict.Predict` without colours, and of `sesgrid.stages.explain.Explain`.
     facts : dict
         ``parameters``, ``flops`` (of one forward pass), ``cells_per_s`` (predicted, from the cube, after
-        compilation), ``epochs``, ``best_epoch``, ``initial_weights``, ``model_sha256``, ``seconds``.
+        compilation; None where the fold holds out nothing), ``training_s`` (None where the training was
+        interrupted), ``epochs``, ``best_epoch``, ``initial_weights``, ``model_sha256``.
+
+    Raises
+    ------
+    ModelMismatchError
+        It is to explain at another resolution than the cube's, which holds the land cover.
     """
     from sesgrid.kernels.cost import forward_flops, parameters
 
-    started = time.perf_counter()
     image = pixels["image"].assign_attrs(pixels.attrs)
     ref = finished(trial.fold) or train_fold(trial.fold, image, progress)
     reader = CellReader(image, size=trial.fold.pixels)
     predicted_rows(ref, reader, trial.held_out[: batch_size_for(reader.size)])  # compiles
     begun = time.perf_counter()
     rows = predicted_rows(ref, reader, trial.held_out)
-    rate = len(rows) / (time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
     if trial.explain is not None:
         looked = _explained(trial.explain, ref, pixels, trial.held_out)
         rows = [{**look, **row} for look, row in zip(looked, rows, strict=True)]
@@ -78,12 +83,12 @@ def run_trial(
     return rows, {
         "parameters": parameters(model),
         "flops": forward_flops(model, reader.size),
-        "cells_per_s": rate,
+        "cells_per_s": len(rows) / seconds if rows else None,
+        "training_s": card.get("training_s"),
         "epochs": len(card["history"]["loss"]),
         "best_epoch": card["best_epoch"],
         "initial_weights": card["initial_weights"],
         "model_sha256": ref.sha256,
-        "seconds": time.perf_counter() - started,
     }
 
 
@@ -107,6 +112,7 @@ def _explained(
     stage: Explain, ref: ModelRef, pixels: xr.Dataset, cells: Sequence[tuple[str, int, int]]
 ) -> Iterator[dict[str, Any]]:
     extent = Extent.from_attributes(pixels.attrs)
+    ref.require(pixels_per_cell=extent.grid.pixels_per_cell, n_classes=ref.n_classes)
     for start in range(0, len(cells), _GROUP):
         tasks = [CellTask(*cell, ref) for cell in cells[start : start + _GROUP]]
         slices = [extent.cell_slices(t.row, t.col) for t in tasks]
