@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import geopandas as gpd
 import numpy as np
 import xarray as xr
 
-from sesgrid import __version__
 from sesgrid.errors import MissingInputError, ModelMismatchError, TooFewCellsError
 from sesgrid.kernels.backend import share_batches, start_backend
 from sesgrid.kernels.device import DEVICE_LOCK
@@ -249,7 +249,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
             "training_s": None if fitted.resumed_at else time.perf_counter() - started,
             "intended_use": INTENDED_USE,
             "limits": LIMITS,
-            "software": f"sesgrid {__version__}",
+            "software": f"sesgrid {version('sesgrid')}",
         }
         ref = save_model(fitted.model, path, model_id=fold.model_id, card=card)
     checkpoint.unlink(missing_ok=True)
