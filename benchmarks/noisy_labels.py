@@ -87,7 +87,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             ),
         )  # fmt: skip
         scores = metrics(sesgrid.predict(cells, pixels, models), n_bootstrap=2000)
-        found |= {f"{head}_r": scores["pearson_r"], f"{head}_over_oracle": scores["pearson_r"] / best}
+        found |= {
+            f"{head}_r": scores["pearson_r"],
+            f"{head}_over_oracle": scores["pearson_r"] / best,
+        }
         print(
             f"{head}: r {scores['pearson_r']:.3f} {scores['intervals']['pearson_r']['blocks']}, "
             f"{found[f'{head}_over_oracle']:.3f} of the oracle's"

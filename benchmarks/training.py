@@ -101,7 +101,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             theirs = time.perf_counter() - started
             ratios.append(ours / theirs)
             told.append({"fold": fold.fold, "seconds": ours, "fit_seconds": theirs})
-            print(f"fold {fold.fold}: {ours:.1f} s, fit {theirs:.1f} s, {ratios[-1]:.3f}", flush=True)
+            print(
+                f"fold {fold.fold}: {ours:.1f} s, fit {theirs:.1f} s, {ratios[-1]:.3f}", flush=True
+            )
     found = {
         "training_over_fit": float(np.quantile(ratios, 0.75)),
         "training_over_fit_median": float(np.median(ratios)),
