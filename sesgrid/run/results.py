@@ -132,6 +132,9 @@ def _named(job: Job, cells: gpd.GeoDataFrame) -> dict[str, Any]:
     return {
         "software": f"sesgrid {__version__}",
         "protocol": c.train.protocol,
+        "backbone": protocol_of(c).backbone,
+        "head": protocol_of(c).head,
+        "thresholds_of": cells.attrs.get("thresholds_of"),
         "explain_preset": method_of(c).name,
         "explain_precision": c.explain.precision,
         "labels": c.cells.labels or protocol_of(c).labels,
