@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.kept_maps build/demo``
 
-Bytes on a scale of square roots, as the cube keeps them (docs/design/011), beside bytes in equal steps of the peak.
+Bytes on a scale of square roots, as the cube keeps them (docs/design/011), beside bytes in equal steps of
+the peak.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ def loss(run: Path, preset: str = "paper") -> dict[str, dict[str, float]]:
     signed = factors.evidence.shape[1] == 1
     maps = attribution_maps(factors.evidence, factors.guided, PRESETS[preset], signed=signed)
     n_values, out = len(class_names()) + 1, {}
-    for name, kept in (("roots", restored(*quantised(maps))), ("equal steps", in_equal_steps(maps))):
+    for name, kept in (
+        ("roots", restored(*quantised(maps))),
+        ("equal steps", in_equal_steps(maps)),
+    ):
         differences = []
         for side in range(maps.shape[1]):
             exact, _ = ratios_of(np.ascontiguousarray(maps[:, side]), factors.classes, n_values)

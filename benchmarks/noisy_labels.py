@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.noisy_labels --json [--cells 40] [--pixels 256] [--heads binomial ordinal softmax]``
 
-A synthetic city of cells × cells; a tenth of the labels is drawn anew by lot, for training and for scoring. The
-oracle tells the class of the planted rank at a cell's centre, which no picture holds better. Both are scored on
-the same held-out cells against the same wrong labels; ``…_over_oracle`` is the ratio of their Pearson r,
-means over the folds. Nothing is timed.
+A synthetic city of cells × cells; a tenth of the labels is drawn anew by lot, for training and for scoring.
+The oracle tells the class of the planted rank at a cell's centre, which no picture holds better. Both are
+scored on the same held-out cells against the same wrong labels; ``…_over_oracle`` is the ratio of their
+Pearson r, means over the folds. Nothing is timed.
 """
 
 from __future__ import annotations
