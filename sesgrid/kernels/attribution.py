@@ -115,8 +115,8 @@ def quantised(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Maps as bytes: the square root of the share of the peak, in 255 steps.
 
     Most of a map lies far below its peak: by the root, 99 % of the activation ratios from the bytes are
-    within 0.002 of those from the map, by equal steps within 0.09 (preset ``paper``, the demo's models; ``python -m
-    benchmarks.kept_maps``).
+    within 0.002 of those from the map, by equal steps within 0.09 (preset ``paper``, the demo's models;
+    ``python -m benchmarks.kept_maps``).
 
     Parameters
     ----------
