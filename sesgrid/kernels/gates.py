@@ -83,7 +83,9 @@ def copied(gated: bool, precision: str) -> Callable[[layers.Layer], layers.Layer
     def clone(layer: layers.Layer) -> layers.Layer:
         config = layer.get_config()
         kept = isinstance(layer, layers.InputLayer | BinomialLayer | OrdinalLayer | LogSoftmaxLayer)
-        if precision != "float32" and not kept and layer.name != LOGIT_LAYER:
+        # sums and products of maps are in the graph too, but are no layers, and take what comes
+        kept |= layer.name == LOGIT_LAYER or not isinstance(layer, layers.Layer)
+        if precision != "float32" and not kept:
             config["dtype"] = f"mixed_{precision}"
         if isinstance(layer, layers.Dropout):
             return layers.Identity(name=layer.name)
