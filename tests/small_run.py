@@ -1,4 +1,4 @@
-"""A run in miniature, made without its stages: brightness tells the class, and a network trains in a second."""
+"""A run in miniature, without its stages: brightness tells the class, a network trains in a second."""
 
 from __future__ import annotations
 
@@ -46,16 +46,17 @@ bootstrap = 100
 """
 
 
+WIDTH = {"pinhole": 6, "keyhole": 8}
+
+
 class _Holes(Backbone):
     """Five strided convolutions: a backbone that compiles at once."""
-
-    width = {"pinhole": 6, "keyhole": 8}
 
     def build(self, weights=None, scaling="backbone", drop_connect_rate=0.2) -> keras.Model:
         x = image = keras.Input((None, None, 3), name="image")
         x = layers.Rescaling(1 / 127.5, -1, name="rescaling")(x)
         for k in range(5):
-            x = layers.Conv2D(self.width[self.name], 3, 2, "same", name=f"conv_{k}")(x)
+            x = layers.Conv2D(WIDTH[self.name], 3, 2, "same", name=f"conv_{k}")(x)
             x = layers.Activation("swish", name="top_activation" if k == 4 else f"act_{k}")(x)
         # random numbers of its own, which a training that is taken up must take up too
         x = layers.Dropout(0.1, name="dropout")(x)
@@ -68,13 +69,13 @@ class Register(WorkerPlugin):
     name = "holes"
 
     def setup(self, worker: object) -> None:
-        BACKBONES.update({name: _Holes(name, name) for name in _Holes.width})
+        BACKBONES.update({name: _Holes(name, name) for name in WIDTH})
 
 
 @contextmanager
 def small_backbones() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name in _Holes.width:
+        for name in WIDTH:
             patch.setitem(BACKBONES, name, _Holes(name, name))
         yield
 
@@ -82,7 +83,9 @@ def small_backbones() -> Iterator[None]:
 def configure(folder: Path, name: str, *changes: tuple[str, str], landcover: bool = True) -> Config:
     """The configuration of a run whose sources are but names."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = f'name = "{name}"\noutput = "result"\n[sources]\ncensus = "census.csv"\northo = "ortho"\n'
+    text = (
+        f'name = "{name}"\noutput = "result"\n[sources]\ncensus = "census.csv"\northo = "ortho"\n'
+    )
     text += 'landcover = "landcover.gpkg"\n' if landcover else ""
     text += SETTINGS
     for old, new in changes:
