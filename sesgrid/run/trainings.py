@@ -86,8 +86,8 @@ def _told(error: BaseException) -> BaseException:
     if not isinstance(error, KilledWorker):
         return error
     return SesgridError(
-        f"a training was given to {error.allowed_failures + 1} workers, and each of them died: most "
-        "often they lack memory (see their logs); give them more (cluster.memory), choose a smaller "
+        f"every worker that a training was given to died ({error.allowed_failures + 1}): most often they "
+        "lack memory (see their logs); give them more (cluster.memory), or choose a smaller "
         "train.batch_size, then run again, and it goes on from its checkpoint"
     )
 
