@@ -169,6 +169,8 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
 
     Raises
     ------
+    MissingInputError
+        There is no file of initial weights where one was named.
     ModelMismatchError
         The file of initial weights is not the one that was asked for, or does not fit; or the
         checkpoint holds another network.
@@ -274,8 +276,14 @@ def _checked_weights(protocol: Protocol) -> str | None:
     """Hash of the file of initial weights; None where there is no file."""
     if protocol.weights in (None, "imagenet"):
         return None
+    if not Path(str(protocol.weights)).is_file():
+        raise MissingInputError(
+            f"{protocol.weights}: expected a file of {protocol.backbone}'s weights, found none: correct "
+            "train.weights"
+        )
     received = file_sha256(str(protocol.weights))
-    if protocol.weights_sha256 not in (None, received):
+    expected = protocol.weights_sha256 and protocol.weights_sha256.lower()
+    if expected not in (None, received):
         raise ModelMismatchError(
             f"{protocol.weights}: expected sha256 {protocol.weights_sha256}, the file has {received}: get "
             "the file anew, or correct train.weights_sha256"
