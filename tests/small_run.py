@@ -114,7 +114,7 @@ def write_run(
     save_rows(imagery, files.table("mosaic"))
     _write_cube(files.cube, cells)
     for stage in ("cells", "mosaic", "landcover"):
-        files.record(stage).write({"made for": "tests"}, {}, f"{stage}-1")
+        files.record(stage).write({"made for": "tests", "output": config.output}, {})
     return cells
 
 
@@ -147,4 +147,4 @@ def train_and_predict(config: Config, client) -> None:
     files = Workspace.of(config)
     for stage, run in (("train", run_train), ("predict", run_predict)):
         summary = run(Job(config, files, client, f"{stage} of {config.name}"))
-        files.record(stage).write({}, {}, str(summary.get("result_id", "1")))
+        files.record(stage).write({"output": config.output}, {}, summary.get("result_id"))

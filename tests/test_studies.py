@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 from distributed import Client
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, cohen_kappa_score, mean_absolute_error
@@ -18,8 +16,7 @@ import sesgrid
 from sesgrid import __version__
 from sesgrid.errors import ConfigError, MissingInputError
 from sesgrid.kernels.scores import SCORES
-from sesgrid.run import cluster, studies, study_commands, trials
-from sesgrid.run.cli import main
+from sesgrid.run import trials
 from sesgrid.run.studies import compare, planned, resolution, stability
 from sesgrid.run.trainings import run_trainings
 from sesgrid.run.trials import run_variants, variant_of
@@ -27,6 +24,8 @@ from sesgrid.run.workspace import Workspace
 from sesgrid.store.cube import Cube
 from sesgrid.store.models import ModelRef
 from tests.small_run import CLASSES, FOLDS, PX, configure, small_backbones, write_run
+
+pytestmark = pytest.mark.slow
 
 
 def quiet(_: str) -> None:
@@ -116,7 +115,6 @@ def test_the_comparison_scores_what_was_predicted(ville, client, submitted):
         own = cells.loc[usable & (cells["fold"] == fold), "ses_true"]
         hits.append((own == elsewhere.value_counts().sort_index().idxmax()).mean())
     assert table.loc["baseline: majority", "accuracy"] == pytest.approx(np.mean(hits))
-    assert table.loc["baseline: gradient boosting", "accuracy"] > table["accuracy"].iloc[0]
     assert table["parameters"].iloc[:2].isna().all()
 
 
@@ -346,89 +344,3 @@ def test_what_is_planned(tmp_path):
         with pytest.raises(ConfigError, match=r"w\.h5 holds the weights of one backbone, and 2"):
             planned(own, "compare", **asked)
         assert len(planned(own, "compare", backbones=["pinhole"], seeds=[0, 1])) == 2
-
-
-@pytest.mark.parametrize(
-    "args",
-    [
-        ["--seeds", "0", "1", "2"],
-        ["--seeds", "0,1,2"],
-        ["--seeds", "0", "--seeds", "1", "--seeds", "2"],
-        ["--seeds=0,1", "2"],
-        ["--seeds", "0, 1", "--scheduler", "x", "--seeds", "2"],
-    ],
-)
-def test_options_take_lists(monkeypatch, args):
-    told = []
-    monkeypatch.setattr(study_commands, "_run", lambda *a, **asked: told.append((a, asked)))
-    heads = ["--heads=softmax", "--backbones", "a", "b"]
-    at = "x" if "--scheduler" in args else "y"
-    others = [*heads, *([] if at == "x" else ["--scheduler", "y"])]
-    for words in (
-        ["c.toml", *args, *others],
-        [*others, "c.toml", *args],
-        [*others, *args, "c.toml"],
-    ):
-        result = CliRunner().invoke(main, ["compare", *words])
-        assert result.exit_code == 0, result.output
-        ((path, scheduler, _, name), asked) = told.pop()
-        assert (str(path), scheduler, name) == ("c.toml", at, "compare")
-        assert asked == {"backbones": ("a", "b"), "heads": ("softmax",), "seeds": (0, 1, 2)}
-    result = CliRunner().invoke(main, ["resolution", "c.toml", "--pixels", "800", "400,200"])
-    assert result.exit_code == 0, result.output
-    assert told.pop()[1] == {"pixels": (800, 400, 200)}
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["compare", "c.toml", "--seeds"], "'--seeds' requires an argument"),
-        (["compare", "--backbones", "--heads", "softmax", "c.toml"], "'--backbones' requires an"),
-        (["compare", "c.toml", "--seeds", "0", "-1"], "No such option"),
-        (["compare", "c.toml", "--seeds", "one"], "'one' is not a valid integer"),
-        (["compare", "--seeds", "0"], "Missing argument 'CONFIG'"),
-        (["resolution", "c.toml"], "Missing option '--pixels'"),
-        (["resolution", "c.toml", "--pixels", "16"], "16 is not in the range"),
-        (["transfer", "a.toml", "b.toml"], "Missing option '-o'"),
-    ],
-)
-def test_options_that_lack_something_are_refused(args, message):
-    result = CliRunner().invoke(main, args)
-    assert result.exit_code == 2
-    assert message in result.output
-
-
-def test_a_command_refuses_before_anything_is_started(monkeypatch, tmp_path):
-    @contextmanager
-    def never(*args):
-        raise AssertionError("a cluster was started")
-        yield
-
-    monkeypatch.setattr(cluster, "connected", never)
-    with small_backbones():
-        configure(tmp_path, "Ville", landcover=False)
-        path = str(tmp_path / "run.toml")
-        for args, message in (
-            (["resolution", path, "--pixels", "64", "48"], "received 48"),
-            (["compare", path, "--heads", "tanh"], "head must be one of"),
-            (["stability", path], "sources.landcover is missing"),
-            (["transfer", path, path, "-o", str(tmp_path / "t")], "needs each run once"),
-        ):
-            result = CliRunner().invoke(main, args)
-            assert result.exit_code == 2, result.output
-            assert message in result.output
-
-
-def test_a_command_prints_its_table_and_tells_unread_imagery(ville, client, monkeypatch):
-    config, _, study = ville
-    monkeypatch.setattr(
-        study_commands, "bring_up_to_date", lambda *a: {"mosaic": {"errors": ["a.jp2: broken"]}}
-    )
-    monkeypatch.setattr(studies, "compare", lambda *a, **asked: study)
-    args = [str(config.output.parent / "run.toml"), "--heads", "binomial", "softmax"]
-    result = CliRunner().invoke(main, ["compare", *args, "--scheduler", client.scheduler.address])
-    assert result.exit_code == 1, result.output
-    assert "pinhole softmax" in result.output
-    assert "a.jp2: broken" in result.output
-    page = Workspace.of(config).studies / "compare" / "index.html"
-    assert "pinhole softmax" in page.read_text()

@@ -265,6 +265,7 @@ def submitted(monkeypatch) -> list[tuple[str, int]]:
     return out
 
 
+@pytest.mark.slow
 def test_variants_of_equal_settings_train_once(client, submitted, tmp_path):
     config = configure(tmp_path, "Ville")
     write_run(config)
@@ -345,6 +346,7 @@ def test_no_cell_that_is_held_out_was_seen(client, submitted, monkeypatch, tmp_p
     assert sum(len(t.held_out) for t in seen) == (cells["labelled"][:-7]).sum()
 
 
+@pytest.mark.slow
 def test_a_fold_without_imagery_is_not_scored_and_one_without_a_class_not_trained(client, tmp_path):
     config = configure(tmp_path, "Ville", ("folds = 2", "folds = 3"))
     cells = write_run(config)
