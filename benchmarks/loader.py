@@ -6,6 +6,7 @@ network casts on its device, float32 from the directory. ``--json`` ends with on
 
 - ``loader_vs_png``: images a second from the lossless cube over those of
   ``keras.utils.image_dataset_from_directory``;
+- ``processor_vs_png``: the same, but processor seconds an image: what other programs leave unchanged;
 - ``loader_vs_png_cast``: the cube's batches cast to float32 on the processor as well;
 - ``loader_vs_png_flipped``: both flip at random, the directory by ``keras.layers.RandomFlip``;
 - ``jpeg_vs_png``, ``jpegxl_vs_png``: cubes with an image codec;
@@ -20,6 +21,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -43,9 +45,9 @@ N_CLASSES = 5
 CODECS: tuple[CodecName, ...] = ("zstd", "jpeg", "jpegxl")
 SIDE = 8
 """Cells along a block."""
-PASSES = 4
-"""How often a cell comes in an epoch: 512 images in all, where the study's epochs have 2,500. Ending an epoch
-costs Keras a tenth of a second."""
+PASSES = {"png, flips": 1, "zstd, flips": 4, "jpegxl": 4}
+"""How often a contender's epoch shows each cell, else 8 times: 1,024 images, where the study's epochs have
+2,500. Ending an epoch costs Keras a tenth of a second."""
 
 
 def draw(blocks: int, px: int) -> Iterator[np.ndarray]:
@@ -84,17 +86,17 @@ class Inputs:
                 image = np.ascontiguousarray(block[:, y, x].transpose(1, 2, 0))
                 path.write_bytes(imagecodecs.png_encode(image))
 
-    def cube(self, codec: str, **options: Any) -> Any:
+    def cube(self, codec: str, passes: int, **options: Any) -> Any:
         """Our batches."""
         from sesgrid.stages.cell_batches import CellBatches
         from sesgrid.store.cell_reader import CellReader
 
         reader = CellReader(Cube.open(self.folder / f"{codec}.zarr").pixels()["image"])
         options = {"augment": True, "flips": False, "workers": THREADS, **options}
-        options["samples_per_epoch"] = PASSES * len(self.cells)
+        options["samples_per_epoch"] = passes * len(self.cells)
         return CellBatches(reader, self.cells, self.ses, N_CLASSES, BATCH, **options)
 
-    def directory(self, *, flips: bool = False) -> Any:
+    def directory(self, passes: int, *, flips: bool = False) -> Any:
         """Keras' batches."""
         import keras
         import tensorflow as tf
@@ -106,7 +108,7 @@ class Inputs:
         if flips:
             layer = keras.layers.RandomFlip(seed=0)
             data = data.map(lambda x, y: (layer(x, training=True), y), tf.data.AUTOTUNE)
-        data, options = data.repeat(PASSES), tf.data.Options()
+        data, options = data.repeat(passes), tf.data.Options()
         options.threading.private_threadpool_size = THREADS
         return data.with_options(options).prefetch(tf.data.AUTOTUNE)
 
@@ -139,18 +141,25 @@ def epoch_of_directory(data: Any, each: Callable[[Any], None] = ignore) -> None:
 def rivals_of(inputs: Inputs) -> dict[str, Callable[..., None]]:
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
-    def cube(codec: str, **options: Any) -> Callable[..., None]:
-        return partial(epoch_of_cube, PyDatasetAdapter(inputs.cube(codec, **options)))
+    def cube(codec: str, name: str, **options: Any) -> Callable[..., None]:
+        return partial(epoch_of_cube, PyDatasetAdapter(inputs.cube(codec, passes(name), **options)))
+
+    def directory(name: str, **options: Any) -> Callable[..., None]:
+        return partial(epoch_of_directory, inputs.directory(passes(name), **options))
 
     return {
-        "zstd": cube("zstd"),
-        "png": partial(epoch_of_directory, inputs.directory()),
-        "zstd, cast": partial(cube("zstd"), cast),
-        "zstd, flips": cube("zstd", flips=True),
-        "png, flips": partial(epoch_of_directory, inputs.directory(flips=True)),
-        "jpeg": cube("jpeg"),
-        "jpegxl": cube("jpegxl"),
+        "zstd": cube("zstd", "zstd"),
+        "png": directory("png"),
+        "zstd, cast": partial(cube("zstd", "zstd, cast"), cast),
+        "jpeg": cube("jpeg", "jpeg"),
+        "jpegxl": cube("jpegxl", "jpegxl"),
+        "zstd, flips": cube("zstd", "zstd, flips", flips=True),
+        "png, flips": directory("png, flips", flips=True),
     }
+
+
+def passes(name: str) -> int:
+    return PASSES.get(name, 8)
 
 
 def require_equal(rivals: dict[str, Callable[..., None]]) -> None:
@@ -165,6 +174,17 @@ def require_equal(rivals: dict[str, Callable[..., None]]) -> None:
         raise AssertionError("the contenders give different images")
 
 
+def processor_seconds(rivals: dict[str, Callable[..., None]], name: str) -> float:
+    """Of all threads, for one epoch; the lesser of three."""
+
+    def once() -> float:
+        start = time.process_time()
+        rivals[name]()
+        return (time.process_time() - start) / passes(name)
+
+    return min(once() for _ in range(3))
+
+
 def resident_bytes() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -174,7 +194,7 @@ def memory_after_epochs(inputs: Inputs, epochs: int) -> list[int]:
     """Resident bytes after each epoch from the cube, in a process of its own."""
     from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
-    adapter, found = PyDatasetAdapter(inputs.cube("zstd", flips=True)), []
+    adapter, found = PyDatasetAdapter(inputs.cube("zstd", 4, flips=True)), []
     for _ in range(epochs):
         epoch_of_cube(adapter)
         found.append(resident_bytes())
@@ -211,18 +231,19 @@ def shuffle_figures(side: int, rounds: int) -> dict[str, float]:
 
 def main(argv: list[str] | None = None) -> None:
     options = arguments(__doc__, argv)
-    blocks, px, rounds = (1, 32, 5) if options.quick else (2, 800, 5)
+    blocks, px, rounds = (1, 32, 5) if options.quick else (2, 800, 7)
     with tempfile.TemporaryDirectory() as name:
         inputs = Inputs(Path(name), blocks, px)
         rivals = rivals_of(inputs)
         require_equal(rivals)
         seconds = interleave(rivals, rounds, repeats=1)
+        processor = {name: processor_seconds(rivals, name) for name in ("zstd", "png")}
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
             held = process.submit(memory_after_epochs, inputs, 3 if options.quick else 8).result()
-    n = len(inputs.cells) * PASSES
-    what = f"one epoch of {n} images of {px} px, {THREADS} threads"
-    report(what, seconds, "zstd", ["keras", "tensorflow", "numcodecs", "imagecodecs"], False)
-    rates = {key: n / float(np.median(s)) for key, s in seconds.items()}
+    each = {key: s / (passes(key) * len(inputs.cells)) for key, s in seconds.items()}
+    what = f"an image of {px} px of {len(inputs.cells)} cells, {THREADS} threads"
+    report(what, each, "zstd", ["keras", "tensorflow", "numcodecs", "imagecodecs"], False)
+    rates = {key: 1 / float(np.median(s)) for key, s in each.items()}
     print("images a second: " + ", ".join(f"{key} {rate:.0f}" for key, rate in rates.items()))
     pairs = {
         "loader_vs_png": ("png", "zstd"),
@@ -232,7 +253,8 @@ def main(argv: list[str] | None = None) -> None:
         "jpegxl_vs_png": ("png", "jpegxl"),
     }
     result: dict[str, Any] = {
-        **{key: lower_quartile_ratio(seconds[a], seconds[b]) for key, (a, b) in pairs.items()},
+        **{key: lower_quartile_ratio(each[a], each[b]) for key, (a, b) in pairs.items()},
+        "processor_vs_png": processor["png"] / processor["zstd"],
         "epoch_memory_growth": held[-1] / held[0] - 1,
         "resident_mb": [round(b / 1e6) for b in held],
         "images_per_second": {key: round(rate, 1) for key, rate in rates.items()},

@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.noisy_labels --json [--cells 40] [--pixels 256] [--heads binomial ordinal softmax]``
 
-A synthetic city of cells × cells; a tenth of the labels is drawn anew by lot, for training and for scoring. The
-oracle tells the class of the planted rank at a cell's centre, which no picture holds better. Both are scored on
-the same held-out cells against the same wrong labels; ``…_over_oracle`` is the ratio of their Pearson r,
-means over the folds. Nothing is timed.
+A synthetic city of cells × cells; a tenth of the labels is drawn anew by lot, for training and for scoring.
+The oracle tells the class of the planted rank at a cell's centre, which no picture holds better. Both are
+scored on the same held-out cells against the same wrong labels; ``…_over_oracle`` is the ratio of their
+Pearson r, means over the folds. Nothing is timed.
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             ),
         )  # fmt: skip
         scores = metrics(sesgrid.predict(cells, pixels, models), n_bootstrap=2000)
-        found |= {f"{head}_r": scores["pearson_r"], f"{head}_over_oracle": scores["pearson_r"] / best}
+        found |= {
+            f"{head}_r": scores["pearson_r"],
+            f"{head}_over_oracle": scores["pearson_r"] / best,
+        }
         print(
             f"{head}: r {scores['pearson_r']:.3f} {scores['intervals']['pearson_r']['blocks']}, "
             f"{found[f'{head}_over_oracle']:.3f} of the oracle's"

@@ -21,6 +21,7 @@ import pandas as pd
 from scipy import ndimage
 
 from sesgrid.kernels.class_sums import class_areas, class_sums
+from sesgrid.kernels.method import PRESETS, Method
 from sesgrid.kernels.statistics import activation_ratios
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.sources import class_names, landcover_classes
@@ -40,6 +41,8 @@ RINGS = 8
 class Factors:
     """What the models of a run say about its cells, before the factors meet."""
 
+    evidence: np.ndarray
+    """float32 ``(cell, 1 or map, v, u)``, as the network gives it."""
     cams: np.ndarray
     """float32 ``(cell, map, v, u)``."""
     guided: np.ndarray
@@ -51,7 +54,7 @@ class Factors:
     n_classes: int
 
 
-def factors_of(run: Path) -> Factors:
+def factors_of(run: Path, method: Method = PRESETS["paper"]) -> Factors:
     """Explain every cell of a finished run again, by the model that its table names."""
     files = Workspace(run)
     cells = load_table(files.table("predict"))
@@ -59,18 +62,20 @@ def factors_of(run: Path) -> Factors:
     cells = cells[cells["model_id"].notna()].sort_values("model_id", kind="stable")
     cube = Cube.open(files.cube)
     pixels, extent = cube.pixels(), cube.extent
-    models = [ModelRef.open(path) for path in sorted(files.models.glob("*.keras"))]
+    known = [ModelRef.open(path) for path in sorted(files.models.glob("*.keras"))]
+    models = [ref for ref in known if (cells["model_id"] == ref.model_id).any()]
     at = [extent.cell_slices(int(r), int(c)) for r, c in zip(cells.row, cells.col, strict=True)]
     parts = []
     for ref in sorted(models, key=lambda ref: ref.model_id):
         mine = [s for s, m in zip(at, cells["model_id"], strict=True) if m == ref.model_id]
         image = np.stack([np.asarray(pixels["image"].variable[:, y, x]) for y, x in mine])
-        _, evidence, guided = run_model(ref, image, "factors")
-        low, high = np.maximum(-evidence, 0), np.maximum(evidence, 0)
-        parts.append((np.concatenate([low, high], axis=1), guided))
-    cams, guided = (np.concatenate(p) for p in zip(*parts, strict=True))
+        _, evidence, guided = run_model(ref, image, "factors", method)
+        parts.append((evidence, guided))
+    evidence, guided = (np.concatenate(p) for p in zip(*parts, strict=True))
+    both = np.concatenate([-evidence, evidence], axis=1) if evidence.shape[1] == 1 else evidence
     classes = np.stack([np.asarray(pixels["landcover"].variable[s]) for s in at])
-    return Factors(cams, guided, classes, cells["ses_predicted"].to_numpy(dtype=int), n_classes)
+    predicted = cells["ses_predicted"].to_numpy(dtype=int)
+    return Factors(evidence, np.maximum(both, 0), guided, classes, predicted, n_classes)
 
 
 def enlarged(cams: np.ndarray, size: int, shift_px: float) -> np.ndarray:

@@ -96,3 +96,31 @@ def fill(disk: Path, leave: int = 0) -> None:
     """Leave so many bytes of room on a disk."""
     free = os.statvfs(disk)
     (disk / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - leave))
+
+
+@pytest.fixture
+def tiny_backbone(monkeypatch):
+    """The name of a backbone of a few hundred numbers that trains in no time, with all that holds state."""
+    import dataclasses
+
+    import keras
+
+    from sesgrid.kernels.backbones import BACKBONES, Backbone
+
+    class Tiny(Backbone):
+        def build(self, weights, scaling="backbone", drop_connect_rate=0.2):
+            layers = keras.layers
+            x = image = keras.Input((None, None, 3), name="image")
+            x = layers.Rescaling(1 / 255)(x)
+            x = layers.Conv2D(6, 5, 4, padding="same", name="stem")(x)
+            x = layers.Activation("relu")(layers.BatchNormalization(name="stem_bn")(x))
+            x = layers.Dropout(max(drop_connect_rate, 0.2), name="drop")(x)
+            x = layers.Conv2D(8, 3, 4, padding="same", activation="relu", name="top_conv")(x)
+            model = keras.Model(image, x)
+            if weights is not None:
+                model.load_weights(weights)
+            return model
+
+    tiny = Tiny(**dataclasses.asdict(dataclasses.replace(BACKBONES["vgg16"], name="tiny")))
+    monkeypatch.setitem(BACKBONES, "tiny", tiny)
+    return "tiny"

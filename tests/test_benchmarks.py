@@ -108,14 +108,14 @@ def test_the_planted_truth_is_told_by_factor():
     classes = np.repeat([[2] * (size // 2) + [3] * (size // 2)], size, axis=0).astype(np.uint8)
     guided = rng.uniform(0.9, 1.1, (2, 2, size, size)).astype(np.float32)
     factors = planted_truth.Factors(
-        left, guided, np.stack([classes] * 2), np.array([1, 5]), n_classes=5
+        left, left, guided, np.stack([classes] * 2), np.array([1, 5]), n_classes=5
     )
     table, profiles = planted_truth.compare(factors, {"dense urban fabric"})
     # one cell a side is too few for a mean: the table leaves such classes out
     assert table.empty
     both = planted_truth.Factors(
-        np.repeat(left, 2, 0), np.repeat(guided, 2, 0), np.stack([classes] * 4),
-        np.array([1, 2, 4, 5]), 5,
+        np.repeat(left, 2, 0), np.repeat(left, 2, 0), np.repeat(guided, 2, 0),
+        np.stack([classes] * 4), np.array([1, 2, 4, 5]), 5,
     )  # fmt: skip
     table, profiles = planted_truth.compare(both, {"dense urban fabric"})
     low = table[table["predicted"] == "low"].set_index("class")

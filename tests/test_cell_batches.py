@@ -105,6 +105,9 @@ def test_validation_may_be_flipped_without_being_shuffled():
     pixels, data = batches(n=40, batch_size=40, flips=True, seed=1)
     kinds = [which(one, flipped(cell)) for one, cell in zip(data[0][0], pixels, strict=True)]
     assert np.bincount(kinds, minlength=4).min() >= 4
+    data.on_epoch_end()
+    later = [which(one, flipped(cell)) for one, cell in zip(data[0][0], pixels, strict=True)]
+    assert 0.5 < np.mean(np.array(later) != kinds) < 1  # other flips in another epoch
     _, plain = batches(n=40, batch_size=40, augment=True, flips=False, seed=1)
     for one, index in zip(plain[0][0], plain.indices(), strict=True):
         np.testing.assert_array_equal(one, np.moveaxis(pixels[index], 0, -1))

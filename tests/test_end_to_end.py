@@ -106,6 +106,20 @@ def test_the_results_are_what_their_names_promise(ville):
         assert isinstance(metrics[name], float), name
     assert len(metrics["folds"]) == 2
     assert metrics["run"]["protocol"] == "scratch"
+    # both kinds of folds, the gap between them, and what any result must beat
+    both = metrics["by_folds"]
+    gap = both["random"]["mae"] - both["spatial"]["mae"]
+    assert both["leakage_gap"]["mae"]["value"] == pytest.approx(gap)
+    assert set(metrics["baselines"]) == {"majority", "gradient_boosting"}
+    for kind, scores in (("random", metrics), ("spatial", both["spatial"])):
+        for fold in scores["folds"]:
+            card = ville.result / "models" / f"{kind}-{fold['fold']}.json"
+            told = json.loads(card.read_text())
+            assert told["metrics"]["accuracy"] == fold["accuracy"]
+            assert "allocation of resources" in told["limits"][0]
+            assert told["buffer_cells"] == 1
+            log = pd.read_csv(ville.result / "models" / "logs" / f"{kind}-{fold['fold']}.csv")
+            assert len(log) == len(told["history"]["loss"]) == 2
     activation = pd.read_csv(ville.result / "activation.csv")
     assert {
         "prediction", "landcover_class", "n_cells", "activation_ratio", "ci_low", "ci_high",
@@ -280,6 +294,25 @@ def test_an_interrupted_stage_goes_on_where_it_stopped(ville):
     said = ville.sesgrid()
     assert said.count("up to date") == 6
     assert "analyse: output cells.parquet is missing" in said
+
+
+def test_pixels_are_not_drawn_again_for_other_labels_or_folds(ville, tmp_path):
+    copy = Ville(tmp_path, ville.city, ville.scheduler)
+    copy.configure()
+    copy.sesgrid("landcover")
+    drawn = shards(copy)
+    copy.configure(("folds = 2", 'folds = 3\nfolds_kind = "spatial"\nfold_block_cells = 2'))
+    said = copy.sesgrid("landcover")
+    assert "cells: cells.fold_block_cells changed from 8 to 2; cells.folds changed" in said
+    assert "mosaic: up to date" in said
+    assert "landcover: up to date" in said
+    assert shards(copy) == drawn
+    from sesgrid.run.workspace import Workspace, load_cells
+
+    cells = load_cells(Workspace(copy.result))
+    assert cells.attrs["folds_kind"] == "spatial"
+    assert sorted(set(cells["fold"])) == [0, 1, 2]
+    assert (cells["coverage"] > 0.999).all()
 
 
 def test_a_lost_cube_redoes_all_that_lay_in_it(ville, tmp_path):

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import zipfile
 
 import keras
 import numpy as np
 import pytest
 
-from sesgrid.errors import MissingInputError, ModelMismatchError
-from sesgrid.store.models import ModelRef, save_model
+from sesgrid.errors import MissingInputError, ModelMismatchError, StoreError
+from sesgrid.kernels.backbones import CaffeScaling, MinMaxScaling
+from sesgrid.kernels.heads import HEADS, add_head
+from sesgrid.kernels.network import NetworkSpec, build_network
+from sesgrid.store.models import ModelRef, file_sha256, save_model
+from tests.conftest import fill
 
 CARD = {"pixels_per_cell": 64, "n_classes": 5, "city": "x"}
 
@@ -61,9 +68,83 @@ def test_code_in_a_model_file_is_not_run(tmp_path):
     path = tmp_path / "evil.keras"
     model = keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x * 2)])
     model.save(path)
-    from sesgrid.store.models import file_sha256
-
     card = {**CARD, "model_id": "evil", "sha256": file_sha256(path)}
     path.with_suffix(".json").write_text(json.dumps(card))
     with pytest.raises(ValueError, match=r"[Ll]ambda|safe_mode|unsafe"):
         ModelRef.open(path).load()
+
+
+def test_a_card_of_another_number_of_classes_is_refused(tiny_backbone, tmp_path):
+    model = build_network(NetworkSpec(64, 3, backbone=tiny_backbone), None)
+    ref = save_model(model, tmp_path / "m.keras", model_id="x", card=CARD)
+    with pytest.raises(ModelMismatchError, match=r"card says 5 classes, the network tells 3"):
+        ref.load()
+
+
+@pytest.mark.parametrize("module", ["builtins", "sesgrid_evil", "tests.sesgrid_evil"])
+def test_no_module_is_imported_for_a_model_file(tmp_path, monkeypatch, module):
+    """A layer's class may be named by its module, which a file must not choose."""
+    ran = tmp_path / "ran"
+    (tmp_path / "sesgrid_evil.py").write_text(f"open({str(ran)!r}, 'w')\nclass Evil: pass")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "evil.keras"
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(5, name="d")]).save(path)
+    edit_config(path, {"module": module, "class_name": "Evil", "registered_name": "Evil"})
+    card = {**CARD, "model_id": "evil", "sha256": file_sha256(path)}
+    path.with_suffix(".json").write_text(json.dumps(card))
+    with pytest.raises(
+        (TypeError, ValueError), match=r"Could not (locate|deserialize) class 'Evil'"
+    ):
+        ModelRef.open(path).load()
+    assert not ran.exists()
+
+
+def edit_config(path, changes):
+    """Change how the file names the class of its dense layer."""
+    with zipfile.ZipFile(path) as file:
+        content = {n: file.read(n) for n in file.namelist()}
+    config = json.loads(content["config.json"])
+    next(x for x in config["config"]["layers"] if x["class_name"] == "Dense").update(changes)
+    content["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in content.items():
+            file.writestr(name, data)
+
+
+@pytest.mark.parametrize("leave", [0, 8192])
+def test_on_a_full_disk_the_model_before_stays(tiny_backbone, small_disk, leave):
+    keras.utils.set_random_seed(0)
+    models = [build_network(NetworkSpec(64, 5, backbone=tiny_backbone), None) for _ in range(2)]
+    path = small_disk / "m.keras"
+    before = save_model(models[0], path, model_id="x", card=CARD)
+    fill(small_disk, leave=leave)
+    with pytest.raises(StoreError, match=r"m\.keras: the model cannot be written .*checkpoint"):
+        save_model(models[1], path, model_id="x", card=CARD)
+    assert ModelRef.open(path) == before
+    assert {p.name for p in small_disk.iterdir()} == {"m.keras", "m.json", "filler"}
+    np.testing.assert_array_equal(
+        before.load().get_layer("stem").kernel, models[0].get_layer("stem").kernel
+    )
+
+
+@pytest.mark.slow
+def test_a_process_that_never_built_a_network_loads_it(tmp_path, tiny_backbone):
+    """With every layer of ours, and in safe mode."""
+    features = MinMaxScaling()(CaffeScaling()(image := keras.Input((None, None, 3))))
+    pooled = keras.layers.GlobalAveragePooling2D()(features)
+    for head in HEADS:
+        model = keras.Model(image, add_head(pooled, head, 5))
+        save_model(model, tmp_path / f"{head}.keras", model_id=head, card=CARD)
+        x = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
+        np.savez(tmp_path / f"{head}.npz", x=x, y=model(x))
+    code = (
+        "import sys, numpy as np; from pathlib import Path;"
+        "from sesgrid.store.models import ModelRef; folder = Path(sys.argv[1]);"
+        "files = {n: np.load(folder / f'{n}.npz') for n in sys.argv[2:]};"
+        "load = lambda n: ModelRef.open(folder / f'{n}.keras').load();"
+        "[np.testing.assert_array_equal(load(n)(f['x']), f['y']) for n, f in files.items()]"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path), *HEADS], capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()[-2000:]

@@ -565,3 +565,23 @@ def test_provenance_is_flattened():
         ("sources", [("1.name", "Filosofi"), ("1.vintage", "2019")]),
     ]
     assert provenance_sections(None) == []
+
+
+@pytest.mark.parametrize(
+    ("head", "said", "not_said"),
+    [
+        ("binomial", "a binomial output has a single number", "two lines of reasoning"),
+        ("ordinal", "an ordinal output has a single number", "two lines of reasoning"),
+        ("softmax", "two lines of reasoning", "two sides of one coin"),
+    ],
+)
+def test_the_page_says_what_its_head_can_show(tmp_path, head, said, not_said):
+    cells = fake_cells()
+    cells.attrs["thresholds_of"] = "nation"
+    findings = analyse(cells, None, groups=GROUPS, n_bootstrap=100)
+    page = write_report(
+        tmp_path / "r.html", cells, findings, title="x", provenance={"head": head}
+    ).read_text()
+    assert said in page
+    assert not_said not in page
+    assert "Where classes part was set by: nation." in page

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,11 +12,12 @@ import pytest
 import xarray as xr
 
 import sesgrid
-from sesgrid.errors import ConfigError, ModelMismatchError, TooFewCellsError
+from sesgrid.errors import ConfigError, MissingInputError, ModelMismatchError, TooFewCellsError
 from sesgrid.grid import Extent, Grid
+from sesgrid.kernels.backbones import backbone_named
 from sesgrid.stages.predict import assign_models
 from sesgrid.stages.protocol import PROTOCOLS, protocol_named
-from sesgrid.stages.train import plan_folds, train_fold
+from sesgrid.stages.train import card_of, finished, plan_folds, train_fold
 from sesgrid.store.georeference import georeference
 from sesgrid.store.models import history_of
 from tests.test_cells import census
@@ -137,3 +140,73 @@ def test_a_fold_learns_what_is_plain_to_see_and_repeats_itself(tmp_path):
     fold = plan_folds(table.assign(coverage=1.0), tmp_path / "b", short)[0]
     first, second = (history_of(train_fold(fold, image))["val_loss"] for _ in range(2))
     np.testing.assert_allclose(first, second, rtol=0.01)
+
+
+@pytest.fixture
+def fold_of(tiny_backbone):
+    """Plan the first fold of a small city of noise, and give its image."""
+    table = labelled()
+    extent = Extent.of_cells(Grid(32, 8), table["row"], table["col"])
+    noise = np.random.default_rng(0).integers(0, 256, (3, *extent.shape_px), dtype=np.uint8)
+    image = xr.DataArray(noise, dims=("band", "y", "x"), attrs=extent.attributes())
+
+    def plan(folder, **changes):
+        settings = {"epochs": 3, "backbone": tiny_backbone, "learning_rate": 0.05, **changes}
+        return plan_folds(table, folder, protocol_named("scratch", **settings))[0], image
+
+    return plan
+
+
+def test_a_fold_that_was_cut_short_ends_as_it_would_have(fold_of, tmp_path):
+    """The model, and a card that says where it went on; the checkpoint goes, the logs stay."""
+
+    class Cut(Exception):
+        pass
+
+    def cut(model_id, epoch, logs):
+        if epoch == 1:
+            raise Cut
+
+    fold, image = fold_of(tmp_path / "whole", deterministic=True)
+    whole = train_fold(fold, image)
+    fold, image = fold_of(tmp_path / "cut", deterministic=True)
+    fold = dataclasses.replace(fold, card={**fold.card, "key": "of the run"})
+    with pytest.raises(Cut):
+        train_fold(fold, image, cut)
+    assert finished(fold) is None
+    assert (tmp_path / "cut" / "random-0.checkpoint.npz").exists()
+    again = train_fold(fold, image)
+    assert finished(fold) == again
+    assert finished(dataclasses.replace(fold, card={"key": "of another run"})) is None
+    assert (card_of(fold)["resumed_at"], json.loads(card_text(whole))["resumed_at"]) == (2, None)
+    assert history_of(again) == history_of(whole)
+    for a, b in zip(again.load().weights, whole.load().weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    names = {p.name for p in (tmp_path / "cut").iterdir()}
+    assert names == {"random-0.keras", "random-0.json", "logs"}
+    assert len((tmp_path / "cut" / "logs" / "random-0.csv").read_text().splitlines()) == 4
+
+
+def card_text(ref):
+    return Path(ref.path).with_suffix(".json").read_text()
+
+
+def test_a_file_of_weights_must_be_the_one_that_was_named(fold_of, tmp_path):
+    file = tmp_path / "backbone.weights.h5"
+    backbone_named("tiny").build(None).save_weights(file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    for wrong in ("0" * 64, digest[:-1] + ("0" if digest[-1] != "0" else "1")):
+        fold, image = fold_of(tmp_path / "a", weights=str(file), weights_sha256=wrong)
+        with pytest.raises(ModelMismatchError, match=f"expected sha256 {wrong}.*has {digest}"):
+            train_fold(fold, image)
+        assert not (tmp_path / "a").exists()
+    for right in (None, digest, digest.upper()):
+        fold, image = fold_of(tmp_path / "b", epochs=1, weights=str(file), weights_sha256=right)
+        train_fold(fold, image)
+        card = card_of(fold)
+        assert (card["initial_weights"], card["initial_weights_sha256"]) == (str(file), digest)
+    fold, image = fold_of(tmp_path / "c", weights=str(tmp_path / "absent.weights.h5"))
+    with pytest.raises(MissingInputError, match=r"absent\.weights\.h5: .*train\.weights"):
+        train_fold(fold, image)
+    with pytest.raises(ConfigError, match="weights_sha256 is of a file, received weights = None"):
+        protocol_named("scratch", weights_sha256=digest)

@@ -95,7 +95,7 @@ class Backbone:
         Raises
         ------
         ModelMismatchError
-            The file's weights do not fit.
+            The file's weights do not fit, or it is damaged.
         """
         x = image = keras.Input((None, None, 3), name="image")
         if scaling == "minmax":
@@ -111,9 +111,9 @@ class Backbone:
                 model = getattr(keras.applications, self.application)(
                     include_top=False, weights=weights, input_tensor=x
                 )
-        except (ValueError, UserWarning) as error:
+        except (ValueError, OSError, KeyError, UserWarning) as error:
             raise ModelMismatchError(
-                f"weights {weights!r} do not fit {self.application} without top: {error}"
+                f"weights {weights!r} do not fit {self.application} without top, or cannot be read: {error}"
             ) from error
         _set_stochastic_depth(model, self.stochastic_depth, drop_connect_rate)
         skipped = (layers.Rescaling, layers.Normalization) if scaling == "minmax" else ()

@@ -21,19 +21,12 @@ from keras import layers, ops
 
 from sesgrid.errors import ModelMismatchError
 from sesgrid.kernels.backend import to_numpy
+from sesgrid.kernels.gates import copied, is_gated
 from sesgrid.kernels.gradient import compiled, vjp
-from sesgrid.kernels.heads import LOGIT_LAYER, BinomialLayer, OrdinalLayer, has_one_output
+from sesgrid.kernels.heads import LOGIT_LAYER, has_one_output
 from sesgrid.kernels.method import PRESETS, Method
 
-__all__ = ["Explainer", "Factors", "GuidedActivation", "GuidedSwish"]
-
-_GATED = (
-    keras.activations.relu,
-    keras.activations.relu6,
-    keras.activations.hard_silu,
-    keras.activations.gelu,
-)
-"""Beside swish, which has a gradient of its own here."""
+__all__ = ["Explainer", "Factors"]
 
 _AUTO_NAME = re.compile(r"^(normalization|layer_normalization)_\d+$")
 """Of layers that keras.applications leaves unnamed: Keras numbers them anew in every network."""
@@ -53,44 +46,6 @@ class Factors(NamedTuple):
     sensitivity: np.ndarray
     """float32 ``(batch, 1 or 2 or map, y, x)``, at least 0: one for both signs where the gradient is
     plain; for the lowest and the highest class where it is gated; or per explained class."""
-
-
-class GuidedSwish(layers.Layer):
-    """Swish whose gradient is gated: by its own sign, and by the sign of the activation."""
-
-    def call(self, x):
-        """Apply swish; float ``(…)`` → ``(…)``."""
-
-        @ops.custom_gradient
-        def swish(x):
-            s = ops.sigmoid(x)
-            y = x * s
-
-            def grad(*args, upstream=None):
-                dy = args[0] if upstream is None else upstream
-                open_gate = ops.cast(ops.logical_and(dy > 0, y > 0), dy.dtype)
-                return dy * open_gate * (s + y * (1 - s))
-
-            return y, grad
-
-        return swish(x)
-
-
-class GuidedActivation(layers.Activation):
-    """Any activation, gated as `GuidedSwish` is."""
-
-    def call(self, x):
-        """Apply the activation; float ``(…)`` → ``(…)``."""
-
-        @ops.custom_gradient
-        def gate(y):
-            def grad(*args, upstream=None):
-                dy = args[0] if upstream is None else upstream
-                return dy * ops.cast(ops.logical_and(dy > 0, y > 0), dy.dtype)
-
-            return ops.copy(y), grad
-
-        return gate(self.activation(x))
 
 
 class Explainer:
@@ -127,7 +82,7 @@ class Explainer:
     ) -> None:
         self.method = method
         self.one_output = has_one_output(model)
-        plain = keras.models.clone_model(model, clone_function=_cloning(False, precision))
+        plain = keras.models.clone_model(model, clone_function=copied(False, precision))
         features = _layer_output(plain, method.layer)
         if len(features.shape) != 4:
             raise ModelMismatchError(
@@ -146,12 +101,12 @@ class Explainer:
         parts = [self._trunk, self._head]
         known = {id(v): k for k, v in _variables(plain).items()}
         if method.gates == "guided":
-            gated = keras.models.clone_model(model, clone_function=_cloning(True, precision))
+            gated = keras.models.clone_model(model, clone_function=copied(True, precision))
             features = _layer_output(gated, method.layer)
             self._trunk = parts[0] = keras.Model(gated.inputs, features)
             known |= {id(v): k for k, v in _variables(gated).items()}
             head = _between(features, _output(gated, self.one_output), method.layer)
-            if any(isinstance(x, GuidedSwish | GuidedActivation) for x in head.layers):
+            if any(is_gated(x) for x in head.layers):
                 self._gated_head = head
         self._shapes = {k: tuple(v.shape) for k, v in _variables(plain).items()}
         self._keys = [[known[id(v)] for v in m.variables] for m in parts]
@@ -338,38 +293,3 @@ def _stateless(model: keras.Model, weights: list[Any], x: Any) -> Any:
     trainable = [weights[at[id(v)]] for v in model.trainable_variables]
     fixed = [weights[at[id(v)]] for v in model.non_trainable_variables]
     return model.stateless_call(trainable, fixed, x, training=False)[0]
-
-
-def _cloning(gated: bool, precision: str) -> Any:
-    """How a layer is copied: activations gated if asked for, no dropout, the passes' own precision."""
-
-    def clone(layer: layers.Layer) -> layers.Layer:
-        config = layer.get_config()
-        kept = isinstance(layer, layers.InputLayer | BinomialLayer | OrdinalLayer)
-        if precision != "float32" and not kept and layer.name != LOGIT_LAYER:
-            config["dtype"] = f"mixed_{precision}"
-        if isinstance(layer, layers.Dropout):
-            return layers.Identity(name=layer.name)
-        activation = _activation_of(layer) if gated else None
-        if activation is keras.activations.silu and isinstance(layer, layers.Activation):
-            return GuidedSwish(name=layer.name, dtype=config["dtype"])
-        if activation not in _GATED:
-            return type(layer).from_config(config)
-        if not isinstance(layer, layers.Conv2D):
-            return GuidedActivation(activation, name=layer.name, dtype=config["dtype"])
-        copy = type(layer).from_config(config)
-        copy.activation = GuidedActivation(activation, dtype=config["dtype"])
-        return copy
-
-    return clone
-
-
-def _activation_of(layer: layers.Layer) -> Any:
-    """What a layer applies to a map, of activations and convolutions; None in squeeze-and-excite."""
-    if tuple(layer.output.shape[1:3]) == (1, 1):
-        return None
-    if isinstance(layer, layers.ReLU):
-        plain = layer.negative_slope == 0 and layer.threshold == 0
-        limits = {None: keras.activations.relu, 6: keras.activations.relu6}
-        return limits.get(layer.max_value) if plain else None
-    return layer.activation if isinstance(layer, layers.Activation | layers.Conv2D) else None

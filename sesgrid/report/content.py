@@ -57,6 +57,7 @@ def headline(cells: pd.DataFrame, metrics: Mapping[str, Any]) -> list[dict[str, 
     labelled = int(cells["labelled"].fillna(False).astype(bool).sum())
     coverage = cells["coverage"].astype(float).mean()
     baseline = metrics.get("pearson_r_colour_baseline")
+    boosting = metrics.get("baselines", {}).get("gradient_boosting", {}).get("pearson_r")
     rows = [
         ("Pearson r", number(metrics["pearson_r"]),
          f"true against predicted class, unseen cells, mean of {folds} folds"),
@@ -67,6 +68,9 @@ def headline(cells: pd.DataFrame, metrics: Mapping[str, Any]) -> list[dict[str, 
         ("Mean error", number(metrics["mae"]), "classes between true and predicted"),
         ("Colour alone, r", number(baseline),
          "ridge regression on a cell's mean colour" if baseline is not None else "not computed"),
+        ("Simple features, r", number(boosting),
+         "gradient boosting on a cell's colours, textures and land cover" if boosting is not None
+         else "not computed"),
         ("Cells", f"{predicted:,}", f"predicted, of {len(cells):,}; {labelled:,} labelled"),
         ("Imagery", percent(coverage), "of the cells' area was observed"),
     ]  # fmt: skip
@@ -77,6 +81,12 @@ def automatic_notes(cells: pd.DataFrame, findings: Findings) -> list[str]:
     """Warnings that follow from the tables themselves."""
     notes = list(findings.metrics.get("notes", ()))
     n_cells = f"{len(cells):,}"
+    boosting = findings.metrics.get("baselines", {}).get("gradient_boosting", {}).get("pearson_r")
+    if boosting is not None and boosting >= (findings.metrics["pearson_r"] or 0):
+        notes.append(
+            f"Gradient boosting on simple features of the cell does as well as the networks or better (r "
+            f"{number(boosting)}): what these add cannot be told"
+        )
     unpredicted = int(cells["ses_predicted"].isna().sum())
     if unpredicted:
         notes.append(f"Cells without a prediction (grey on the map): {unpredicted:,} of {n_cells}")

@@ -116,6 +116,8 @@ def _render(
         style=Markup((_FOLDER / "style.css").read_text(encoding="utf-8")),
         headline=headline(cells, findings.metrics),
         notes=[*notes, *automatic_notes(cells, findings)],
+        head=provenance.get("head", "binomial"),
+        thresholds_of=str(cells.attrs.get("thresholds_of", "city")),
         n_classes=n_classes,
         n_extreme=n_extreme,
         chance=n_extreme / n_classes,

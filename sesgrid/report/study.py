@@ -45,8 +45,6 @@ class _Column:
     """None: it is text."""
     scale: float = 1.0
     unit: str = ""
-    interval: bool = False
-    """Whether ``…_low`` and ``…_high`` stand beside it."""
 
     def value(self, row: Mapping[Any, Any]) -> str:
         """The figure with its unit; an en dash where there is none."""
@@ -54,9 +52,9 @@ class _Column:
         return f"{text}{self.unit}" if text != "–" else text
 
     def bounds(self, row: Mapping[Any, Any]) -> str:
-        """The interval in brackets, in the unit of the figure; empty where there is none."""
+        """``…_low`` and ``…_high`` in brackets, in the unit of the figure; empty without them."""
         ends = [row.get(f"{self.name}_{end}") for end in ("low", "high")]
-        if not self.interval or any(map(pd.isna, ends)):
+        if any(map(pd.isna, ends)):
             return ""
         return "[" + ", ".join(map(self._bare, ends)) + "]"
 
@@ -69,7 +67,7 @@ class _Column:
 
 
 def _share(name: str, label: str) -> _Column:
-    return _Column(name, label, 1, 100, f"{_SPACE}%", True)
+    return _Column(name, label, 1, 100, f"{_SPACE}%")
 
 
 def _text(name: str, label: str) -> _Column:
@@ -77,15 +75,15 @@ def _text(name: str, label: str) -> _Column:
 
 
 _CELLS = _Column("n", "Cells", 0)
-_R = _Column("pearson_r", "Pearson r", interval=True)
+_R = _Column("pearson_r", "Pearson r")
 _RANKS = (
-    _Column("spearman_r", "Spearman ρ", interval=True),
-    _Column("quadratic_weighted_kappa", "Quadratic-weighted κ", interval=True),
+    _Column("spearman_r", "Spearman ρ"),
+    _Column("quadratic_weighted_kappa", "Quadratic-weighted κ"),
 )
 _SHARES = (
     _share("accuracy", "Exact class"),
     _share("accuracy_within_one", "Within one class"),
-    _Column("mae", "Mean error, classes", interval=True),
+    _Column("mae", "Mean error, classes"),
 )
 _SCORES = (_CELLS, _R, *_RANKS, *_SHARES)
 _COST = (

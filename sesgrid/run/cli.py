@@ -43,6 +43,7 @@ def _tell_results(output: Path, scores: Mapping[str, Any]) -> None:
     click.echo("")
     click.echo(f"Pearson r, unseen cells, mean of folds   {figure('pearson_r')}")
     click.echo(f"Pearson r of mean colour (baseline)      {figure('pearson_r_colour_baseline')}")
+    click.echo(f"Pearson r of boosting (baseline)         {figure('pearson_r_boosting_baseline')}")
     click.echo(f"accuracy                                 {figure('accuracy')}")
     click.echo(f"accuracy within one class                {figure('accuracy_within_one')}")
     click.echo(f"mean absolute error, classes             {figure('mae')}")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from sesgrid import __version__
 from sesgrid.report import CellThumbnail, write_report
+from sesgrid.run.baselines import run_baselines
 from sesgrid.run.cell_stages import load_activation
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
@@ -64,6 +65,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
         other_folds=_other_folds(job, cells),
         cells_per_block=c.grid.cells_per_block,
     )
+    findings.metrics["baselines"] = run_baselines(c, job.client, cells)
     result, names = cells.drop(columns=colours), list(_SEALED)
     if c.explain.maps != "none":
         peaks = [f"peak_{m}" for m in MAPS]
@@ -92,6 +94,8 @@ def run_analyse(job: Job) -> dict[str, Any]:
             "mae",
         )
     }
+    boosting = m["baselines"]["gradient_boosting"]["pearson_r"]
+    summary["pearson_r_boosting_baseline"] = boosting
     if m["by_folds"] is not None:
         summary |= {f"pearson_r, {k} folds": m["by_folds"][k]["pearson_r"] for k in FOLD_KINDS}
         summary["leakage gap in r"] = m["by_folds"]["leakage_gap"]["pearson_r"]["value"]
@@ -128,6 +132,9 @@ def _named(job: Job, cells: gpd.GeoDataFrame) -> dict[str, Any]:
     return {
         "software": f"sesgrid {__version__}",
         "protocol": c.train.protocol,
+        "backbone": protocol_of(c).backbone,
+        "head": protocol_of(c).head,
+        "thresholds_of": cells.attrs.get("thresholds_of"),
         "explain_preset": method_of(c).name,
         "explain_precision": c.explain.precision,
         "labels": c.cells.labels or protocol_of(c).labels,

@@ -12,18 +12,16 @@ from distributed import Client
 
 from sesgrid.errors import ConfigError, MissingInputError
 from sesgrid.kernels.scores import SCORES
+from sesgrid.run.baselines import run_baselines
 from sesgrid.run.config import Config
 from sesgrid.run.job import class_table, method_of, protocol_of
 from sesgrid.run.trials import Outcome, Variant, run_variants, variant_of, write_results
 from sesgrid.run.workspace import Workspace, load_cells
 from sesgrid.sources import class_names
 from sesgrid.stages.analyse import activation_table
-from sesgrid.stages.baselines import baselines, features
 from sesgrid.stages.explain import activation_dataset
 from sesgrid.stages.protocol import Protocol
-from sesgrid.stages.score import metrics
 from sesgrid.stages.stability import Finding, stability_of_pairs, stability_table
-from sesgrid.store.cube import Cube
 from sesgrid.store.parts import write_atomically
 
 __all__ = ["Study", "compare", "planned", "resolution", "score_row", "stability"]
@@ -193,28 +191,8 @@ def score_row(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def _baseline_rows(config: Config, client: Client) -> Iterator[dict[str, Any]]:
-    """What any result must beat: the commonest class, and boosting on simple features of the cell."""
-    files = Workspace.of(config)
-    cells, pixels = load_cells(files), Cube.open(files.cube).pixels()
-    names = class_names(class_table(config)) if config.sources.landcover is not None else None
-    labelled = cells[cells["labelled"]]
-    labelled.attrs = dict(cells.attrs)
-    with client.as_current():
-        values = features(labelled, pixels, names)
-    found = baselines(
-        values.reindex(cells.index),  # the others are neither learnt from nor scored
-        cells,
-        min_coverage=config.cells.min_coverage,
-        max_void=protocol_of(config).max_void,
-        seed=config.train.seed,
-    )
-    for name, table in found.items():
-        scores = metrics(
-            table,
-            n_bootstrap=config.analyse.bootstrap,
-            seed=config.analyse.seed,
-            cells_per_block=config.cells.fold_block_cells,
-        )
+    """What any result must beat."""
+    for name, scores in run_baselines(config, client, load_cells(Workspace.of(config))).items():
         yield {"model": f"baseline: {name.replace('_', ' ')}", **score_row(scores)}
 
 

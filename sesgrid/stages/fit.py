@@ -23,6 +23,7 @@ from sesgrid.stages.cell_batches import CellBatches
 from sesgrid.stages.course import Course
 from sesgrid.stages.protocol import Protocol
 from sesgrid.store.checkpoint import Checkpoint, fits
+from sesgrid.store.models import file_sha256
 from sesgrid.store.parts import write_atomically
 
 __all__ = ["Fitted", "fit"]
@@ -93,14 +94,14 @@ def fit(
     model = compiled.reset(first_weights(spec, weights, seed))
     facts = {**facts, "network": asdict(spec), "protocol": asdict(protocol), "seed": seed}
     facts["initial_weights"] = weights or "random"
-    follow = _Follow(protocol, compiled, checkpoint, facts, logs, on_epoch)
+    follow = _Follow(protocol, compiled, training, validation, checkpoint, facts, logs, on_epoch)
     follow.take_up()
     started = follow.course.epoch
-    training.epoch = validation.epoch = started
     if not follow.course.finished:
         callbacks: list[keras.callbacks.Callback] = [follow]
         if logs is not None and keras.backend.backend() == "tensorflow":
-            callbacks.append(keras.callbacks.TensorBoard(logs, write_graph=False))
+            # first: an epoch that a checkpoint holds has its events, and at its own learning rate
+            callbacks.insert(0, keras.callbacks.TensorBoard(logs, write_graph=False))
         try:
             model.fit(
                 training,
@@ -131,6 +132,8 @@ class _Follow(keras.callbacks.Callback):
 
     protocol: Protocol
     trainer: _Trainer
+    training: CellBatches
+    validation: CellBatches
     path: Path
     facts: dict[str, Any]
     logs: Path | None
@@ -168,8 +171,13 @@ class _Follow(keras.callbacks.Callback):
         self.course = Course(**saved.facts["course"])
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Set the learning rate."""
+        """Set the learning rate, and which epoch's batches come."""
         self.model.optimizer.learning_rate = self.course.learning_rate
+        self.training.epoch = epoch
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Set which epoch's batches come: Keras ends an epoch more than once an evaluation."""
+        self.validation.epoch = self.course.epoch
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Judge the epoch, and write down where the training stands."""
@@ -244,18 +252,35 @@ class _Trainer:
         return self.model
 
 
-trainer = lru_cache(maxsize=1)(_Trainer.build)
-"""The process' compiled network of an architecture; the last one is kept."""
+def trainer(spec: NetworkSpec, weights: str | None) -> _Trainer:
+    """The process' compiled network of an architecture; the last one is kept."""
+    return _trainer(spec, weights, _content(weights))
 
 
 @lru_cache(maxsize=1)
+def _trainer(spec: NetworkSpec, weights: str | None, content: str | None) -> _Trainer:
+    return _Trainer.build(spec, weights)
+
+
 def first_weights(spec: NetworkSpec, weights: str | None, seed: int) -> list[np.ndarray]:
     """Of a network before its first epoch."""
+    return _first_weights(spec, weights, seed, _content(weights))
+
+
+@lru_cache(maxsize=1)
+def _first_weights(
+    spec: NetworkSpec, weights: str | None, seed: int, content: str | None
+) -> list[np.ndarray]:
     keras.utils.set_random_seed(seed)
     model = build_network(spec, weights)
     if weights is None:
         start_plain(model, spec.backbone)
     return _values(model.variables)
+
+
+def _content(weights: str | None) -> str | None:
+    """Hash of a file of weights, so that one that changes within a process is read anew."""
+    return file_sha256(weights) if weights is not None and Path(weights).is_file() else None
 
 
 def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:

@@ -76,6 +76,11 @@ class Protocol:
                 "schedule must be one of constant, step, plateau, cosine, received "
                 f"{self.schedule!r}"
             )
+        if self.weights_sha256 is not None and self.weights in (None, "imagenet", "random"):
+            raise ConfigError(
+                f"weights_sha256 is of a file, received weights = {self.weights!r}: name the file in "
+                "train.weights, or leave weights_sha256 out"
+            )
         for name in ("epochs", "patience", "batch_size", "schedule_epochs", "samples_per_epoch"):
             value = getattr(self, name)
             if value is not None and value < 1:

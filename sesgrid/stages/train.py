@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import geopandas as gpd
 import numpy as np
 import xarray as xr
 
-from sesgrid import __version__
 from sesgrid.errors import MissingInputError, ModelMismatchError, TooFewCellsError
 from sesgrid.kernels.backend import share_batches, start_backend
 from sesgrid.kernels.device import DEVICE_LOCK
@@ -169,6 +169,8 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
 
     Raises
     ------
+    MissingInputError
+        There is no file of initial weights where one was named.
     ModelMismatchError
         The file of initial weights is not the one that was asked for, or does not fit; or the
         checkpoint holds another network.
@@ -249,7 +251,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
             "training_s": None if fitted.resumed_at else time.perf_counter() - started,
             "intended_use": INTENDED_USE,
             "limits": LIMITS,
-            "software": f"sesgrid {__version__}",
+            "software": f"sesgrid {version('sesgrid')}",
         }
         ref = save_model(fitted.model, path, model_id=fold.model_id, card=card)
     checkpoint.unlink(missing_ok=True)
@@ -274,8 +276,14 @@ def _checked_weights(protocol: Protocol) -> str | None:
     """Hash of the file of initial weights; None where there is no file."""
     if protocol.weights in (None, "imagenet"):
         return None
+    if not Path(str(protocol.weights)).is_file():
+        raise MissingInputError(
+            f"{protocol.weights}: expected a file of {protocol.backbone}'s weights, found none: correct "
+            "train.weights"
+        )
     received = file_sha256(str(protocol.weights))
-    if protocol.weights_sha256 not in (None, received):
+    expected = protocol.weights_sha256 and protocol.weights_sha256.lower()
+    if expected not in (None, received):
         raise ModelMismatchError(
             f"{protocol.weights}: expected sha256 {protocol.weights_sha256}, the file has {received}: get "
             "the file anew, or correct train.weights_sha256"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,14 +78,15 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # opened here: numpy leaves a file open that is no archive
+            with open(path, "rb") as whole, np.load(whole, allow_pickle=False) as file:
                 facts = json.loads(str(file[_FACTS]))
                 names = sorted(set(file.files) - {_FACTS})
                 last, best = (
                     [file[n] for n in names if n.startswith(f"{kind}_")]
                     for kind in ("last", "best")
                 )
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
+        except Exception as error:  # whatever zipfile, numpy and json say of damaged bytes
             raise FormatError(
                 f"{path} is not a readable checkpoint ({error}): delete it, and the training begins anew"
             ) from error

@@ -149,7 +149,8 @@ def _bare(model: keras.Model) -> keras.Model:
     """The same layers without the optimiser's state, which is twice as large as the weights."""
     import keras
 
-    return keras.Model(model.inputs, model.outputs, name=model.name)
+    # `inputs` would make a list of the one image, and Keras warn whenever an array is given
+    return keras.Model(model.input, model.output, name=model.name)
 
 
 def history_of(ref: ModelRef) -> dict[str, list[float]]:
