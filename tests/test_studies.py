@@ -238,7 +238,7 @@ def test_resolutions_are_those_asked_for(ville, client, submitted):
             cell = image[(slice(None), *extent.cell_slices(row, col))].astype(int)
             small = (cell.reshape(3, 32, 2, 32, 2).sum((2, 4)) + 2) // 4
             batch.append(np.moveaxis(small, 0, -1))
-        shares = np.exp(keras.ops.convert_to_numpy(model([np.array(batch, np.float32)])))
+        shares = np.exp(keras.ops.convert_to_numpy(model(np.array(batch, np.float32))))
         np.testing.assert_allclose(shares @ [0, 0.5, 1], own["p"], atol=1e-5)
         assert (shares.argmax(1) + 1 == own["ses_predicted"].to_numpy(int)).all()
 

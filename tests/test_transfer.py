@@ -117,7 +117,7 @@ def test_classes_are_those_of_the_tested_and_predictions_those_of_the_models(yea
                 extent.cell_slices(r, c) for r, c in zip(part["row"], part["col"], strict=True)
             ]
             batch = np.stack([np.moveaxis(pixels[:, y, x], 0, -1) for y, x in slices])
-            shares = np.exp(keras.ops.convert_to_numpy(ref.load()([batch.astype(np.float32)])))
+            shares = np.exp(keras.ops.convert_to_numpy(ref.load()(batch.astype(np.float32))))
             np.testing.assert_allclose(shares @ [0, 0.5, 1], part["p"], atol=1e-5)
             assert (shares.argmax(1) + 1 == part["ses_predicted"].to_numpy(int)).all()
     both = scored[0, 1].index.intersection(scored[1, 1].index)

@@ -113,11 +113,12 @@ def test_no_work_needs_no_cluster():
 def test_an_error_is_the_tasks_own_and_cancels_the_rest():
     BEGUN.clear()
     with in_process(n_workers=1, threads_per_worker=1) as cluster, Client(cluster) as client:
-        with pytest.raises(TooFewCellsError, match="too few"):
+        with pytest.raises(TooFewCellsError, match="too few") as caught:
             list(run_trainings(client, "x", list(range(12)), second_fails, 12))
         time.sleep(0.5)
+        assert caught.tb is not None  # its frames hold the futures: only cancelling ends the rest
     assert BEGUN[:2] == [0, 1]
-    assert len(BEGUN) < 8
+    assert len(BEGUN) < 6
 
 
 def test_a_gpu_is_given_to_one_training_at_a_time(monkeypatch):
