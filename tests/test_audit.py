@@ -32,7 +32,7 @@ from sesgrid.stages.audit_figures import summarise
 from sesgrid.stages.predict import CellTask
 from sesgrid.store.models import save_model
 from tests.fake_city import fake_cells
-from tests.test_saliency import small_network
+from tests.test_saliency import adapt, small_network
 
 SIZE = 64
 NAMES = ("houses", "roads", "woods")
@@ -105,6 +105,7 @@ def test_layers_are_drawn_anew_from_the_top():
     fresh = reinitialised(model, 7)
     for a, b in zip(fresh.get_weights(), reinitialised(model, 7).get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+    adapt(fresh, [0.9, 1.0, 1.1], [0.7, 0.9, 1.2])  # set, not learnt: it is not drawn anew
     trained = explainer.weights_of(model)
     steps = list(cascade(explainer, model, fresh, 4))
     assert steps[0][:2] == ("logit", 1)

@@ -24,7 +24,14 @@ APPLICATIONS = {
     "mobilenetv3": ("MobileNetV3Large", "mobilenet_v3"),
     "convnexttiny": ("ConvNeXtTiny", "convnext"),
 }
-ALL = pytest.mark.parametrize("name", APPLICATIONS)
+ALL = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=() if n in ("efficientnetb0", "vgg16") else pytest.mark.long)
+        for n in APPLICATIONS
+    ],
+)
+"""The study's and a plain one always; the others with the longest tests."""
 
 
 def application(name, **options):

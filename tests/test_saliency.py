@@ -285,8 +285,14 @@ GUIDED = Method("guided", "top_activation", "guided", "relu", None, "rgb")
         # the gates between the explained layer and the head are within convolutions
         ("vgg16", "softmax", Method("deep", "block4_conv2", "guided", "centred", 95.0, "bgr")),
         ("mobilenetv3", "ordinal", GUIDED),
-        ("mobilenetv3", "softmax", Method("middle", "activation_3", "guided", "relu", None, "rgb")),
-        ("mobilenetv3", "binomial", Method("plain", "top_conv", "none", "relu", None, "rgb")),
+        pytest.param(
+            "mobilenetv3", "softmax", Method("middle", "activation_3", "guided", "relu", None, "rgb"),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "mobilenetv3", "binomial", Method("plain", "top_conv", "none", "relu", None, "rgb"),
+            marks=pytest.mark.long,
+        ),
     ],
     ids=lambda x: x if isinstance(x, str) else x.name,
 )  # fmt: skip
