@@ -259,3 +259,13 @@ def test_baselines_say_what_they_lack(small):
     poor.loc[poor["ses_true"] != 1, "coverage"] = 0.0
     with pytest.raises(TooFewCellsError, match="fewer than two classes"):
         baselines(values, poor)
+
+
+def test_a_feature_that_no_training_cell_has_tells_nothing(small):
+    cells, values = small
+    out = baselines(values.assign(gone=np.nan), cells, seed=3)["gradient_boosting"]
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(out), pd.DataFrame(baselines(values, cells, seed=3)["gradient_boosting"])
+    )
+    nothing = baselines(values * np.nan, cells, seed=3)
+    np.testing.assert_array_equal(nothing["gradient_boosting"]["p"], nothing["majority"]["p"])

@@ -37,7 +37,7 @@ def test_operations_are_tensorflows(name):
         # Keras hides grouped convolutions in a function of its own, where TensorFlow does not count
         assert ours == pytest.approx(named, rel=0.03 if name == "convnexttiny" else 1e-9)
         # the rest is what is not counted
-        assert 0.95 * total < ours < total
+        assert 0.95 * total < ours < total * (1.03 if name == "convnexttiny" else 1)
     numbers = sum(int(tf.size(v.value)) for v in model.weights)
     assert parameters(model) == numbers
 

@@ -208,6 +208,11 @@ def _gradient_boosting(
     model = HistGradientBoostingClassifier(
         max_iter=_ROUNDS, early_stopping=False, random_state=seed
     )
+    known = np.isfinite(x).any(axis=0)
+    if not known.any():
+        return _majority(x, ses, weight, new, k, seed)
+    # scikit-learn cannot bin what no training cell has
+    x, new = x[:, known], new[:, known]
     model.fit(x, ses, sample_weight=weight)
     out = np.zeros((len(new), k))
     out[:, model.classes_] = model.predict_proba(new)
