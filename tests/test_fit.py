@@ -211,6 +211,24 @@ def test_the_model_has_its_best_weights(train, scene):
     assert naive == pytest.approx(min(val_loss), rel=1e-5)
 
 
+def test_a_restart_begins_with_the_best_weights_and_a_new_optimiser(train, tmp_path):
+    worse = []
+
+    def on_epoch(epoch, logs):
+        saved = Checkpoint.load(tmp_path / "a.npz")
+        course = saved.facts["course"]
+        if course["restart"] and course["leg_start"] == course["epoch"] and not course["finished"]:
+            worse.append(course["best_epoch"] < epoch)
+            of_network, of_optimiser = np.split(np.arange(len(saved.last)), [len(saved.best)])
+            for k in of_network:
+                np.testing.assert_array_equal(saved.last[k], saved.best[k])
+            # but for its learning rate, Adam is at nought
+            assert sum(np.any(saved.last[k] != 0) for k in of_optimiser) == 1
+
+    train(on_epoch=on_epoch, **SETTINGS["restarts"])
+    assert worse == [True, True]
+
+
 def test_every_epoch_has_its_own_learning_rate(train):
     fitted, _ = train(**SETTINGS["step"] | {"epochs": EPOCHS})
     expected = 1e-3 * 0.1 ** (np.arange(EPOCHS) // 2)
