@@ -52,15 +52,11 @@ def fit_in_memory(fold: Fold, arrays: tuple[np.ndarray, ...], folder: Path) -> N
     """Keras' own way, on the network that the other way has compiled."""
     import keras
 
-    from sesgrid.kernels.network import NetworkSpec
-    from sesgrid.stages.fit import first_weights, trainer
+    from sesgrid.stages.fit import first_weights, network_spec, trainer
 
     image, classes, val_image, val_classes = arrays
     p = fold.protocol
-    spec = NetworkSpec(
-        fold.pixels or val_image.shape[1], fold.n_classes, p.max_pool, p.batch_norm_momentum,
-        p.drop_connect_rate, p.backbone, p.head, p.scaling,
-    )  # fmt: skip
+    spec = network_spec(p, fold.pixels or val_image.shape[1], fold.n_classes)
     model = trainer(spec, None).reset(first_weights(spec, None, fold.seed))
     model.fit(
         image,

@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score
 from sesgrid import __version__
 from sesgrid.errors import ConfigError
 from sesgrid.run import transfer as module
-from sesgrid.run.job import protocol_of
+from sesgrid.run.job import protocol_of, scores_of
 from sesgrid.run.transfer import require_alike, transfer
 from sesgrid.run.workspace import Workspace, load_cells, load_table, save_table
 from sesgrid.stages.score import metrics
@@ -61,7 +61,7 @@ def found(years, client, tmp_path_factory):
     """The study, its folder, and the tables that were scored by (trained, tested)."""
     folder, scored, told = tmp_path_factory.mktemp("found"), [], []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "metrics", lambda t, **o: scored.append(t.copy()) or metrics(t, **o))
+        patch.setattr(module, "scores_of", lambda c, t: scored.append(t.copy()) or scores_of(c, t))
         study = transfer(years, client, folder, told.append)
     pairs = [(a, b) for a in (0, 1) for b in (0, 1)]
     assert told[1] == "trained on Ville 2015, tested on Ville 2019"

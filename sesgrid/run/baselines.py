@@ -12,11 +12,10 @@ from sesgrid import __version__
 from sesgrid.run.batches import in_batches, run_batches
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import key_of
-from sesgrid.run.job import class_table, protocol_of
+from sesgrid.run.job import class_table, protocol_of, scores_of
 from sesgrid.run.workspace import Workspace
 from sesgrid.sources import class_names
 from sesgrid.stages.baselines import Features, baselines, place_features
-from sesgrid.stages.score import metrics
 from sesgrid.store.cube import Cube
 from sesgrid.store.parts import Parts
 
@@ -54,15 +53,7 @@ def run_baselines(
         max_void=protocol_of(config).max_void,
         seed=config.train.seed,
     )
-    return {
-        name: metrics(
-            table,
-            n_bootstrap=config.analyse.bootstrap,
-            seed=config.analyse.seed,
-            cells_per_block=config.cells.fold_block_cells,
-        )
-        for name, table in found.items()
-    }
+    return {name: scores_of(config, table) for name, table in found.items()}
 
 
 def _features(config: Config, client: Client, cells: gpd.GeoDataFrame) -> pd.DataFrame:

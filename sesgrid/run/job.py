@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import geopandas as gpd
 import pandas as pd
@@ -14,11 +15,20 @@ from sesgrid.run.config import Config
 from sesgrid.run.workspace import Workspace
 from sesgrid.sources import read_class_table
 from sesgrid.stages.protocol import Protocol, protocol_named
+from sesgrid.stages.score import metrics
 from sesgrid.store.cube import Cube
 from sesgrid.store.models import ModelRef
 from sesgrid.store.parts import Parts
 
-__all__ = ["Job", "class_table", "folds_kind", "load_models", "method_of", "protocol_of"]
+__all__ = [
+    "Job",
+    "class_table",
+    "folds_kind",
+    "load_models",
+    "method_of",
+    "protocol_of",
+    "scores_of",
+]
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,16 @@ def protocol_of(config: Config) -> Protocol:
     if protocol.weights == "random":
         protocol = replace(protocol, weights=None)
     return protocol
+
+
+def scores_of(config: Config, cells: pd.DataFrame) -> dict[str, Any]:
+    """Scores of predicted cells with the run's resamples; its spatial folds' squares are the blocks."""
+    return metrics(
+        cells,
+        n_bootstrap=config.analyse.bootstrap,
+        seed=config.analyse.seed,
+        cells_per_block=config.cells.fold_block_cells,
+    )
 
 
 def folds_kind(config: Config) -> str:

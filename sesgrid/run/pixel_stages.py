@@ -16,7 +16,7 @@ from sesgrid import __version__
 from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.grid import Extent
 from sesgrid.run.batches import in_batches, run_batches
-from sesgrid.run.job import Job, class_table, protocol_of
+from sesgrid.run.job import Job, class_table, folds_kind, protocol_of
 from sesgrid.run.memory import require_mosaic_fits
 from sesgrid.run.workspace import load_table, save_rows, save_table
 from sesgrid.sources import (
@@ -78,7 +78,7 @@ def run_cells(job: Job) -> dict[str, Any]:
         labels=c.cells.labels or protocol_of(c).labels,
         imputed_weight=c.cells.imputed_weight,
         folds=c.cells.folds,
-        folds_kind=c.cells.folds_kind or "random",
+        folds_kind=folds_kind(c),
         fold_block_cells=c.cells.fold_block_cells,
         buffer_cells=c.cells.buffer_cells,
         compare_folds=c.cells.compare_folds,

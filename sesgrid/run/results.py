@@ -114,7 +114,7 @@ def _other_folds(job: Job, cells: gpd.GeoDataFrame) -> gpd.GeoDataFrame | None:
 
 def _write_cards(job: Job, scores: Mapping[str, Any]) -> None:
     """Every model's card tells how well it did on the cells that it had not seen."""
-    compared = scores["by_folds"] or {scores["folds_kind"]: scores}
+    compared = scores["by_folds"] or {}
     for kind in FOLD_KINDS:
         of_kind = scores if kind == scores["folds_kind"] else compared.get(kind)
         if of_kind is None:

@@ -201,11 +201,11 @@ def _findings(config: Config, outcome: Outcome) -> Iterator[Finding]:
     names = class_names(class_table(config))
     attributes = {"preset": method_of(config).name, "precision": config.explain.precision}
     sums = activation_dataset(outcome.rows, names, attributes)
-    v = outcome.variant
+    v, explained = outcome.variant, set(sums["cell"].values)
     for number in range(outcome.cells.attrs["n_folds"]):
         part = outcome.cells[outcome.cells["fold"] == number]
         part.attrs = dict(outcome.cells.attrs)
-        chosen = sums.sel(cell=[c for c in part.index if c in set(sums["cell"].values)])
+        chosen = sums.sel(cell=[c for c in part.index if c in explained])
         ratios = activation_table(
             part, chosen, n_bootstrap=config.analyse.bootstrap, seed=config.analyse.seed
         )

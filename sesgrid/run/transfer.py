@@ -17,14 +17,13 @@ from sesgrid.kernels.scores import SCORES
 from sesgrid.run.cell_stages import run_over_cells
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import key_of
-from sesgrid.run.job import Job, load_models, protocol_of
+from sesgrid.run.job import Job, load_models, protocol_of, scores_of
 from sesgrid.run.studies import Study, score_row
 from sesgrid.run.workspace import Workspace, load_table, save_rows
 from sesgrid.stages.cells import usable
 from sesgrid.stages.folds import near, training_cells
 from sesgrid.stages.leakage import folds_kind
 from sesgrid.stages.predict import Predict, join_predictions
-from sesgrid.stages.score import metrics
 from sesgrid.stages.scored_cells import scorable
 from sesgrid.store.models import ModelRef
 from sesgrid.store.parts import write_atomically
@@ -67,17 +66,11 @@ def transfer(
         for tested, test_on in zip(configs, names, strict=True):
             tell(f"trained on {train_on}, tested on {test_on}")
             table = _own(trained) if trained is tested else _foreign(trained, tested, client)
-            scores = metrics(
-                table,
-                n_bootstrap=tested.analyse.bootstrap,
-                seed=tested.analyse.seed,
-                cells_per_block=tested.cells.fold_block_cells,
-            )
             rows.append(
                 {
                     "train_on": train_on,
                     "test_on": test_on,
-                    **score_row(scores),
+                    **score_row(scores_of(tested, table)),
                     "n": scorable(table).index.nunique(),
                     **_made_from(trained, tested),
                 }
@@ -147,6 +140,7 @@ def _own(config: Config) -> gpd.GeoDataFrame:
 def _foreign(trained: Config, tested: Config, client: Client) -> gpd.GeoDataFrame:
     """The tested run's labelled cells as each of the other's models predicts them, one under the other."""
     theirs, cells = _own(trained), _own(tested)
+    attrs = dict(cells.attrs)
     files = Workspace.of(trained)
     models = load_models(Job(trained, files, client, ""))
     enough = usable(cells, tested.cells.min_coverage, protocol_of(tested).max_void)
@@ -158,11 +152,11 @@ def _foreign(trained: Config, tested: Config, client: Client) -> gpd.GeoDataFram
         leaks = near(cells[place].to_numpy(np.int64), seen, _buffer(theirs))
         part = cells[(np.isnan(seen_by) & ~leaks) | (seen_by == fold)].copy()
         part["model_id"], part["fold"] = ref.model_id, fold
-        part.attrs = dict(_own(tested).attrs)
+        part.attrs = attrs
         rows = _rows(tested, part, ref, client)
         parts.append(join_predictions(part, rows))
     table = pd.concat(parts)
-    table.attrs = dict(parts[0].attrs)
+    table.attrs = attrs
     return table
 
 

@@ -21,13 +21,12 @@ from sesgrid import __version__
 from sesgrid.run.cell_stages import explain_stage
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import fingerprint, key_of
-from sesgrid.run.job import protocol_of
+from sesgrid.run.job import protocol_of, scores_of
 from sesgrid.run.trainings import run_trainings
 from sesgrid.run.workspace import Workspace, load_cells, save_rows
 from sesgrid.stages.cells import usable
 from sesgrid.stages.predict import join_predictions
 from sesgrid.stages.protocol import Protocol
-from sesgrid.stages.score import metrics
 from sesgrid.stages.train import Fold, Progress, plan_folds
 from sesgrid.stages.trial import Trial, run_trial
 from sesgrid.store.cube import Cube
@@ -193,13 +192,7 @@ def _outcome(
     labelled = cells[cells["labelled"]]
     labelled.attrs = dict(cells.attrs)
     predicted = join_predictions(labelled, rows)
-    scores = metrics(
-        predicted,
-        n_bootstrap=config.analyse.bootstrap,
-        seed=config.analyse.seed,
-        cells_per_block=config.cells.fold_block_cells,
-    )
-    return Outcome(variant, key, predicted, rows, tuple(facts), scores)
+    return Outcome(variant, key, predicted, rows, tuple(facts), scores_of(config, predicted))
 
 
 def write_results(config: Config, outcomes: Sequence[Outcome], path: Path) -> pd.DataFrame:

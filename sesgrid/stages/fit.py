@@ -26,7 +26,7 @@ from sesgrid.store.checkpoint import Checkpoint, fits
 from sesgrid.store.models import file_sha256
 from sesgrid.store.parts import write_atomically
 
-__all__ = ["Fitted", "fit"]
+__all__ = ["Fitted", "fit", "network_spec"]
 
 History = dict[str, list[float]]
 
@@ -46,6 +46,20 @@ class Fitted:
     """Of the backbone, as they were had: "imagenet", a file, or "random"."""
     resumed_at: int | None
     """The epoch that this call went on from; None: it began."""
+
+
+def network_spec(protocol: Protocol, pixels: int, n_classes: int) -> NetworkSpec:
+    """The network that a protocol trains on images of a size."""
+    return NetworkSpec(
+        pixels,
+        n_classes,
+        protocol.max_pool,
+        protocol.batch_norm_momentum,
+        protocol.drop_connect_rate,
+        backbone_named(protocol.backbone).name,
+        protocol.head,
+        protocol.scaling,
+    )
 
 
 def fit(

@@ -178,10 +178,8 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
         The disk is full; the last checkpoint stays.
     """
     start_backend()
-    from sesgrid.kernels.backbones import backbone_named
-    from sesgrid.kernels.network import NetworkSpec
     from sesgrid.stages.cell_batches import CellBatches
-    from sesgrid.stages.fit import fit
+    from sesgrid.stages.fit import fit, network_spec
     from sesgrid.store.cell_reader import CellReader
 
     protocol, path = fold.protocol, Path(fold.path)
@@ -203,16 +201,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
             **options,
         )
 
-    spec = NetworkSpec(
-        reader.size,
-        fold.n_classes,
-        protocol.max_pool,
-        protocol.batch_norm_momentum,
-        protocol.drop_connect_rate,
-        backbone_named(protocol.backbone).name,
-        protocol.head,
-        protocol.scaling,
-    )
+    spec = network_spec(protocol, reader.size, fold.n_classes)
     facts = {**fold.facts, "initial_weights_sha256": _checked_weights(protocol)}
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = path.with_suffix(".checkpoint.npz")
