@@ -38,6 +38,8 @@ bench: $(VENV)/.bench   ## ratios against peers; see benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.explain
 	$(BIN)/python -m benchmarks.loader
 	$(BIN)/python -m benchmarks.mosaic
+	$(BIN)/python -m benchmarks.noisy_labels
+	$(BIN)/python -m benchmarks.training
 
 clean:                  ## remove what demo and the tests made, not the environment
 	rm -rf build .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache

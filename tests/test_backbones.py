@@ -39,6 +39,26 @@ def application(name, **options):
     return function(include_top=False, weights=None, **options)
 
 
+def test_keras_own_file_of_efficientnetb0_is_refused_by_path(tmp_path):
+    """With ImageNet's statistics of colours Keras scales twice, but only for ``weights="imagenet"``."""
+    model, file = application("efficientnetb0"), tmp_path / "efficientnetb0.weights.h5"
+    (layer,) = (x for x in model.layers if isinstance(x, keras.layers.Normalization))
+    model.save_weights(file)
+    backbone = backbone_named("efficientnetb0")
+    backbone.build(str(file))
+    layer.set_weights(
+        [
+            np.float32([0.485, 0.456, 0.406]),
+            np.float32([0.229, 0.224, 0.225]),
+            *layer.get_weights()[2:],
+        ]
+    )
+    model.save_weights(file)
+    with pytest.raises(ModelMismatchError, match=r"ImageNet weights of EfficientNetB0.*by name"):
+        backbone.build(str(file))
+    backbone.build(str(file), scaling="minmax")
+
+
 @pytest.fixture(scope="module")
 def applied():
     """keras.applications' model of a name, none of whose parts is silent, and its file of weights."""

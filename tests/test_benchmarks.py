@@ -66,6 +66,7 @@ def test_codecs_are_compared(capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_run_of_the_loader_ends_with_its_ratios(capsys):
     loader.main(["--quick", "--json"])
     result = last_json(capsys)

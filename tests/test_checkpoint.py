@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import multiprocessing
 import pickle
 import struct
 import zipfile
@@ -151,10 +152,31 @@ def test_on_a_full_disk_the_first_leaves_nothing(small_disk):
 
 def test_what_a_killed_process_left_is_no_checkpoint(tmp_path):
     path = tmp_path / "a.npz"
-    (tmp_path / ".a.npz.partial").write_bytes(b"half")
+    (tmp_path / ".a.npz.elsewhere-1.partial").write_bytes(b"half")
     assert Checkpoint.load(path) is None
     example().save(path)
+    assert_equal(Checkpoint.load(path), example())
+
+
+def test_two_writers_do_not_mix_what_they_write(tmp_path):
+    """Of two processes that write the same checkpoint at once, one comes last, and is whole."""
+    path = tmp_path / "a.npz"
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_save_often, args=(path, seed)) for seed in (1, 2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    found = Checkpoint.load(path)
+    assert_equal(found, example(int(found.last[12]) - 7, scale=1000))
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+def _save_often(path, seed):
+    checkpoint = example(seed, scale=1000)
+    for _ in range(30):
+        checkpoint.save(path)
 
 
 def test_what_fits():

@@ -303,6 +303,42 @@ def test_a_checkpoint_of_another_training_is_left_aside(train, tmp_path):
             fitted, _ = train(named, epochs=2, **other)
         assert fitted.resumed_at is None
         assert len(fitted.history["loss"]) == 2
+        # its logs are its own
+        assert len(pd.read_csv(tmp_path / "logs" / f"{named}.csv")) == 2
+        events = scalars(tmp_path / "logs" / named / "train")["epoch_loss"]
+        assert events[0] == pytest.approx(fitted.history["loss"][0])
+        # with the settings back, the first goes on
+        with pytest.warns(SesgridWarning, match="another training"):
+            again, _ = train(named, epochs=2)
+        assert again.resumed_at == 1
+
+
+def test_what_began_from_imagenet_is_not_thrown_away_where_that_cannot_be_had(
+    train, monkeypatch, tmp_path
+):
+    had = ["imagenet"]
+    monkeypatch.setattr(fitting, "obtainable_weights", lambda *a: had[0])
+    # the tiny network has no weights of ImageNet: stand in for them
+    plain = fitting.build_network
+    monkeypatch.setattr(fitting, "build_network", lambda spec, weights: plain(spec, None))
+    with pytest.raises(Cut):
+        train(initial="imagenet", on_epoch=stop_after(1))
+    kept = (tmp_path / "a.npz").read_bytes()
+    had[0] = None
+    with pytest.raises(SesgridError, match="began from ImageNet's weights, which cannot be had"):
+        train(initial="imagenet")
+    assert (tmp_path / "a.npz").read_bytes() == kept
+    had[0] = "imagenet"
+    again, _ = train(initial="imagenet")
+    assert (again.resumed_at, again.initial_weights) == (2, "imagenet")
+    # the other way round it begins anew, with the better start
+    had[0] = None
+    with pytest.raises(Cut):
+        train("b", initial="imagenet", on_epoch=stop_after(1))
+    had[0] = "imagenet"
+    with pytest.warns(SesgridWarning, match="initial_weights differ"):
+        better, _ = train("b", initial="imagenet")
+    assert (better.resumed_at, better.initial_weights) == (None, "imagenet")
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(train, tmp_path):

@@ -15,6 +15,7 @@ from sesgrid.errors import MissingInputError, ModelMismatchError, StoreError
 from sesgrid.kernels.backbones import CaffeScaling, MinMaxScaling
 from sesgrid.kernels.heads import HEADS, add_head
 from sesgrid.kernels.network import NetworkSpec, build_network
+from sesgrid.store import models
 from sesgrid.store.models import ModelRef, file_sha256, save_model
 from tests.conftest import fill
 
@@ -125,6 +126,20 @@ def test_on_a_full_disk_the_model_before_stays(tiny_backbone, small_disk, leave)
     np.testing.assert_array_equal(
         before.load().get_layer("stem").kernel, models[0].get_layer("stem").kernel
     )
+
+
+def test_without_room_for_the_card_the_model_before_stays(tiny_backbone, tmp_path, monkeypatch):
+    model = build_network(NetworkSpec(64, 5, backbone=tiny_backbone), None)
+    before = save_model(model, tmp_path / "m.keras", model_id="x", card=CARD)
+
+    def full(path, content):
+        raise StoreError(f"{path} cannot be written (No space left on device)")
+
+    monkeypatch.setattr(models, "write_atomically", full)
+    with pytest.raises(StoreError, match=r"m\.keras: the model cannot be written .*before stays"):
+        save_model(model, tmp_path / "m.keras", model_id="y", card=CARD)
+    assert ModelRef.open(tmp_path / "m.keras") == before
+    assert {p.name for p in tmp_path.iterdir()} == {"m.keras", "m.json"}
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ def test_the_studys_cities_are_configurations(path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_example_runs(tmp_path, monkeypatch, capsys):
     city = sesgrid.write_city(tmp_path / "data", cells=6, seed=1, imputed_share=0.0)
     monkeypatch.chdir(tmp_path)

@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from sesgrid.errors import ConfigError, FormatError, MissingInputError
+from sesgrid.errors import ConfigError, FormatError, MissingInputError, StoreError
 from sesgrid.run.command import Command, end
 from sesgrid.run.config import load_config
 from sesgrid.run.freshness import StageRecord, fingerprint, key_of
+from sesgrid.run.job import protocol_of
 from sesgrid.run.workspace import Workspace
+from sesgrid.stages.protocol import PROTOCOLS
 from sesgrid.store.parts import Parts, write_atomically
 
 MINIMAL = """
@@ -68,6 +70,8 @@ def test_paths_are_relative_to_the_file_and_defaults_are_the_studys(toml, tmp_pa
         (MINIMAL.replace('name = "Ville"\n', ""), "missing key 'name'"),
         (MINIMAL + "[grid]\npixels_per_cell = 0\n", "'grid.pixels_per_cell': .*received 0"),
         (MINIMAL + '[grid]\npixels_per_cell = "many"\n', "received 'many'"),
+        (MINIMAL + "[train]\nseed = -1\n", "'train.seed': .*received -1"),
+        (MINIMAL + "[cells]\nseed = 4294967296\n", "'cells.seed': .*received 4294967296"),
         (MINIMAL + '[cells]\nrule = "near"\n', "'cells.rule': .*received 'near'"),
         (MINIMAL.replace('"Ville"', '"../Ville"'), "'name'"),
         (MINIMAL.replace('"Ville"', '"  "'), "'name'"),
@@ -93,11 +97,30 @@ def test_missing_files_are_named(toml, text, message):
         load_config(toml(text))
 
 
+def test_what_a_protocol_leaves_open_can_be_asked_for(toml):
+    def protocol(settings):
+        return protocol_of(load_config(toml(f"{MINIMAL}[train]\n{settings}\n")))
+
+    assert protocol('samples_per_epoch = "all"').samples_per_epoch is None
+    assert protocol("").samples_per_epoch == 2500
+    scratch = 'protocol = "scratch"\n'
+    assert protocol(scratch + 'batch_norm_momentum = "own"').batch_norm_momentum is None
+    same = 'weights = "random"\nsamples_per_epoch = "all"'
+    assert protocol(scratch + same) == protocol(scratch) == PROTOCOLS["scratch"]
+    assert protocol('weights = "random"').weights is None
+
+
 def test_missing_configuration(tmp_path):
     with pytest.raises(MissingInputError, match="no configuration at"):
         load_config(tmp_path / "gone.toml")
     with pytest.raises(ConfigError, match="is a folder"):
         load_config(tmp_path)
+
+
+def test_a_full_or_closed_folder_is_said(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match=r"cannot be written .*make room or give write access"):
+        write_atomically(tmp_path / "file" / "a.json", "{}")
 
 
 def test_fingerprints_follow_content_not_order(tmp_path):

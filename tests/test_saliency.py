@@ -284,7 +284,7 @@ GUIDED = Method("guided", "top_activation", "guided", "relu", None, "rgb")
         ("vgg16", "ordinal", GUIDED),
         # the gates between the explained layer and the head are within convolutions
         ("vgg16", "softmax", Method("deep", "block4_conv2", "guided", "centred", 95.0, "bgr")),
-        ("mobilenetv3", "ordinal", GUIDED),
+        pytest.param("mobilenetv3", "ordinal", GUIDED, marks=pytest.mark.long),
         pytest.param(
             "mobilenetv3", "softmax", Method("middle", "activation_3", "guided", "relu", None, "rgb"),
             marks=pytest.mark.long,
@@ -527,6 +527,7 @@ def test_methods_by_name():
         method_named("thesis")
 
 
+@pytest.mark.long
 def test_jax_gives_the_same(small, images, tmp_path):
     """In a process of its own: a process has one backend."""
     pytest.importorskip("jax")

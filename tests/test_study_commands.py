@@ -77,12 +77,14 @@ def test_a_command_refuses_before_anything_is_started(monkeypatch, tmp_path):
     monkeypatch.setattr(cluster, "connected", never)
     with small_backbones():
         configure(tmp_path, "Ville", landcover=False)
-        path = str(tmp_path / "run.toml")
+        path, other = str(tmp_path / "run.toml"), str(tmp_path / "b" / "run.toml")
+        configure(tmp_path / "b", "Bourg")
         for args, message in (
             (["resolution", path, "--pixels", "64", "48"], "received 48"),
             (["compare", path, "--heads", "tanh"], "head must be one of"),
             (["stability", path], "sources.landcover is missing"),
             (["transfer", path, path, "-o", str(tmp_path / "t")], "needs each run once"),
+            (["transfer", path, other, "-o", path], "expected a folder that is there"),
         ):
             result = CliRunner().invoke(main, args)
             assert result.exit_code == 2, result.output

@@ -108,7 +108,7 @@ def stable(**more):
     }
 
 
-def transferred(cities=CITIES[:5]):
+def transferred(cities=CITIES[:5], thresholds_of="city", folds_kind="random"):
     rng = np.random.default_rng(3)
     rows = [
         {"train_on": a, "test_on": b, **scores(0.66 if a == b else rng.uniform(-0.05, 0.6))}
@@ -119,7 +119,11 @@ def transferred(cities=CITIES[:5]):
     matrices = {
         s: table.pivot(index="train_on", columns="test_on", values=s).loc[names, names] for s in SCORES[:4]
     }  # fmt: skip
-    return {"transfer": table, **matrices}
+    made = {
+        "protocol": "paper", "backbone": "vgg16", "head": "softmax", "seed": 0, "folds_kind": folds_kind,
+        "thresholds_of": thresholds_of, "configuration": "00abcdef", "software": "sesgrid 0.1.0",
+    }  # fmt: skip
+    return {"transfer": table, **matrices, "results": table.assign(**made)}
 
 
 MADE = {"compare": compared, "resolution": resolved, "stability": stable, "transfer": transferred}
@@ -240,7 +244,14 @@ def test_who_made_it_is_named(tmp_path):
     for row in tables["results"].itertuples():
         assert row.configuration in text
         assert row.model_sha256[:12] in text
-    assert "Where this comes from" not in Page(page_of(tmp_path, "transfer", transferred())).text
+    text = Page(page_of(tmp_path, "transfer", transferred())).text
+    for said in ("sesgrid 0.1.0", "vgg16", "00abcdef", "quantiles of income within it"):
+        assert said in text, said
+    national = transferred(CITIES[:2], "nation", "spatial")
+    text = Page(page_of(tmp_path, "transfer", national)).text
+    assert "parted by quantiles of: nation" in text
+    assert "within it" not in text
+    assert "leak" not in text
 
 
 def test_hostile_names_stay_text(tmp_path):

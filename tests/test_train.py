@@ -12,7 +12,13 @@ import pytest
 import xarray as xr
 
 import sesgrid
-from sesgrid.errors import ConfigError, MissingInputError, ModelMismatchError, TooFewCellsError
+from sesgrid.errors import (
+    ConfigError,
+    MissingInputError,
+    ModelMismatchError,
+    SesgridWarning,
+    TooFewCellsError,
+)
 from sesgrid.grid import Extent, Grid
 from sesgrid.kernels.backbones import backbone_named
 from sesgrid.stages.predict import assign_models
@@ -87,6 +93,9 @@ def test_protocols_are_the_papers_numbers():
         True,
     )
     assert protocol_named("scratch", epochs=None) == PROTOCOLS["scratch"]
+    assert protocol_named("scratch", epochs=3, weights="/a/b.h5").name == (
+        "scratch, changed: epochs=3, weights=b.h5"
+    )
     with pytest.raises(ConfigError, match="paper, reference, scratch"):
         protocol_named("quick")
     with pytest.raises(ConfigError, match="schedule must be one of"):
@@ -145,7 +154,7 @@ def test_a_fold_learns_what_is_plain_to_see_and_repeats_itself(tmp_path):
 @pytest.fixture
 def fold_of(tiny_backbone):
     """Plan the first fold of a small city of noise, and give its image."""
-    table = labelled()
+    table = labelled().assign(void_share=0.0)
     extent = Extent.of_cells(Grid(32, 8), table["row"], table["col"])
     noise = np.random.default_rng(0).integers(0, 256, (3, *extent.shape_px), dtype=np.uint8)
     image = xr.DataArray(noise, dims=("band", "y", "x"), attrs=extent.attributes())
@@ -185,6 +194,48 @@ def test_a_fold_that_was_cut_short_ends_as_it_would_have(fold_of, tmp_path):
     names = {p.name for p in (tmp_path / "cut").iterdir()}
     assert names == {"random-0.keras", "random-0.json", "logs"}
     assert len((tmp_path / "cut" / "logs" / "random-0.csv").read_text().splitlines()) == 4
+
+
+def test_a_training_does_not_go_on_with_other_imagery(fold_of, tmp_path):
+    class Cut(Exception):
+        pass
+
+    def cut(model_id, epoch, logs):
+        raise Cut
+
+    fold, image = fold_of(tmp_path)
+    with pytest.raises(Cut):
+        train_fold(fold, image, cut)
+    with pytest.warns(SesgridWarning, match=r"another training \(pixels differ\)"):
+        ref = train_fold(fold, (image // 2).assign_attrs(image.attrs))
+    assert json.loads(card_text(ref))["resumed_at"] is None
+    # nor where the run says that its pixels are others, which a few cells do not show
+    keyed = [dataclasses.replace(fold, card={**fold.card, "key": k}) for k in ("a", "b")]
+    with pytest.raises(Cut):
+        train_fold(keyed[0], image, cut)
+    with pytest.warns(SesgridWarning, match=r"another training \(key differ\)"):
+        train_fold(keyed[1], image)
+    assert not list(tmp_path.glob("*.npz"))
+    # what is finished is not done again
+    seen = []
+    train_fold(keyed[1], image, lambda *a: seen.append(a))
+    assert not seen
+
+
+def test_cells_are_predicted_as_their_models_were_trained(fold_of, tmp_path):
+    """The void filter of the training holds for the prediction, unless another is asked for."""
+    table = labelled()
+    fold, image = fold_of(tmp_path, max_void=0.01, epochs=1)
+    image = image.copy()
+    extent = Extent.from_attributes(image.attrs)
+    image[(slice(None), *extent.cell_slices(*table[["row", "col"]].to_numpy()[0]))] = 0
+    ref = train_fold(fold, image)
+    pixels = xr.Dataset({"image": image, "coverage": image[0].drop_attrs() * 0 + 1})
+    pixels.attrs = extent.attributes()
+    models = {f"Ville-random{f}": ref for f in range(3)}
+    for asked, without in ((None, 1), (1.0, 0)):
+        predicted = sesgrid.predict(table.drop(columns="coverage"), pixels, models, max_void=asked)
+        assert predicted["p"].isna().sum() == without
 
 
 def card_text(ref):

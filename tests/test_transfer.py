@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score
 from sesgrid import __version__
 from sesgrid.errors import ConfigError
 from sesgrid.run import transfer as module
+from sesgrid.run.config import CubeSettings
 from sesgrid.run.job import protocol_of, scores_of
 from sesgrid.run.transfer import require_alike, transfer
 from sesgrid.run.workspace import Workspace, load_cells, load_table, save_table
@@ -238,6 +239,13 @@ def test_runs_must_be_alike_and_different(tmp_path):
         with pytest.raises(ConfigError, match=message):
             require_alike([one, *others])
     require_alike([one, at("d")])
+
+
+def test_runs_must_not_share_a_cube(tmp_path):
+    configs = [configure(tmp_path / n, n) for n in ("a", "b")]
+    shared = CubeSettings(path=str(tmp_path / "cube.zarr"))
+    with pytest.raises(ConfigError, match=r"cube\.zarr \(cube\.path\) several times"):
+        require_alike([c.model_copy(update={"cube": shared}) for c in configs])
 
 
 def test_runs_are_named_apart(tmp_path):

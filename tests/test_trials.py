@@ -294,7 +294,7 @@ def test_the_key_holds_all_that_a_model_depends_on(tmp_path):
         for field, value in {"seed": 5, "pixels": 32}.items():
             keys.add(key(replace(variant, **{field: value}), made_from))
         changes = {
-            "backbone": "keyhole", "head": "softmax", "epochs": 9, "batch_size": 3, "max_void": 0.5,
+            "backbone": "keyhole", "head": "softmax", "epochs": 9, "batch_size": 3,
             "learning_rate": 0.5, "crop_share": 0.75, "validation_share": 0.4, "flips": False,
             "deterministic": True, "schedule": "step", "patience": 3, "scaling": "minmax",
         }  # fmt: skip
@@ -302,6 +302,7 @@ def test_the_key_holds_all_that_a_model_depends_on(tmp_path):
             keys.add(key(variant_of(config, "one", **{field: value}), made_from))
         for stage in made_from:
             keys.add(key(variant, {**made_from, stage: "another"}))
+        keys.add(key(replace(variant, protocol=replace(variant.protocol, max_void=0.5)), made_from))
         poorer = config.model_copy(
             update={"cells": config.cells.model_copy(update={"min_coverage": 0.5})}
         )
@@ -311,7 +312,7 @@ def test_the_key_holds_all_that_a_model_depends_on(tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trials, "__version__", "9.9")
             keys.add(key(variant, made_from))
-        assert len(keys) == 2 + 2 + len(changes) + 2 + 3
+        assert len(keys) == 2 + 2 + len(changes) + 2 + 1 + 3
         # what it is called does not matter
         assert key(replace(variant, name="other"), made_from) in keys
 

@@ -6,12 +6,15 @@ out flat, so that any of its layers can be reached by name.
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from sesgrid.errors import ConfigError, ModelMismatchError, SesgridWarning
@@ -23,8 +26,11 @@ __all__ = [
     "CaffeScaling",
     "MinMaxScaling",
     "backbone_named",
+    "imagenet_at_hand",
     "obtainable_weights",
 ]
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 MIN_PX = 32
 """Smallest side of an image that a backbone can halve five times."""
@@ -115,6 +121,9 @@ class Backbone:
             raise ModelMismatchError(
                 f"weights {weights!r} do not fit {self.application} without top, or cannot be read: {error}"
             ) from error
+        by_path = weights not in (None, "imagenet")
+        if by_path and scaling == "backbone" and self.application == "EfficientNetB0":
+            _require_own_scaling(model, str(weights))
         _set_stochastic_depth(model, self.stochastic_depth, drop_connect_rate)
         skipped = (layers.Rescaling, layers.Normalization) if scaling == "minmax" else ()
         if any(isinstance(layer, (keras.Model, *skipped)) for layer in model.layers):
@@ -190,6 +199,28 @@ def obtainable_weights(weights: str | None, backbone: Backbone) -> str | None:
         )
         return None
     return weights
+
+
+def _require_own_scaling(model: keras.Model, weights: str) -> None:
+    """Refuse a file that holds ImageNet's statistics of colours: with these, Keras scales once more.
+
+    It does so for ``weights="imagenet"`` alone (keras.applications.efficientnet), so that the same file by
+    its path would be shown colours twice too faint.
+    """
+    (layer,) = (x for x in model.layers if isinstance(x, layers.Normalization))
+    if np.allclose(np.ravel(ops.convert_to_numpy(layer.mean)), _IMAGENET_MEAN, atol=1e-3):
+        raise ModelMismatchError(
+            f"{weights} holds Keras' ImageNet weights of EfficientNetB0, which Keras scales rightly only by "
+            'name: put the file into ~/.keras/models and set train.weights = "imagenet"'
+        )
+
+
+def imagenet_at_hand(backbone: Backbone) -> bool:
+    """Whether Keras has the ImageNet weights of a backbone on this machine, so that no download is needed."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    names = (p.name.lower() for p in (home / "models").glob("*.h5"))
+    plain = (name.replace("_", "").replace("-", "") for name in names)
+    return any(backbone.application.lower() in name and "notop" in name for name in plain)
 
 
 def _set_stochastic_depth(model: keras.Model, own: float | None, rate: float) -> None:

@@ -128,6 +128,13 @@ _TRAININGS = (
     _text("initial_weights", "Initial weights"),
     _text("configuration", "Configuration (hash)"),
 )
+_PAIRS = (
+    _text("train_on", "Trained on"),
+    _text("test_on", "Tested on"),
+    *(_text(name, name.capitalize()) for name in ("seed", "protocol", "backbone", "head")),
+    _text("folds_kind", "Folds"),
+    _text("configuration", "Configuration (hash)"),
+)
 _FOLDS = (
     _text("variant", "Training"),
     *(_text(name, name.capitalize()) for name in ("fold", "epochs", "best_epoch")),
@@ -254,12 +261,13 @@ def _writer(column: _Column) -> Callable[[float], str]:
 def _facts(main: pd.DataFrame, results: pd.DataFrame) -> dict[str, Any]:
     """What the sentences of the page speak of."""
     baselines = sum(map(is_baseline, main.get("model", ())))
-    known = ("city", "vintage", "folds_kind", "initial_weights", "backbone", "seed", "software")
+    known: tuple[str, ...] = ("city", "vintage", "thresholds_of", "folds_kind")
+    known += ("initial_weights", "backbone", "seed", "software")
     return {
         "baselines": baselines,
         "networks": len(main) - baselines,
         "models": len(results),
-        "folds": results["fold"].nunique() if len(results) else 0,
+        "folds": results["fold"].nunique() if "fold" in results else 0,
         **{key: _distinct(results, key) for key in known},
     }
 
@@ -273,6 +281,8 @@ def _made_by(results: pd.DataFrame) -> list[dict[str, Any]]:
     """Every training with its configuration, and its folds; nothing where there are no results."""
     if results.empty:
         return []
+    if "model_sha256" not in results:
+        return [_grid("Pairs of runs", results, _PAIRS, folded=True)]
     folds = results.assign(model_sha256=results["model_sha256"].astype(str).str[:12])
     return [
         _grid("Trainings", results.drop_duplicates("variant"), _TRAININGS),

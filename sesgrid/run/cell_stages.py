@@ -34,7 +34,17 @@ from sesgrid.store.cube import Cube
 from sesgrid.store.cube_layout import ACTIVATION
 from sesgrid.store.models import ModelRef
 
-__all__ = ["explain_stage", "load_activation", "run_explain", "run_over_cells", "run_predict"]
+__all__ = [
+    "OTHER_FOLDS",
+    "explain_stage",
+    "load_activation",
+    "run_explain",
+    "run_over_cells",
+    "run_predict",
+]
+
+OTHER_FOLDS = "of these by the other kind of folds too"
+"""In the summary of ``predict``, where both kinds were trained."""
 
 CELL_BATCH = 4096
 """Cells in one part of the stages that make rows."""
@@ -136,14 +146,15 @@ def run_predict(job: Job) -> dict[str, Any]:
         "cells without enough imagery": int(table["model_id"].isna().sum()),
     }
     other = other_kind(cells) if c.cells.compare_folds else None
-    if other is None:
+    models = {} if other is None else load_models(job, other.attrs["folds_kind"])
+    if other is None or not models:
+        # not wanted, or there were too few cells to train them
         job.files.table("predict-other").unlink(missing_ok=True)
         return summary
-    kind = other.attrs["folds_kind"]
     other = other[other["labelled"].fillna(False).astype(bool)]
-    table, predicted = _predicted(job, "predict-other", other, load_models(job, kind))
+    table, predicted = _predicted(job, "predict-other", other, models)
     save_table(table, job.files.table("predict-other"))
-    return {**summary, f"of these by {kind} folds too": predicted}
+    return {**summary, OTHER_FOLDS: predicted}
 
 
 def _predicted(

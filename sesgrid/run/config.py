@@ -33,6 +33,9 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,15 +112,15 @@ class CellSettings(_Section):
     fold_block_cells: Annotated[int, Field(ge=1)] = 8
     """Side of the squares of spatial folds, in cells."""
     buffer_cells: Annotated[int, Field(ge=0)] | None = None
-    """Cells this near to a tested one do not train its model, with spatial folds; default: 1 where only
-    observed cells are labelled, else 4."""
+    """Cells this near to a tested one do not train its model, with spatial folds; default: 1 where no
+    labelled cell may be imputed, else 4."""
     compare_folds: bool = True
     """Whether the other kind of folds is trained as well, to tell how much the random ones leak."""
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.99
     """Cells with a smaller observed share are neither trained on nor predicted."""
     max_void: Annotated[float, Field(ge=0, le=1)] | None = None
     """Nor are cells with a larger share of subpixels of value 0; default: the protocol's, 1 = no limit."""
-    seed: int = 0
+    seed: Seed = 0
 
 
 class MosaicSettings(_Section):
@@ -140,13 +143,15 @@ class TrainSettings(_Section):
     scaling: Literal["backbone", "minmax"] | None = None
     weights: str | None = None
     """"imagenet" (downloaded, or from Keras' cache), "random", or a weight file of Keras' backbone
-    without top as built with weights=None (for EfficientNetB0: inputs scaled by 1/255 only)."""
+    without top. Keras' own ImageNet file of EfficientNetB0 is refused: only by name is it scaled rightly."""
     weights_sha256: Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")] | None = None
-    batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] | None = None
+    batch_norm_momentum: Annotated[float, Field(ge=0, lt=1)] | Literal["own"] | None = None
+    """"own": the backbone's, also where the protocol has another."""
     drop_connect_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None
     batch_size: Annotated[int, Field(ge=1)] | None = None
-    samples_per_epoch: Annotated[int, Field(ge=1)] | None = None
+    samples_per_epoch: Annotated[int, Field(ge=1)] | Literal["all"] | None = None
+    """"all": every training cell once, also where the protocol has a number."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     schedule: Schedule | None = None
     schedule_factor: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -161,7 +166,7 @@ class TrainSettings(_Section):
     shuffle: Literal["full", "blocks"] | None = None
     data_parallel: bool | None = None
     deterministic: bool | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
 class ExplainSettings(_Section):
@@ -186,7 +191,7 @@ class AnalyseSettings(_Section):
     """How findings are tested."""
 
     bootstrap: Annotated[int, Field(ge=100)] = 2000
-    seed: int = 0
+    seed: Seed = 0
 
 
 class ClusterSettings(_Section):

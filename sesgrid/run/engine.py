@@ -13,7 +13,7 @@ from distributed import Client
 
 from sesgrid import __version__
 from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
-from sesgrid.run.cell_stages import run_explain, run_predict
+from sesgrid.run.cell_stages import OTHER_FOLDS, run_explain, run_predict
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import fingerprint, key_of
 from sesgrid.run.job import Job, folds_kind, method_of, protocol_of
@@ -21,6 +21,7 @@ from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
 from sesgrid.run.results import run_analyse, run_report
 from sesgrid.run.training import run_train
 from sesgrid.run.workspace import Workspace
+from sesgrid.stages.folds import FOLD_KINDS
 from sesgrid.store.cube import CUBE_VERSION, Cube
 
 __all__ = ["STAGES", "facts_of", "run_stages", "unfinished"]
@@ -151,7 +152,11 @@ def _result_for(stage: str, needed: str, results: Mapping[str, str]) -> str:
 
 def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
     """Names of files without which a stage is not finished, and which are not there."""
-    models = [files.models / f"{folds_kind(config)}-{k}.keras" for k in range(config.cells.folds)]
+    done = files.record(stage).read().get("summary", {})
+    own, n = folds_kind(config), config.cells.folds
+    kinds = FOLD_KINDS if done.get("models", 0) > n else (own,)
+    models = [files.models / f"{kind}-{k}.keras" for kind in kinds for k in range(n)]
+    others = [files.table("predict-other")] if OTHER_FOLDS in done else []
     keeping = config.explain.maps != "none"
     explained = config.sources.landcover is not None or keeping
     sums = [files.table("explain")] if explained else []
@@ -161,7 +166,7 @@ def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
         "mosaic": [files.table("mosaic")],
         "landcover": [],
         "train": models,
-        "predict": [files.table("predict")],
+        "predict": [files.table("predict"), *others],
         "explain": [*sums, *([files.fragments] if config.explain.fragments else [])],
         "analyse": [files.cells, files.activation, files.pairs, files.metrics, *tables],
         "report": [files.report],
@@ -169,9 +174,18 @@ def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
     missing = [p.name for p in needed if not p.exists()]
     if stage == "mosaic" and not _is_of(files):
         missing.append(PurePath(files.cube).name)
+    if stage == "train" and not missing and done.get("notes") and _could_start_better(config):
+        missing.append("models from ImageNet's weights, which are at hand now")
     if stage == "explain" and keeping and not Cube.open(files.cube).has_activation:
         missing.append(f"{PurePath(files.cube).name}/pixels/activation")
     return missing
+
+
+def _could_start_better(config: Config) -> bool:
+    """Whether the models' notes, that they had to start from random weights, can be mended."""
+    from sesgrid.kernels.backbones import backbone_named, imagenet_at_hand
+
+    return imagenet_at_hand(backbone_named(protocol_of(config).backbone))
 
 
 def _is_of(files: Workspace) -> bool:

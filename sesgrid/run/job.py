@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import geopandas as gpd
@@ -60,10 +60,7 @@ class Job:
 def protocol_of(config: Config) -> Protocol:
     """The training protocol with the run's changes."""
     given = config.train.model_dump(exclude={"protocol", "seed"})
-    protocol = protocol_named(config.train.protocol, **given, max_void=config.cells.max_void)
-    if protocol.weights == "random":
-        protocol = replace(protocol, weights=None)
-    return protocol
+    return protocol_named(config.train.protocol, **given, max_void=config.cells.max_void)
 
 
 def scores_of(config: Config, cells: pd.DataFrame) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
         seed=c.analyse.seed,
         mean_colour=cells[colours],
         other_folds=_other_folds(job, cells),
-        cells_per_block=c.grid.cells_per_block,
+        cells_per_block=c.cells.fold_block_cells,
     )
     findings.metrics["baselines"] = run_baselines(c, job.client, cells)
     result, names = cells.drop(columns=colours), list(_SEALED)
@@ -131,7 +131,7 @@ def _named(job: Job, cells: gpd.GeoDataFrame) -> dict[str, Any]:
     c = job.config
     return {
         "software": f"sesgrid {__version__}",
-        "protocol": c.train.protocol,
+        "protocol": protocol_of(c).name,
         "backbone": protocol_of(c).backbone,
         "head": protocol_of(c).head,
         "thresholds_of": cells.attrs.get("thresholds_of"),

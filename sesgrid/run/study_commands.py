@@ -47,7 +47,7 @@ def _listed(text: str) -> list[str]:
 
 
 _seeds = click.option(
-    "--seeds", multiple=True, type=click.IntRange(min=0), help="Of weights and shuffles."
+    "--seeds", multiple=True, type=click.IntRange(0, 2**32 - 1), help="Of weights and shuffles."
 )
 _backbones = click.option(
     "--backbones", multiple=True, help="By name, of keras.applications; default: the run's."
@@ -77,6 +77,19 @@ def _run(
         study = getattr(studies, name)(config, client, click.echo, **settings)
     _tell(study, Workspace.of(config).studies / name)
     end(summaries)
+
+
+def _make_folder(path: Path) -> None:
+    """Before the work, not after it."""
+    from sesgrid.errors import ConfigError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"--output {path}: expected a folder that is there or can be made ({error.strerror}): choose "
+            "another"
+        ) from error
 
 
 def _tell(study: Study, folder: Path) -> None:
@@ -127,19 +140,25 @@ def transfer(configs: Sequence[Path], output: Path, scheduler: str | None) -> No
     """Train on each of CONFIGS and test on every other: cities, or years of one city."""
     from sesgrid.run.cluster import connected
     from sesgrid.run.config import load_config
+    from sesgrid.run.training import train_together
     from sesgrid.run.transfer import require_alike
     from sesgrid.run.transfer import transfer as run_transfer
 
     loaded = [load_config(path) for path in configs]
     require_alike(loaded)
+    _make_folder(output)
     summaries = []
     with connected(loaded[0].cluster, scheduler) as client:
-        for path, config in zip(configs, loaded, strict=True):
-            click.echo(f"== {path}")
-            summaries.append(bring_up_to_date(config, client, "predict"))
+        for last in ("mosaic", "predict"):
+            if last == "predict":
+                click.echo("== training the models of all runs")
+                train_together(loaded, client)
+            for path, config in zip(configs, loaded, strict=True):
+                click.echo(f"== {path}")
+                summaries.append(bring_up_to_date(config, client, last))
         study = run_transfer(loaded, client, output, click.echo)
     _tell(study, output)
-    end(*summaries)
+    end(*summaries[len(loaded) :])
 
 
 STUDY_COMMANDS = (compare, resolution, stability, transfer)

@@ -71,12 +71,16 @@ def run_trainings(
         try:
             options = {"pure": False, "resources": on_gpus(client, TRAINING)}
             futures = {client.submit(_on_worker, do, w, **options): w for w in work}
-            for future in as_completed(futures):
+            for future in as_completed(list(futures)):
                 if future.status == "error":
                     error = future.exception()  # a cancelled future would only say that it was
                     client.cancel(list(futures))
                     raise _told(error)
-                yield futures[future], *future.result()
+                result = future.result()
+                # or Dask would do it again, were the worker that holds the result to die
+                done = futures.pop(future)
+                future.release()
+                yield done, *result
         finally:
             client.unsubscribe_topic(_TOPIC)
 

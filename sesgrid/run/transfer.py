@@ -18,6 +18,7 @@ from sesgrid.run.cell_stages import run_over_cells
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import key_of
 from sesgrid.run.job import Job, load_models, protocol_of, scores_of
+from sesgrid.run.job import folds_kind as folds_kind_of
 from sesgrid.run.studies import Study, score_row
 from sesgrid.run.workspace import Workspace, load_table, save_rows
 from sesgrid.stages.cells import usable
@@ -29,6 +30,19 @@ from sesgrid.store.models import ModelRef
 from sesgrid.store.parts import write_atomically
 
 __all__ = ["require_alike", "transfer"]
+
+
+_NAMED = [
+    "protocol",
+    "backbone",
+    "head",
+    "seed",
+    "folds_kind",
+    "thresholds_of",
+    "configuration",
+    "software",
+]
+"""What names a pair beside its scores."""
 
 
 def transfer(
@@ -49,8 +63,9 @@ def transfer(
     client : Client
     folder : Path
         Gets ``transfer.csv`` (a row a pair; ``n`` counts cells, however many models score each),
-        ``results.parquet`` (the same with ``seed`` of the models, ``configuration``, a hash of all that
-        the pair depends on, and ``software``), and matrices of four scores, such as ``pearson_r.csv``.
+        ``results.parquet`` (the same with what the models were trained with, what parts the classes,
+        ``configuration``, a hash of all that the pair depends on, and ``software``), and matrices of four
+        scores, such as ``pearson_r.csv``.
     tell : callable
         Receives a line per event.
 
@@ -76,7 +91,7 @@ def transfer(
                 }
             )
     results = pd.DataFrame(rows)
-    found = results.drop(columns=["seed", "configuration", "software"])
+    found = results.drop(columns=_NAMED)
     matrices = {
         name: found.pivot(index="train_on", columns="test_on", values=name).loc[names, names]
         for name in SCORES[:4]
@@ -86,20 +101,23 @@ def transfer(
     write_atomically(folder / "transfer.csv", found.to_csv(index=False))
     for name, matrix in matrices.items():
         write_atomically(folder / f"{name}.csv", matrix.to_csv())
-    return Study("transfer", {"transfer": found, **matrices})
+    return Study("transfer", {"transfer": found, **matrices, "results": results})
 
 
 def require_alike(configs: Sequence[Config]) -> None:
     """Refuse runs whose models cannot be tried on each other's cells; see `transfer`."""
     if len(configs) < 2:
         raise ConfigError(f"transfer needs at least two configurations, received {len(configs)}")
-    outputs = [c.output for c in configs]
-    twice = sorted({str(o) for o in outputs if outputs.count(o) > 1})
-    if twice:
-        raise ConfigError(
-            f"transfer needs each run once, received {twice[0]} (output) several times: give every "
-            "configuration an output folder of its own"
-        )
+    for what, places in (
+        ("output", [str(c.output) for c in configs]),
+        ("cube.path", [Workspace.of(c).cube for c in configs]),
+    ):
+        twice = sorted({p for p in places if places.count(p) > 1})
+        if twice:
+            raise ConfigError(
+                f"transfer needs each run once, received {twice[0]} ({what}) several times: give every "
+                "configuration an output folder and a cube of its own"
+            )
     for what, values in (
         ("grid.pixels_per_cell", {c.grid.pixels_per_cell for c in configs}),
         ("cells.classes", {c.cells.classes for c in configs}),
@@ -130,7 +148,17 @@ def _made_from(trained: Config, tested: Config) -> dict[str, Any]:
     facts["trained"] = trained_by.record("train").read()["result_id"]
     facts |= {s: tested_by.record(s).read()["result_id"] for s in ("cells", "mosaic", "predict")}
     named = {"configuration": key_of(facts), "software": f"sesgrid {__version__}"}
-    return {"seed": trained.train.seed, **named}
+    protocol = protocol_of(trained)
+    attrs = load_table(tested_by.table("cells")).attrs
+    return {
+        "protocol": protocol.name,
+        "backbone": protocol.backbone,
+        "head": protocol.head,
+        "seed": trained.train.seed,
+        "folds_kind": folds_kind_of(trained),
+        "thresholds_of": attrs.get("thresholds_of"),
+        **named,
+    }
 
 
 def _own(config: Config) -> gpd.GeoDataFrame:

@@ -22,6 +22,7 @@ from sesgrid.run.cell_stages import explain_stage
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import fingerprint, key_of
 from sesgrid.run.job import protocol_of, scores_of
+from sesgrid.run.training import check_explainable
 from sesgrid.run.trainings import run_trainings
 from sesgrid.run.workspace import Workspace, load_cells, save_rows
 from sesgrid.stages.cells import usable
@@ -30,6 +31,7 @@ from sesgrid.stages.protocol import Protocol
 from sesgrid.stages.train import Fold, Progress, plan_folds
 from sesgrid.stages.trial import Trial, run_trial
 from sesgrid.store.cube import Cube
+from sesgrid.store.models import ModelRef, record_metrics
 from sesgrid.store.parts import Parts
 
 __all__ = ["Outcome", "Variant", "run_variants", "variant_of", "write_results"]
@@ -64,12 +66,13 @@ class Outcome:
 
 
 def variant_of(config: Config, name: str, **changes: Any) -> Variant:
-    """The run's own training but for some changes: of the protocol, ``seed`` or ``pixels``."""
+    """The run's own training but for some changes: settings of ``[train]``, or ``pixels``."""
     from sesgrid.kernels.backbones import backbone_named
 
     seed = changes.pop("seed", config.train.seed)
     pixels = changes.pop("pixels", config.grid.pixels_per_cell)
-    protocol = replace(protocol_of(config), **changes)
+    train = config.train.model_copy(update=changes)
+    protocol = protocol_of(config.model_copy(update={"train": train}))
     # however it was spelt: equal settings share their models
     protocol = replace(protocol, backbone=backbone_named(protocol.backbone).name)
     return Variant(name, protocol, seed, pixels)
@@ -125,6 +128,9 @@ def run_variants(
                 trials[trial] = (parts, fold.fold)
         keys.add(key)
         tell(f"{variant.name}: {len(known)} of {len(folds)} folds are done")
+    if explain:
+        for protocol in {t.fold.protocol.backbone: t.fold.protocol for t in trials}.values():
+            check_explainable(config, client, protocol)
     epochs = sum(t.fold.protocol.epochs for t in trials)
     work = list(trials)
     for trial, (rows, facts), notes in run_trainings(
@@ -142,7 +148,9 @@ def _key(config: Config, variant: Variant, made_from: Mapping[str, str]) -> str:
     facts |= {name: made_from[name] for name in ("cells", "mosaic")}
     if variant.protocol.weights not in (None, "imagenet"):
         facts["input weights"] = fingerprint(Path(str(variant.protocol.weights)))
-    return key_of({**facts, **asdict(variant.protocol), "seed": variant.seed, "px": variant.pixels})
+    # a name says how the settings were spelt; equal settings share their models
+    settings = {k: v for k, v in asdict(variant.protocol).items() if k != "name"}
+    return key_of({**facts, **settings, "seed": variant.seed, "px": variant.pixels})
 
 
 def _folds(
@@ -192,16 +200,19 @@ def _outcome(
     labelled = cells[cells["labelled"]]
     labelled.attrs = dict(cells.attrs)
     predicted = join_predictions(labelled, rows)
-    return Outcome(variant, key, predicted, rows, tuple(facts), scores_of(config, predicted))
+    scores = scores_of(config, predicted)
+    for found in scores["folds"]:
+        record_metrics(ModelRef.open(folds[found["fold"]].path), found)
+    return Outcome(variant, key, predicted, rows, tuple(facts), scores)
 
 
 def write_results(config: Config, outcomes: Sequence[Outcome], path: Path) -> pd.DataFrame:
-    """One row per variant and fold, as Parquet.
+    """One row per variant and fold, as Parquet, under the rows of earlier calls with other configurations.
 
     Returns
     -------
     DataFrame
-        ``variant``, ``city``, ``vintage``, ``backbone``, ``head``, ``seed``, ``pixels``,
+        This call's rows: ``variant``, ``city``, ``vintage``, ``backbone``, ``head``, ``seed``, ``pixels``,
         ``metres_per_pixel``, ``folds_kind``, ``fold``, ``n``, the scores of the fold, what the trial cost
         (``parameters``, ``flops``, ``cells_per_s``, ``epochs``, ``training_s``), ``initial_weights``,
         ``model_sha256``, ``configuration`` (hash) and ``software``.
@@ -233,5 +244,9 @@ def write_results(config: Config, outcomes: Sequence[Outcome], path: Path) -> pd
             told = {k: x for k, x in facts.items() if k not in ("key", "batch", "notes")}
             rows.append({**named, **scored, **told})
     table = pd.DataFrame(rows)
-    save_rows(table, path)
+    merged = [table]
+    if path.exists():
+        known = pd.read_parquet(path)
+        merged.insert(0, known[~known["configuration"].isin(table["configuration"])])
+    save_rows(pd.concat(merged, ignore_index=True) if len(merged[0]) else table, path)
     return table

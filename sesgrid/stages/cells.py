@@ -75,7 +75,7 @@ def cells(
         Side of the squares that spatial folds are made of, in cells; 8 = 1.6 km.
     buffer_cells : int, optional
         With spatial folds, cells this near to a tested cell (Chebyshev) do not train its model. Default:
-        1 where only observed cells are labelled, else 4; see `sesgrid.stages.folds.default_buffer`.
+        1 where no labelled cell may be imputed, else 4; see `sesgrid.stages.folds.default_buffer`.
     compare_folds : bool
         Whether models are trained with the other kind of folds as well, to tell the leakage gap.
     cells_per_block : int
@@ -126,6 +126,7 @@ def cells(
     out["row"], out["col"] = rowcol[:, 0], rowcol[:, 1]
     out["labelled"], out["weight"] = labelled, np.where(labelled, weight, 1.0)
     out["ses_true"] = pd.array(classify(income, parts.incomes), dtype="Int64")
+    certain = not out.loc[labelled, "imputed"].fillna(True).astype(bool).any()
     out.attrs = {
         **census.attrs,
         "city": city,
@@ -138,7 +139,7 @@ def cells(
         "imputed_weight": imputed_weight if labels == "weighted" else None,
         "folds_kind": folds_kind,
         "fold_block_cells": fold_block_cells,
-        "buffer_cells": default_buffer(labels) if buffer_cells is None else buffer_cells,
+        "buffer_cells": default_buffer(certain) if buffer_cells is None else buffer_cells,
         "compare_folds": compare_folds,
     }
     return _with_folds(out, cells_per_block, seed)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -86,9 +89,10 @@ def fit(
         ``….npz``: the state after the last epoch. Stays when the training ends.
     facts : mapping
         JSON values that name the training beside spec, protocol and seed; a checkpoint that differs is
-        another training's, and is left aside with a warning.
+        another training's, and is put aside with a warning, until that training is asked for again.
     logs : Path, optional
-        Without suffix: ``….csv`` gets a row an epoch, the folder ``…`` events for TensorBoard.
+        Without suffix: ``….csv`` gets a row an epoch, the folder ``…`` events for TensorBoard (of
+        TensorFlow). What a training that begins anew finds there is removed.
     on_epoch : callable
         Called with the epoch (from 0) and its logs.
 
@@ -97,7 +101,7 @@ def fit(
     ModelMismatchError
         The checkpoint holds another network's variables, or weights do not fit.
     SesgridError
-        The loss became NaN.
+        The loss became NaN; the checkpoint started from ImageNet's weights, which cannot be had here.
     StoreError
         The checkpoint cannot be written; the one before stays.
     """
@@ -111,6 +115,8 @@ def fit(
     follow = _Follow(protocol, compiled, training, validation, checkpoint, facts, logs, on_epoch)
     follow.take_up()
     started = follow.course.epoch
+    if not started:
+        follow.clear_logs()
     if not follow.course.finished:
         callbacks: list[keras.callbacks.Callback] = [follow]
         if logs is not None and keras.backend.backend() == "tensorflow":
@@ -165,14 +171,11 @@ class _Follow(keras.callbacks.Callback):
         saved = Checkpoint.load(self.path)
         if saved is None:
             return
+        self._require_start(saved)
         changed = [k for k, v in self.facts.items() if saved.facts.get("training", {}).get(k) != v]
         if changed:
-            warnings.warn(
-                f"{self.path} is the checkpoint of another training ({', '.join(changed)} differ): "
-                "the training begins anew",
-                SesgridWarning,
-                stacklevel=2,
-            )
+            saved = self._put_aside(saved, changed)
+        if saved is None:
             return
         variables = self.trainer.variables
         if not (fits(saved.last, variables) and fits(saved.best, self.trainer.model.variables)):
@@ -183,6 +186,39 @@ class _Follow(keras.callbacks.Callback):
         _assign(variables, saved.last)
         self.best, self.history = saved.best, saved.facts["history"]
         self.course = Course(**saved.facts["course"])
+
+    def _require_start(self, saved: Checkpoint) -> None:
+        """Do not throw away what began from ImageNet's weights because these cannot be had any more."""
+        theirs = saved.facts.get("training", {})
+        same = all(theirs.get(k) == v for k, v in self.facts.items() if k != "initial_weights")
+        began, now = theirs.get("initial_weights"), self.facts["initial_weights"]
+        if same and began == "imagenet" != now:
+            raise SesgridError(
+                f"{self.path}: the training began from ImageNet's weights, which cannot be had on this "
+                "machine: put Keras' file into its ~/.keras/models, or go on where it is"
+            )
+
+    def _put_aside(self, saved: Checkpoint, changed: Sequence[str]) -> Checkpoint | None:
+        """Put another training's checkpoint aside, and take up the own one where that was put aside."""
+        aside = _aside(self.path, saved.facts.get("training", {}))
+        warnings.warn(
+            f"{self.path} is the checkpoint of another training ({', '.join(changed)} differ): it is kept "
+            f"as {aside.name}, and the training begins anew",
+            SesgridWarning,
+            stacklevel=3,
+        )
+        self.path.replace(aside)
+        own = _aside(self.path, self.facts)
+        if not own.exists():
+            return None
+        own.replace(self.path)
+        return Checkpoint.load(self.path)
+
+    def clear_logs(self) -> None:
+        """Remove the logs of another training."""
+        if self.logs is not None:
+            shutil.rmtree(self.logs, ignore_errors=True)
+            self.logs.with_suffix(".csv").unlink(missing_ok=True)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Set the learning rate, and which epoch's batches come."""
@@ -214,11 +250,18 @@ class _Follow(keras.callbacks.Callback):
         self.on_epoch(epoch, figures)
 
     def _save(self) -> None:
-        told = {"training": self.facts, "course": asdict(self.course), "history": self.history}
-        Checkpoint(told, _values(self.trainer.variables), self.best).save(self.path)
+        # the log first: an epoch that the checkpoint lacks is done again, and written again
         if self.logs is not None:
             table = pd.DataFrame(self.history).rename_axis("epoch")
             write_atomically(self.logs.with_suffix(".csv"), table.to_csv())
+        told = {"training": self.facts, "course": asdict(self.course), "history": self.history}
+        Checkpoint(told, _values(self.trainer.variables), self.best).save(self.path)
+
+
+def _aside(path: Path, facts: Mapping[str, Any]) -> Path:
+    """Where a checkpoint is kept while another training has its place."""
+    told = json.dumps(facts, sort_keys=True, default=str)
+    return path.with_name(f"{path.stem}-{hashlib.sha256(told.encode()).hexdigest()[:8]}.npz")
 
 
 def negative_log_likelihood(y_true, log_probabilities):

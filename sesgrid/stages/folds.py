@@ -35,17 +35,17 @@ __all__ = [
 FOLD_KINDS = ("random", "spatial")
 
 
-def default_buffer(labels: str) -> int:
+def default_buffer(certain: bool) -> int:
     """Cells between what trains and what is tested, where none is asked for.
 
-    One where only observed cells are labelled: images of cells do not overlap, but a roof or a road goes on
-    in the next one. Four where imputed cells are labelled too: INSEE gives the cells of a group one
+    One where every labelled cell is known to be observed: images of cells do not overlap, but a roof or a
+    road goes on in the next one. Four where some may be imputed: INSEE gives the cells of a group one
     income, and most groups lie in one square of 1 km, five cells wide.
 
-    >>> default_buffer("observed"), default_buffer("all")
+    >>> default_buffer(certain=True), default_buffer(certain=False)
     (1, 4)
     """
-    return 1 if labels == "observed" else 4
+    return 1 if certain else 4
 
 
 def random_folds(

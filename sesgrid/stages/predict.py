@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import dask
@@ -154,8 +156,6 @@ def class_probabilities(ref: ModelRef, image: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=16)
 def architecture_of(ref: ModelRef) -> str:
     """The architecture as JSON, without what differs between folds: the auto-numbered names stay."""
-    import json
-
     config = json.loads(ref.load().to_json())
     config.pop("compile_config", None)
     return json.dumps(config, sort_keys=True)
@@ -283,7 +283,8 @@ def predict(
     min_coverage : float
         Cells with a smaller observed share get no prediction.
     max_void : float, optional
-        Nor do cells with a larger share of subpixels that are zero; the study's is 0.01.
+        Nor do cells with a larger share of subpixels that are zero; default: as the models were trained
+        (0.01 with the study's protocol), 1 = no limit.
 
     Returns
     -------
@@ -291,6 +292,10 @@ def predict(
         The cells, and ``coverage`` (0–1), ``model_id`` (NA = no model), ``p``, ``ses_predicted`` (1…K),
         ``probability_1`` … ``probability_K``, ``mean_red`` … (0–255 over observed pixels).
     """
+    if max_void is None:
+        max_void = min(
+            (v for v in map(trained_void, models.values()) if v is not None), default=None
+        )
     cells = with_shares(cells, pixels, voids=max_void is not None)
     named = assign_models(cells, models, min_coverage=min_coverage, max_void=max_void)
     grid = Extent.from_attributes(pixels.attrs).grid
@@ -298,6 +303,12 @@ def predict(
     stage = Predict()
     results = place_cells(stage, todo, pixels, models, stage.layers, "predict")
     return join_predictions(named, pd.DataFrame(list(results.compute())))
+
+
+def trained_void(ref: ModelRef) -> float | None:
+    """The void filter of the cells that a model was trained on, from its card."""
+    card = json.loads(Path(ref.path).with_suffix(".json").read_text())
+    return (card.get("protocol") or {}).get("max_void")
 
 
 def with_model(cells: gpd.GeoDataFrame, cells_per_block: int) -> gpd.GeoDataFrame:

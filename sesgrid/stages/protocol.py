@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from sesgrid.errors import ConfigError
@@ -143,8 +144,21 @@ PROTOCOLS = {
 }
 
 
+_WORDS = {"weights": "random", "samples_per_epoch": "all", "batch_norm_momentum": "own"}
+"""How a change asks for a field's None."""
+
+
+def _told(name: str, value: Any) -> str:
+    if value is None:
+        return _WORDS[name]
+    return Path(value).name if name == "weights" else str(value)
+
+
 def protocol_named(name: str, **changes: Any) -> Protocol:
-    """A protocol with some fields changed (None leaves a field as it is).
+    """A protocol with some fields changed; a changed one is named ``name, changed: …``.
+
+    None leaves a field as it is; what None means in a field is asked for by ``weights="random"``,
+    ``samples_per_epoch="all"`` (every training cell once) and ``batch_norm_momentum="own"`` (the backbone's).
 
     Raises
     ------
@@ -153,9 +167,15 @@ def protocol_named(name: str, **changes: Any) -> Protocol:
 
     Examples
     --------
-    >>> protocol_named("scratch", epochs=3).epochs
-    3
+    >>> protocol_named("scratch", epochs=3).name
+    'scratch, changed: epochs=3'
     """
     if name not in PROTOCOLS:
         raise ConfigError(f"protocol must be one of {', '.join(PROTOCOLS)}, received {name!r}")
-    return replace(PROTOCOLS[name], **{k: v for k, v in changes.items() if v is not None})
+    base = PROTOCOLS[name]
+    given = {k: None if v == _WORDS.get(k) else v for k, v in changes.items() if v is not None}
+    real: dict[str, Any] = {k: v for k, v in given.items() if v != getattr(base, k)}
+    if not real:
+        return base
+    told = ", ".join(f"{k}={_told(k, v)}" for k, v in real.items())
+    return replace(base, name=f"{name}, changed: {told}", **real)

@@ -6,6 +6,7 @@ see, never pixels or weights. A worker runs one training at a time: a network us
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
@@ -27,6 +28,9 @@ from sesgrid.stages.cells import usable
 from sesgrid.stages.folds import training_cells
 from sesgrid.stages.protocol import Protocol, protocol_named
 from sesgrid.store.models import ModelRef, file_sha256, save_model
+
+if TYPE_CHECKING:
+    from sesgrid.store.cell_reader import CellReader
 
 __all__ = ["Fold", "Progress", "card_of", "finished", "plan_folds", "train", "train_fold"]
 
@@ -121,7 +125,9 @@ def plan_folds(
             "n_folds",
             "folds_kind",
         )
-        card = {key: attrs.get(key) for key in (*named, "buffer_cells", "fold_block_cells")}
+        card = {key: attrs.get(key) for key in named}
+        if kind == "spatial":
+            card |= {key: attrs.get(key) for key in ("buffer_cells", "fold_block_cells")}
         weight = part["weight"] if "weight" in part else np.ones(len(part))
         plans.append(
             Fold(
@@ -177,6 +183,9 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
     StoreError
         The disk is full; the last checkpoint stays.
     """
+    done = finished(fold)
+    if done is not None:
+        return done  # a worker that died with others' results had this one done as well
     start_backend()
     from sesgrid.stages.cell_batches import CellBatches
     from sesgrid.stages.fit import fit, network_spec
@@ -202,7 +211,8 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
         )
 
     spec = network_spec(protocol, reader.size, fold.n_classes)
-    facts = {**fold.facts, "initial_weights_sha256": _checked_weights(protocol)}
+    facts = {**fold.facts, "key": fold.card.get("key"), "pixels": _sample_of(reader, fold.cells)}
+    facts["initial_weights_sha256"] = _checked_weights(protocol)
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = path.with_suffix(".checkpoint.npz")
     with DEVICE_LOCK:
@@ -243,8 +253,16 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
             "software": f"sesgrid {version('sesgrid')}",
         }
         ref = save_model(fitted.model, path, model_id=fold.model_id, card=card)
-    checkpoint.unlink(missing_ok=True)
+    # also those put aside, and what a killed process left half written
+    for spent in path.parent.glob(f"*{glob.escape(path.stem)}.checkpoint*"):
+        spent.unlink(missing_ok=True)
     return ref
+
+
+def _sample_of(reader: CellReader, cells: np.ndarray) -> str:
+    """Hash of a few of the cells' pixels: a training must not go on with other imagery."""
+    few = cells[np.linspace(0, len(cells) - 1, min(8, len(cells))).astype(np.int64)]
+    return hashlib.sha256(np.ascontiguousarray(reader.read(few)).tobytes()).hexdigest()
 
 
 def card_of(fold: Fold) -> dict[str, Any]:
@@ -253,12 +271,27 @@ def card_of(fold: Fold) -> dict[str, Any]:
 
 
 def finished(fold: Fold) -> ModelRef | None:
-    """The fold's model, where it was trained to the end with the key that the fold's card has."""
+    """The fold's model, where it was trained to the end with the key that the fold's card has.
+
+    A model that started from random weights for want of ImageNet's is none once these are at hand.
+    """
     try:
         ref = ModelRef.open(fold.path)
     except (MissingInputError, ModelMismatchError):
         return None
-    return ref if card_of(fold).get("key") == fold.card["key"] else None
+    card, key = card_of(fold), fold.card.get("key")
+    if key is None or card.get("key") != key or _could_start_better(fold, card):
+        return None
+    return ref
+
+
+def _could_start_better(fold: Fold, card: Mapping[str, Any]) -> bool:
+    """Whether it had to start from random weights, and ImageNet's have been put in place since."""
+    if fold.protocol.weights != "imagenet" or card.get("initial_weights") != "random":
+        return False
+    from sesgrid.kernels.backbones import backbone_named, imagenet_at_hand
+
+    return imagenet_at_hand(backbone_named(fold.protocol.backbone))
 
 
 def _checked_weights(protocol: Protocol) -> str | None:

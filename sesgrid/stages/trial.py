@@ -18,7 +18,7 @@ from sesgrid.grid import Extent
 from sesgrid.kernels.device import batch_size_for
 from sesgrid.stages.explain import Explain
 from sesgrid.stages.predict import CellTask, class_probabilities, prediction
-from sesgrid.stages.train import Fold, Progress, card_of, finished, train_fold
+from sesgrid.stages.train import Fold, Progress, card_of, train_fold
 from sesgrid.store.cell_reader import CellReader
 from sesgrid.store.models import ModelRef
 
@@ -70,7 +70,7 @@ def run_trial(
     from sesgrid.kernels.cost import forward_flops, parameters
 
     image = pixels["image"].assign_attrs(pixels.attrs)
-    ref = finished(trial.fold) or train_fold(trial.fold, image, progress)
+    ref = train_fold(trial.fold, image, progress)
     reader = CellReader(image, size=trial.fold.pixels)
     predicted_rows(ref, reader, trial.held_out[: batch_size_for(reader.size)])  # compiles
     begun = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -120,21 +121,31 @@ def save_model(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial.keras")
+    drawn = uuid.uuid4().hex
+    temporary, card_beside = (
+        path.with_name(f".{path.name}.{drawn}.partial.{s}") for s in ("keras", "json")
+    )
     try:
         _bare(model).save(temporary)
+        ref = ModelRef(
+            model_id,
+            str(path),
+            file_sha256(temporary),
+            int(card["pixels_per_cell"]),
+            int(card["n_classes"]),
+        )
+        facts = {k: v for k, v in asdict(ref).items() if k != "path"}
+        write_atomically(card_beside, json.dumps({**card, **facts}, indent=1))
+        # both are whole: until here the model before is untouched
         temporary.replace(path)
+        card_beside.replace(path.with_suffix(".json"))
     except OSError as error:
         temporary.unlink(missing_ok=True)
+        card_beside.unlink(missing_ok=True)
         raise StoreError(
-            f"{path}: the model cannot be written ({error.strerror or error}): make room or give write "
-            "access, then run again; its training goes on from its checkpoint"
+            f"{path}: the model cannot be written ({error.strerror or error}); the one before stays: "
+            "make room or give write access, then run again; its training goes on from its checkpoint"
         ) from error
-    ref = ModelRef(
-        model_id, str(path), file_sha256(path), int(card["pixels_per_cell"]), int(card["n_classes"])
-    )
-    facts = {k: v for k, v in asdict(ref).items() if k != "path"}
-    write_atomically(path.with_suffix(".json"), json.dumps({**card, **facts}, indent=1))
     return ref
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sesgrid.errors import FormatError
+from sesgrid.errors import FormatError, StoreError
 
 __all__ = ["BATCH", "Parts", "write_atomically"]
 
@@ -27,18 +29,30 @@ _RECORD = b"sesgrid"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that it is either whole or absent, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    """Write a file so that it is either whole or absent, also after a crash.
+
+    Raises
+    ------
+    StoreError
+        The disk is full or read-only; what was there stays.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     data = content.encode() if isinstance(content, str) else content
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StoreError(
+                f"{path} cannot be written ({error.strerror or error}): make room or give write access, then "
+                "run again"
+            ) from error
         raise
 
 
