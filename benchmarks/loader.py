@@ -124,12 +124,21 @@ def cast(image: Any) -> None:
     tf.cast(image, tf.float32)
 
 
-def epoch_of_cube(adapter: Any, each: Callable[[Any], None] = ignore) -> None:
-    """One epoch as fit goes through it."""
-    adapter.on_epoch_begin()
-    for image, _ in adapter.get_tf_dataset():
-        each(image)
-    adapter.on_epoch_end()
+class OfCube:
+    """A cube's batches as fit takes them: one adapter and one dataset for all epochs."""
+
+    def __init__(self, batches: Any) -> None:
+        from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+        self.adapter = PyDatasetAdapter(batches)
+        self.data = self.adapter.get_tf_dataset()
+
+    def __call__(self, each: Callable[[Any], None] = ignore) -> None:
+        """One epoch."""
+        self.adapter.on_epoch_begin()
+        for image, _ in self.data:
+            each(image)
+        self.adapter.on_epoch_end()
 
 
 def epoch_of_directory(data: Any, each: Callable[[Any], None] = ignore) -> None:
@@ -139,10 +148,8 @@ def epoch_of_directory(data: Any, each: Callable[[Any], None] = ignore) -> None:
 
 
 def rivals_of(inputs: Inputs) -> dict[str, Callable[..., None]]:
-    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
-
     def cube(codec: str, name: str, **options: Any) -> Callable[..., None]:
-        return partial(epoch_of_cube, PyDatasetAdapter(inputs.cube(codec, passes(name), **options)))
+        return OfCube(inputs.cube(codec, passes(name), **options))
 
     def directory(name: str, **options: Any) -> Callable[..., None]:
         return partial(epoch_of_directory, inputs.directory(passes(name), **options))
@@ -192,11 +199,9 @@ def resident_bytes() -> int:
 
 def memory_after_epochs(inputs: Inputs, epochs: int) -> list[int]:
     """Resident bytes after each epoch from the cube, in a process of its own."""
-    from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
-
-    adapter, found = PyDatasetAdapter(inputs.cube("zstd", 4, flips=True)), []
+    epoch, found = OfCube(inputs.cube("zstd", 4, flips=True)), []
     for _ in range(epochs):
-        epoch_of_cube(adapter)
+        epoch()
         found.append(resident_bytes())
     return found
 

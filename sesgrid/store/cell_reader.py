@@ -30,6 +30,7 @@ from sesgrid.kernels.batch import average, place_cell
 from sesgrid.store.codec import PixelCodec
 from sesgrid.store.cube_layout import VERSION
 from sesgrid.store.location import store_failures
+from sesgrid.store.rooms import Rooms
 from sesgrid.store.shard import decode_index, index_size
 
 __all__ = ["CellReader"]
@@ -81,6 +82,7 @@ class CellReader:
     def __init__(self, image: xr.DataArray, *, size: int | None = None) -> None:
         self._shards = _Shards.behind(image)
         self._variable = image.variable
+        self._rooms = Rooms()
         self.extent = self._shards.extent if self._shards else Extent.from_attributes(image.attrs)
         expected = (3, *self.extent.shape_px)
         named = image.dims == ("band", "y", "x")
@@ -143,7 +145,7 @@ class CellReader:
                 f"crops: expected squares within [0, {self.size}), received a side of {side} at corners "
                 f"from {corners.min()} to {corners.max()}"
             )
-        out = np.empty((n, side, side, 3), np.uint8)
+        out = self._rooms.take((n, side, side, 3))
         planes = self._shards.planes(cells) if self._shards else map(self._plane, cells)
         factor = self.extent.grid.pixels_per_cell // self.size
         for k, cell in enumerate(planes):
@@ -187,7 +189,7 @@ class _Shards:
         Each holds until the next is asked for: a thread decodes into one place.
         """
         if isinstance(self.store, LocalStore):
-            found: Iterator[bytes | None] = map(self._encoded, cells)
+            found: Iterator[bytes | np.ndarray | None] = map(self._encoded, cells)
         else:
             found = self._requests.map(self._encoded, cells)
         shape = (3, *[self.extent.grid.pixels_per_cell] * 2)
@@ -199,7 +201,7 @@ class _Shards:
             except ReadError as error:
                 raise ReadError(self._damage(row, col, error)) from error
 
-    def _encoded(self, cell: np.ndarray) -> bytes | None:
+    def _encoded(self, cell: np.ndarray) -> bytes | np.ndarray | None:
         row, col = map(int, cell)
         block = self.extent.grid.block_of(row, col)
         key = self._key(self.extent.block_position(*block))
@@ -213,7 +215,7 @@ class _Shards:
                 raise ReadError("the shard went away after its index was read")
         except store_failures() as error:  # ReadError is one of them
             raise ReadError(self._damage(row, col, error)) from error
-        return data or None
+        return data if len(data) else None
 
     def _key(self, at: tuple[int, int]) -> str:
         metadata = cast(Any, self.array.metadata)
@@ -225,11 +227,16 @@ class _Shards:
         data = self._fetch(key, -index_size(n), index_size(n))
         return None if data is None else decode_index(data, n)
 
-    def _fetch(self, key: str, offset: int, length: int) -> bytes | None:
-        """Bytes of a shard, from the end where the offset is negative; None where there is no shard."""
+    def _fetch(self, key: str, offset: int, length: int) -> bytes | np.ndarray | None:
+        """Bytes of a shard, from the end where the offset is negative; None where there is no shard.
+
+        Of a local file they hold until the thread reads the next.
+        """
         store = self.store
         if isinstance(store, LocalStore):
-            return _read_range(f"{store.root}/{key}", offset, length)
+            if len(getattr(self._room, "data", b"")) < length:
+                self._room.data = np.empty(length + length // 4, np.uint8)
+            return _read_range(f"{store.root}/{key}", offset, length, self._room.data)
         part = (
             RangeByteRequest(offset, offset + length) if offset >= 0 else SuffixByteRequest(length)
         )
@@ -245,15 +252,20 @@ class _Shards:
         )
 
 
-def _read_range(path: str, offset: int, length: int) -> bytes | None:
-    """Some bytes of a file, or fewer where it ends; from its end where the offset is negative."""
+def _read_range(path: str, offset: int, length: int, room: np.ndarray) -> np.ndarray | None:
+    """Some bytes of a file, or fewer where it ends; from its end where the offset is negative.
+
+    They are read into memory that is there: the pages of fresh memory cost more than the reading.
+    """
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
         return None
     try:
         start = offset if offset >= 0 else max(0, os.fstat(file).st_size + offset)
-        return os.pread(file, length, start)
+        found = room[: os.preadv(file, [room[:length].data], start)]
+        found.flags.writeable = False
+        return found
     finally:
         os.close(file)
 

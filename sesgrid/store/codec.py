@@ -154,13 +154,14 @@ class PixelCodec:
         return data + checksum(data)
 
     def decode(
-        self, data: bytes, shape: tuple[int, ...], room: np.ndarray | None = None
+        self, data: bytes | np.ndarray, shape: tuple[int, ...], room: np.ndarray | None = None
     ) -> np.ndarray:
         """What `encode` made of a cell → its pixels; without the GIL, so that threads run side by side.
 
         Parameters
         ----------
-        data : bytes
+        data : bytes or np.ndarray
+            Of an array, read-only uint8.
         shape : tuple of int
             ``([band,] y, x)``.
         room : np.ndarray, optional

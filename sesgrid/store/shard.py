@@ -32,8 +32,8 @@ def checksum(data: bytes) -> bytes:
     return int(google_crc32c.value(data)).to_bytes(4, "little")
 
 
-def is_intact(data: bytes) -> bool:
-    """Whether data end with the crc32c of what goes before.
+def is_intact(data: bytes | np.ndarray) -> bool:
+    """Whether data, bytes or a read-only array of them, end with the crc32c of what goes before.
 
     >>> is_intact(b"roof" + checksum(b"roof")), is_intact(b"roof" + checksum(b"road")), is_intact(b"")
     (True, False, False)
@@ -50,7 +50,7 @@ def index_size(n: int) -> int:
     return 16 * n * n + 4
 
 
-def decode_index(data: bytes, n: int) -> np.ndarray:
+def decode_index(data: bytes | np.ndarray, n: int) -> np.ndarray:
     """Where the cells of a shard lie.
 
     Parameters
