@@ -18,6 +18,7 @@ from sesgrid.kernels.batch import average, place_cell
 from sesgrid.store.cell_reader import CellReader
 from sesgrid.store.codec import PixelCodec
 from sesgrid.store.cube import Cube
+from sesgrid.store.rooms import Rooms
 
 PX = 24
 EXTENT = Extent.of_cells(Grid(PX, 3), [-7, -1], [4, 11])  # blocks (-3…-1, 1…3)
@@ -232,3 +233,17 @@ def test_means_are_exact(factor, n, level):
     # halves up, in whole numbers
     expected = (2 * squares.sum(axis=(2, 4)) + factor**2) // (2 * factor**2)
     np.testing.assert_array_equal(average(cell, factor), expected)
+
+
+def test_a_batch_that_somebody_holds_is_not_filled_again():
+    rooms = Rooms(most=2)
+    held = rooms.take((2, 3))
+    held[:] = 7
+    views = [held[0], memoryview(held), held.T.reshape(-1)]
+    for _ in range(5):
+        rooms.take((2, 3))[:] = 0
+        rooms.take((1, 3))[:] = 0
+    assert (held == 7).all()
+    del held
+    rooms.take((2, 3))[:] = 0
+    assert (views[0] == 7).all()

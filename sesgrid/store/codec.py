@@ -189,7 +189,7 @@ class PixelCodec:
         room = np.empty(shape, np.uint8) if room is None else room
         try:
             if self.name == "zstd" or len(shape) == 2:
-                zstd.decompress(memoryview(data)[:-4], room)
+                zstd.decompress(memoryview(data)[:-4], room)  # type: ignore[arg-type]
                 return room.reshape(shape)
             from sesgrid.store.image_codec import decode
 

@@ -27,7 +27,7 @@ def encode(name: str, image: np.ndarray, options: dict[str, Any]) -> bytes:
     return bytes(imagecodecs.jpegxl_encode(image, numthreads=1, **options))
 
 
-def decode(name: str, data: bytes | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def decode(name: str, data: Any, out: np.ndarray | None = None) -> np.ndarray:
     """A JPEG or JPEG XL file → uint8 ``(y, x, band)``, by one thread; into `out` where it is given."""
     if name == "imagecodecs_jpeg":
         return imagecodecs.jpeg8_decode(data, out=out)
