@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# files of tests side by side, one a core; a process with TensorFlow takes a gigabyte and more
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-long test-fast check format bench help clean
 .DEFAULT_GOAL := help
@@ -14,13 +16,13 @@ demo: $(VENV)/.package  ## draw a synthetic city and run the main job on it
 	$(BIN)/sesgrid run build/city/city.toml
 
 test: $(VENV)/.test     ## run the tests but the longest, with coverage
-	NUMBA_JIT_COVERAGE=1 $(BIN)/python -m pytest -m "not long" --cov --cov-report=term:skip-covered
+	NUMBA_JIT_COVERAGE=1 $(BIN)/python -m pytest $(PARALLEL) -m "not long" --cov --cov-report=term:skip-covered
 
 test-long: $(VENV)/.test  ## run the longest tests
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest $(PARALLEL) -m long
 
 test-fast: $(VENV)/.test  ## run the tests that take less than a few seconds each
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 check: $(VENV)/.check   ## ruff, formatting, mypy
 	$(BIN)/ruff check .
