@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+import threading
 
 import keras
 import numpy as np
@@ -198,6 +200,28 @@ def test_the_same_seed_the_same_weights_and_another_seed_others(train):
         np.testing.assert_array_equal(a, b)
     third = train("third", seed=4)
     assert third[0].history["loss"] != one[0].history["loss"]
+
+
+def test_other_threads_that_draw_random_numbers_change_no_first_weights(tiny_backbone):
+    """As Dask's do, in a worker: Keras takes the seeds of its initialisers from Python's own generator."""
+    spec = NetworkSpec(MIN_PX, 3, backbone=tiny_backbone)
+    quiet = fitting.first_weights(spec, None, 5)
+    stop = threading.Event()
+
+    def draw():
+        while not stop.wait(0.004):
+            random.random()
+
+    noisy = threading.Thread(target=draw)
+    noisy.start()
+    try:
+        for _ in range(20):
+            fitting._first_weights.cache_clear()
+            for a, b in zip(fitting.first_weights(spec, None, 5), quiet, strict=True):
+                np.testing.assert_array_equal(a, b)
+    finally:
+        stop.set()
+        noisy.join()
 
 
 def test_the_model_has_its_best_weights(train, scene):

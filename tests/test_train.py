@@ -140,7 +140,7 @@ def test_a_fold_learns_what_is_plain_to_see_and_repeats_itself(tmp_path):
     ]
     np.testing.assert_allclose(predicted["mean_red"], means)
     card = json.loads(Path(models["Ville-random0"].path).with_suffix(".json").read_text())
-    assert card["protocol"]["name"] == "scratch"
+    assert card["protocol"]["name"] == "scratch, changed: epochs=11, batch_size=4"
     assert card["thresholds"] == table.attrs["thresholds"]
     assert not list((tmp_path / "a").glob("*.weights.h5"))
     assert card["initial_weights"] == "random"

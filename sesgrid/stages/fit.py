@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +19,7 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import ops
+from keras.src.random import seed_generator
 
 from sesgrid.errors import ModelMismatchError, SesgridError, SesgridWarning
 from sesgrid.kernels.backbones import backbone_named, obtainable_weights
@@ -328,11 +331,27 @@ def first_weights(spec: NetworkSpec, weights: str | None, seed: int) -> list[np.
 def _first_weights(
     spec: NetworkSpec, weights: str | None, seed: int, content: str | None
 ) -> list[np.ndarray]:
-    keras.utils.set_random_seed(seed)
-    model = build_network(spec, weights)
+    with _undisturbed(seed):
+        model = build_network(spec, weights)
     if weights is None:
         start_plain(model, spec.backbone)
     return _values(model.variables)
+
+
+@contextmanager
+def _undisturbed(seed: int) -> Iterator[None]:
+    """Seeds that nobody else draws from.
+
+    Keras takes the seeds of its initialisers from Python's own generator, and other threads of a worker
+    draw from that as well, Dask's for one: the same seed then gives other weights now and then.
+    """
+    keras.utils.set_random_seed(seed)
+    kept = seed_generator.python_random
+    seed_generator.python_random = random.Random(seed)
+    try:
+        yield
+    finally:
+        seed_generator.python_random = kept
 
 
 def _content(weights: str | None) -> str | None:
