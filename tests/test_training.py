@@ -113,9 +113,14 @@ def test_random_weights_stay_only_while_imagenets_are_not_at_hand(
     card = files.models / "random-1.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"initial_weights": "imagenet"}))
     assert train(config, client)["notes"][0].startswith("random-0 start from random weights")
-    # Keras' file appears: the model that did not have it is made again
+    # another note is no sign of random weights, nor are they where they were asked for
     (tmp_path / "keras" / "models").mkdir(parents=True)
     (tmp_path / "keras" / "models" / "pin-hole_notop.h5").touch()
+    files.record("train").write({}, {**summary, "initial weights": ["imagenet"]})
+    assert missing_outputs(config, files, "train") == []
+    files.record("train").write({}, summary)
+    assert missing_outputs(configure(tmp_path, "Ville"), files, "train") == []
+    # Keras' file is there: the model that did not have it is made again
     assert "ImageNet" in missing_outputs(config, files, "train")[0]
     train(config, client)
     assert trained == ["Ville-random0"]

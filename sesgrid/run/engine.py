@@ -174,7 +174,8 @@ def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
     missing = [p.name for p in needed if not p.exists()]
     if stage == "mosaic" and not _is_of(files):
         missing.append(PurePath(files.cube).name)
-    if stage == "train" and not missing and done.get("notes") and _could_start_better(config):
+    at_random = "random" in done.get("initial weights", ())
+    if stage == "train" and not missing and at_random and _could_start_better(config):
         missing.append("models from ImageNet's weights, which are at hand now")
     if stage == "explain" and keeping and not Cube.open(files.cube).has_activation:
         missing.append(f"{PurePath(files.cube).name}/pixels/activation")
@@ -182,7 +183,9 @@ def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
 
 
 def _could_start_better(config: Config) -> bool:
-    """Whether the models' notes, that they had to start from random weights, can be mended."""
+    """Whether models that had to start from random weights could now start from ImageNet's."""
+    if protocol_of(config).weights != "imagenet":
+        return False
     from sesgrid.kernels.backbones import backbone_named, imagenet_at_hand
 
     return imagenet_at_hand(backbone_named(protocol_of(config).backbone))

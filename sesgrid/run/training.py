@@ -46,6 +46,7 @@ def run_train(job: Job) -> dict[str, Any]:
         "epochs": [len(card_of(f)["history"]["loss"]) for f in folds],
         "best validation loss": [round(v, 4) for v in best],
         "protocol": protocol_of(c).name,
+        "initial weights": sorted({card_of(f)["initial_weights"] for f in folds}),
         "notes": _notes(folds),
         "result_id": "-".join(ModelRef.open(f.path).sha256[:12] for f in folds),
     }
