@@ -275,12 +275,15 @@ def finished(fold: Fold) -> ModelRef | None:
 
     A model that started from random weights for want of ImageNet's is none once these are at hand.
     """
+    key = fold.card.get("key")
+    if key is None:
+        return None
     try:
         ref = ModelRef.open(fold.path)
     except (MissingInputError, ModelMismatchError):
         return None
-    card, key = card_of(fold), fold.card.get("key")
-    if key is None or card.get("key") != key or _could_start_better(fold, card):
+    card = card_of(fold)
+    if card.get("key") != key or _could_start_better(fold, card):
         return None
     return ref
 
