@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # files of tests side by side, one a core; a process with TensorFlow takes a gigabyte and more
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-long test-fast check format bench help clean
+.PHONY: demo test test-long test-faults test-slurm test-fast check format bench help clean
 .DEFAULT_GOAL := help
 
 help:            ## this text
@@ -16,13 +16,20 @@ demo: $(VENV)/.package  ## draw a synthetic city and run the main job on it
 	$(BIN)/sesgrid run build/city/city.toml
 
 test: $(VENV)/.test     ## run the tests but the longest, with coverage
-	NUMBA_JIT_COVERAGE=1 $(BIN)/python -m pytest $(PARALLEL) -m "not long" --cov --cov-report=term:skip-covered
+	NUMBA_JIT_COVERAGE=1 $(BIN)/python -m pytest $(PARALLEL) -m "not long and not faults and not slurm" --cov --cov-report=term:skip-covered
 
 test-long: $(VENV)/.test  ## run the longest tests
 	$(BIN)/python -m pytest $(PARALLEL) -m long
 
+test-faults: $(VENV)/.test  ## kill workers, drivers and schedulers, cut networks, fill disks
+	$(BIN)/python -m pytest -n 2 --dist load -m faults
+
+test-slurm: $(VENV)/.test ## run on a real SLURM, started on this machine; as root, with Debian's slurm-wlm and munge
+	$(BIN)/python -m pip install --quiet -e '.[test,slurm]'
+	$(BIN)/python -m pytest -m slurm
+
 test-fast: $(VENV)/.test  ## run the tests that take less than a few seconds each
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not faults and not slurm"
 
 check: $(VENV)/.check   ## ruff, formatting, mypy
 	$(BIN)/ruff check .

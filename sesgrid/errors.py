@@ -8,6 +8,7 @@ from __future__ import annotations
 
 __all__ = [
     "CellIdError",
+    "ClusterError",
     "CodecError",
     "ConfigError",
     "FormatError",
@@ -70,6 +71,10 @@ class StoreError(SesgridError, OSError):
 
 class CodecError(SesgridError, ImportError):
     """A package that reads or writes the cube's pixels is not installed."""
+
+
+class ClusterError(SesgridError, RuntimeError):
+    """The machines that a run needs are gone, or fail whatever they are given."""
 
 
 class TooFewCellsError(SesgridError, ValueError):

@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,12 @@ def rowcol_of_ids(cell_ids: Iterable[str]) -> np.ndarray:
     >>> rowcol_of_ids(["CRS3035RES200mN200E400"]).tolist()
     [[-2, 2]]
     """
-    corners = np.array([parse_cell_id(i) for i in cell_ids], dtype=np.int64).reshape(-1, 2)
+    # some at a time: a nation's ids as pairs of Python's own integers would take half a gigabyte
+    ids = iter(cell_ids)
+    parts = [np.empty((0, 2), dtype=np.int64)]
+    while some := list(islice(ids, 100_000)):
+        parts.append(np.array([parse_cell_id(i) for i in some], dtype=np.int64))
+    corners = np.concatenate(parts)
     rows = -(corners[:, 0] // CELL_M) - 1
     return np.stack([rows, corners[:, 1] // CELL_M], axis=1)
 

@@ -22,6 +22,19 @@ def realdata() -> Path:
     return REALDATA
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_threads():
+    """After a module, Dask computes on threads again.
+
+    Workers within this process make clients of their own, and whichever is closed last puts back what it
+    found: a cluster that may be gone.
+    """
+    yield
+    import dask
+
+    dask.config.set(scheduler=None)
+
+
 @pytest.fixture(scope="session")
 def scheduler():
     """Address of one in-process cluster, so that runs share compiled networks."""

@@ -15,12 +15,14 @@ from distributed import WorkerPlugin
 from keras import layers
 
 import sesgrid
-from sesgrid.grid import Extent, Grid
+from sesgrid.grid import Extent, Grid, rowcol_of_ids
 from sesgrid.kernels.backbones import BACKBONES, Backbone
+from sesgrid.run.blocks import members_of, plan_batches
 from sesgrid.run.config import Config, load_config
 from sesgrid.run.job import Job
+from sesgrid.run.tables import write_table
 from sesgrid.run.training import run_train
-from sesgrid.run.workspace import Workspace, save_rows, save_table
+from sesgrid.run.workspace import Workspace
 from sesgrid.store.cube import Cube
 from tests.test_cells import census
 
@@ -108,14 +110,21 @@ def write_run(
         "fold_block_cells": c.fold_block_cells, **labelling,
     }  # fmt: skip
     cells = sesgrid.cells(table, city=config.name, **settings)
-    save_table(cells, files.table("cells"))
+    write_cells(files, "cells", cells)
     coverage = np.where(np.arange(len(cells)) < len(cells) - dark, 1.0, 0.5)
     imagery = pd.DataFrame({"coverage": coverage, "void_share": 0.0}, index=cells.index)
-    save_rows(imagery, files.table("mosaic"))
+    write_cells(files, "mosaic", imagery)
     _write_cube(files.cube, cells)
     for stage in ("cells", "mosaic", "landcover"):
         files.record(stage).write({"made for": "tests", "output": config.output}, {})
     return cells
+
+
+def write_cells(files: Workspace, stage: str, table: pd.DataFrame) -> None:
+    """Write a stage's table of some or all cells."""
+    at = rowcol_of_ids(table.index)
+    places = pd.DataFrame(at, columns=["row", "col"]).assign(departement="75")
+    write_table(files.table(stage), table, members_of(plan_batches(Grid(PX, SIDE), places), places))
 
 
 def _write_cube(path: str, cells: gpd.GeoDataFrame) -> None:

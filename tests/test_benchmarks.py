@@ -10,7 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import burn, class_sums, codec, loader, mosaic, planted_truth
+from benchmarks import (
+    burn,
+    class_sums,
+    codec,
+    france_on_paper,
+    loader,
+    mosaic,
+    nation,
+    planted_truth,
+)
 from benchmarks.rounds import interleave, lower_quartile_ratio
 
 
@@ -45,6 +54,34 @@ def test_a_quick_explanation_ends_with_its_ratios():
     result = json.loads(done.stdout.splitlines()[-1])
     for name in ("explain_vs_naive", "explain_vs_reference", "explain_over_fwd_bwd"):
         assert result[name] > 0
+
+
+@pytest.mark.long
+def test_a_small_nation_and_small_cities_end_with_their_figures():
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.scale", "--json"]
+    small = ["--cells", "4000", "--sides", "6", "8", "10", "--rounds", "1"]
+    done = subprocess.run([*command, *small], capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["cells"] == 4000
+    assert 0 < result["scheduler_ms_per_block"] < result["stages_ms_per_block"]
+    assert result["rate_late_over_early"] is None  # there are not as many blocks
+    first, second, third = result["cells_of_cities"]
+    assert 25 <= first < second < third <= 100
+    for name in ("driver_peak_gb", "plan_s", "slope_spread", "worker_peak_growth"):
+        assert result[name] > 0
+
+
+def test_france_on_paper_names_what_bounds_each_stage():
+    rates = nation._RATES
+    scale = {"seconds": dict.fromkeys((*nation.STAGES, "cells", "seal"), 36.0)}
+    text = "\n".join(france_on_paper.page(rates, scale))
+    hours = france_on_paper.CELLS * rates.mosaic_s / 96 / 3600
+    assert f"| mosaic | {hours:.2f} | 0.010 |" in text
+    # one GPU is slower than 96 processors; 1,000 processors burn faster than a driver writes down
+    one, many = text.split("**1,000 processors")
+    assert one.count("| GPUs |") == 2
+    assert "| landcover | 0.00 | 0.010 |" in many
+    assert many.count("| driver |") == 1
 
 
 def test_without_json_the_last_line_is_for_people(capsys):

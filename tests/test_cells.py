@@ -38,6 +38,7 @@ def census(n=60, *, imputed=0, seed=0) -> gpd.GeoDataFrame:
             "households": pd.array([8.0] * n, dtype="Float64"),
             "income": rng.uniform(12_000, 40_000, n),
             "imputed": pd.array(flags, dtype="boolean"),
+            "departement": "75",
         },
         geometry=[box(c * 200, -(r + 1) * 200, (c + 1) * 200, -r * 200) for r, c in rowcol],
         crs=3035,

@@ -175,3 +175,27 @@ def test_class_pixels_of_another_grid_are_refused():
         moved = pixels.assign(landcover=elsewhere.assign_coords(x=[0.5, 1.5, 2.5]))
         with pytest.raises(GridMismatchError, match=r"uint8 \(y, x\) on the grid .* float"):
             ask(None, moved, {}, ["built"])
+
+
+def test_other_classes_are_other_pixels(tmp_path):
+    """The table is read by no task, but all that is drawn and summed rests on it."""
+    from sesgrid.run.config import Config
+    from sesgrid.run.engine import facts_of, settings_key
+
+    keys = []
+    for text in (TABLE, TABLE.replace("10,built", "10,wood").replace("wood ,", "built ,")):
+        (tmp_path / "classes.csv").write_text(text)
+        sources = {"census": "c", "ortho": "o", "landcover": "l"}
+        config = Config.model_validate(
+            {
+                "name": "x",
+                "output": str(tmp_path),
+                "sources": {**sources, "landcover_classes": str(tmp_path / "classes.csv")},
+            }
+        )
+        before = dict.fromkeys(("cells", "mosaic", "landcover", "predict"), "as before")
+        keys.append(
+            {s: settings_key(s, facts_of(s, config, before)) for s in ("landcover", "explain")}
+        )
+    assert keys[0]["landcover"] != keys[1]["landcover"]
+    assert keys[0]["explain"] != keys[1]["explain"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from sesgrid.errors import ConfigError
@@ -23,8 +25,8 @@ def test_a_silent_scheduler_is_an_error_with_advice(monkeypatch):
 
     real = distributed.Client
 
-    def impatient(address, timeout):
-        return real(address, timeout="0.3s")
+    def impatient(address, timeout, **options):
+        return real(address, timeout="0.3s", **options)
 
     monkeypatch.setattr("sesgrid.run.cluster.Client", impatient)
     with (
@@ -34,16 +36,27 @@ def test_a_silent_scheduler_is_an_error_with_advice(monkeypatch):
         pass
 
 
-def test_a_scheduler_without_workers_is_an_error_with_advice(monkeypatch):
+def test_a_wrong_address_leaves_nothing_behind():
+    import dask
+
+    before = dask.config.get("scheduler", None)
+    with (
+        pytest.raises(ConfigError, match=r"no Dask scheduler answers at 'host-without-port'"),
+        connected(ClusterSettings(), "host-without-port"),
+    ):
+        pass
+    assert dask.config.get("scheduler", None) == before
+
+
+def test_a_scheduler_without_workers_is_an_error_with_advice():
     from distributed import LocalCluster
 
-    monkeypatch.setattr("sesgrid.run.cluster._PATIENCE_S", 0.2)
     with (
         LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as empty,
         pytest.raises(
-            ConfigError, match=r"has no workers after 0\.2 s: start some with `dask worker"
+            ConfigError, match=r"has no workers after 0\.2 s .*: start some with `dask worker"
         ),
-        connected(ClusterSettings(), empty.scheduler_address),
+        connected(ClusterSettings(patience_s=0.2), empty.scheduler_address),
     ):
         pass
 
@@ -65,13 +78,13 @@ def test_gpus_get_a_process_each(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "dask_cuda", package)
     monkeypatch.setitem(sys.modules, "dask_cuda.utils", inner)
-    assert isinstance(cluster._local_cluster(ClusterSettings()), Cuda)
+    assert isinstance(cluster._local_cluster(ClusterSettings(), None), Cuda)
     assert asked["n_workers"] == 4
     assert asked["resources"] == {"GPU": 1}
     assert asked["threads_per_worker"] >= cluster.TASKS_PER_GPU
     assert cluster.TASKS_PER_GPU * cluster.EXPLAINING <= 1 < 4 * cluster.EXPLAINING
 
-    cluster._local_cluster(ClusterSettings(workers=2))
+    cluster._local_cluster(ClusterSettings(workers=2), None)
     assert asked["n_workers"] == 2
     for hidden in ("", "-1"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
@@ -112,3 +125,92 @@ def test_without_gpus_any_worker_will_do(scheduler):
 
     with Client(scheduler) as client:
         assert cluster.on_gpus(client) is None
+
+
+def test_local_is_this_machine_whatever_the_settings_say():
+    settings = ClusterSettings(kind="nowhere.Cluster", workers=1, threads=1)
+    with connected(settings, "local") as client:
+        assert client.submit(abs, -5).result() == 5
+        assert "127.0.0.1" in client.scheduler.address
+
+
+def test_any_class_of_cluster_is_started_by_its_name():
+    options = {"n_workers": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    settings = ClusterSettings(kind="distributed.LocalCluster", options=options)
+    with connected(settings, None) as client:
+        assert client.submit(abs, -3).result() == 3
+    adaptive = ClusterSettings(
+        kind="distributed.LocalCluster",
+        options={**options, "n_workers": 0},
+        adapt={"minimum": 1, "maximum": 2},
+    )
+    with connected(adaptive, None) as client:
+        assert client.submit(abs, -3).result() == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("distributed.NoCluster", {}, "there is no class 'distributed.NoCluster'"),
+        ("LocalCluster", {}, "expected a full name"),
+        (
+            "dask_elsewhere.Cluster",
+            {},
+            "needs the package dask_elsewhere: pip install dask_elsewhere",
+        ),
+        ("dask_gone.X", {}, r"pip install 'sesgrid\[slurm\]'"),
+        (
+            "distributed.LocalCluster",
+            {"wings": 2},
+            "cannot be started with cluster.options .*wings",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_cluster_that_cannot_be_had_is_named(monkeypatch, kind, options, message):
+    monkeypatch.setitem(cluster._EXTRAS, "dask_gone", "slurm")
+    with (
+        pytest.raises(ConfigError, match=message),
+        connected(ClusterSettings(kind=kind, options=options), None),
+    ):
+        pass
+    gc.collect()  # a LocalCluster that fails in its making leaves its sockets to the collector
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """Of two authorities: ours, and another."""
+    import trustme
+
+    folder, found = tmp_path_factory.mktemp("tls"), []
+    for name in ("ours", "other"):
+        authority = trustme.CA()
+        issued = authority.issue_cert("127.0.0.1", "localhost")
+        paths = {what: folder / f"{name}-{what}.pem" for what in ("ca", "cert", "key")}
+        authority.cert_pem.write_to_path(paths["ca"])
+        issued.cert_chain_pems[0].write_to_path(paths["cert"])
+        issued.private_key_pem.write_to_path(paths["key"])
+        found.append(paths)
+    return found
+
+
+def test_without_its_certificate_nobody_is_let_in(certificates, monkeypatch):
+    real = cluster._Client
+    monkeypatch.setattr(cluster, "_Client", lambda *a, **k: real(*a, **{**k, "timeout": "2s"}))
+    ours, other = certificates
+    with connected(ClusterSettings(tls=ours, workers=1, threads=1), None) as client:
+        address = client.scheduler.address
+        assert address.startswith("tls://")
+        assert client.submit(abs, -3).result() == 3
+        workers = client.scheduler_info()["workers"]
+        assert all(w.startswith("tls://") for w in workers)
+        with connected(ClusterSettings(tls=ours, address=address), None) as second:
+            assert second.submit(abs, -4).result() == 4
+        for settings in (ClusterSettings(tls=other), ClusterSettings()):
+            for scheme in ("tls://", "tcp://"):
+                asked = scheme + address.removeprefix("tls://")
+                with (
+                    pytest.raises(ConfigError, match="no Dask scheduler answers"),
+                    connected(settings, asked),
+                ):
+                    pass

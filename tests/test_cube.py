@@ -119,7 +119,7 @@ def test_sealed_cells_lie_on_the_200_m_grid(cube):
     table = cells(2).assign(p=[0.1, 0.2, 0.3, None])
     table["row"] -= table["row"].min() - 3
     table["col"] -= table["col"].min() - 5
-    cube.seal(table, ["p"], {"sealed": "yes"})
+    cube.seal(table.__getitem__, ["p"], {"sealed": "yes"})
     tree = open_cube(cube.path)
     p = tree["cells"]["p"]
     assert p.shape == (12, 12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from scipy.ndimage import binary_dilation
 
 import sesgrid
 from sesgrid.grid import rowcol_of_ids
+from sesgrid.run import blocks
 from sesgrid.run.cli import main
+from sesgrid.run.leases import Leases
+from sesgrid.run.workspace import Workspace, load_table
 from tests.conftest import fill
 
 pytestmark = pytest.mark.slow
@@ -143,7 +147,7 @@ def test_every_cell_is_predicted_by_a_model_that_did_not_see_it(ville):
         assert json.loads(card.read_text())["n_classes"] == 3
     from sesgrid.run.config import load_config
     from sesgrid.run.job import protocol_of
-    from sesgrid.run.workspace import Workspace, load_cells
+    from sesgrid.run.workspace import load_cells
     from sesgrid.stages.train import plan_folds
 
     table = load_cells(Workspace(ville.result))
@@ -286,7 +290,7 @@ def test_an_interrupted_stage_goes_on_where_it_stopped(ville):
     record.unlink()
     said = ville.sesgrid("mosaic")
     assert "mosaic: not done yet" in said
-    assert f"blocks resumed: {json.loads(kept)['summary']['blocks']}" in said
+    assert f"batches kept: {json.loads(kept)['summary']['batches']}" in said
     assert cube == shards(ville)
     # the results were withdrawn before the cube was touched
     assert not (ville.result / "report.html").exists()
@@ -308,7 +312,7 @@ def test_pixels_are_not_drawn_again_for_other_labels_or_folds(ville, tmp_path):
     assert "mosaic: up to date" in said
     assert "landcover: up to date" in said
     assert shards(copy) == drawn
-    from sesgrid.run.workspace import Workspace, load_cells
+    from sesgrid.run.workspace import load_cells
 
     cells = load_cells(Workspace(copy.result))
     assert cells.attrs["folds_kind"] == "spatial"
@@ -372,7 +376,8 @@ def test_polygons_keep_statistics_of_their_own(ville, tmp_path):
         explain_region.main, [str(copy.toml), *model, "--scheduler", copy.scheduler]
     )
     assert done.exit_code == 0, done.output
-    region, own = gpd.read_parquet(copy.result / "region.parquet"), result_cells(ville)
+    region = gpd.read_parquet(copy.result / "region.parquet").set_index("cell_id")
+    own = result_cells(ville)
     same = (own["model_id"] == "Tiny-random1").reindex(region.index)
     np.testing.assert_allclose(region["p"][same], own["p"].reindex(region.index)[same], rtol=1e-5)
     assert region["low_1"].notna().all()
@@ -394,7 +399,7 @@ def test_maps_are_kept_in_the_cube(ville, tmp_path):
     kept = sesgrid.kept_maps(tree)
     assert sorted(kept["cell"].values) == sorted(ids)
     # they are the maps of the models, to half a step of the root's scale
-    named = gpd.read_parquet(copy.result / "work" / "predict.parquet").loc[kept["cell"].values[:9]]
+    named = load_table(copy.result / "work" / "predict.parquet").loc[kept["cell"].values[:9]]
     named.attrs = {"n_classes": 3}
     models = [sesgrid.ModelRef.open(m) for m in (copy.result / "models").glob("*.keras")]
     pixels = sesgrid.open_cube(cube, chunked=False)["pixels"].to_dataset()
@@ -424,6 +429,19 @@ def test_maps_are_kept_in_the_cube(ville, tmp_path):
     with rasterio.open(tmp_path / "a.tif") as raster:
         assert raster.count == 2
         assert raster.read(1).max() == 255
+    # a shard of theirs that is not what was written is found, and its batch explained again
+    files = [p for p in (cube / "pixels" / "activation" / "c").rglob("*") if p.is_file()]
+    shard = max(files, key=lambda p: p.stat().st_size)
+    whole = shard.read_bytes()
+    shard.write_bytes(flipped(whole, len(whole) // 2))
+    for options in ([], ["--redo", "--scheduler", ville.scheduler]):
+        done = CliRunner().invoke(main, ["verify", str(cube), *options])
+        assert done.exit_code == 1
+        assert "explain: block (" in done.output
+        assert "1 faults" in done.output
+    copy.sesgrid("explain")
+    assert shard.read_bytes() == whole
+    assert CliRunner().invoke(main, ["verify", str(cube)]).output == "0 faults\n"
     # the array gone, or made again: the maps are too
     shutil.rmtree(cube / "pixels" / "activation")
     said = copy.sesgrid("explain")
@@ -513,10 +531,146 @@ def test_a_truncated_tile_is_listed_and_the_run_goes_on(ville, tmp_path):
     # colours next to the gap are interpolated from one side only; two pixels off they agree
     near = binary_dilation(failed, iterations=2)
     np.testing.assert_array_equal(pixels["image"].values[:, ~near], whole["image"].values[:, ~near])
-    # fresh the second time, and still not a success
+    # tried again the second time, and still not a success
     said = broken.sesgrid("mosaic", status=1)
-    assert "mosaic: up to date" in said
+    assert "mosaic: 1 files could not be read, which is tried again" in said
     assert tile.name in said
+    # the tile comes whole, as it was before: the cube is that of a run that was never disturbed
+    shutil.copy2(sorted(Path(ville.city.ortho).rglob("*.jp2"))[5], tile)
+    broken.sesgrid("mosaic")
+    pixels = sesgrid.open_cube(broken.result / "cube.zarr")["pixels"]
+    for layer in ("image", "coverage"):
+        np.testing.assert_array_equal(pixels[layer].values, whole[layer].values)
+
+
+def test_a_tile_that_changes_redoes_what_rests_on_it(ville, tmp_path, monkeypatch):
+    """A batch a group of blocks: of the others nothing is done again, in no stage."""
+    monkeypatch.setattr(blocks, "BATCH_BLOCKS", 16)
+    copy = Ville(tmp_path, ville.city, ville.scheduler)
+    ortho = tmp_path / Path(ville.city.ortho).name
+    shutil.copytree(ville.city.ortho, ortho)
+    # blocks of one cell, so that there are several groups
+    copy.configure(
+        (str(ville.city.ortho), str(ortho)), ("cells_per_block = 4", "cells_per_block = 1")
+    )
+    copy.sesgrid("predict")
+    work = copy.result / "work"
+
+    def parts(stage):
+        return {p.name: p.stat().st_mtime_ns for p in (work / "parts" / stage).glob("*.parquet")}
+
+    before = {stage: parts(stage) for stage in ("mosaic", "landcover", "predict")}
+    assert len(before["mosaic"]) >= 4
+    models = {p.name: p.read_bytes() for p in (copy.result / "models").glob("*.keras")}
+    pixels = stored(copy)
+    # touched, not changed: its batches are drawn again, and nothing rests on other pixels
+    tile = sorted(ortho.rglob("*.jp2"))[5]
+    os.utime(tile)
+    said = copy.sesgrid("predict")
+    assert "mosaic: input ortho changed" in said
+    again = parts("mosaic")
+    redone = {name for name in again if again[name] != before["mosaic"][name]}
+    assert 0 < len(redone) < len(again)
+    assert stored(copy) == pixels
+    assert "folds kept from an earlier run: 4" in said
+    assert parts("predict") == before["predict"]
+    assert parts("landcover") == before["landcover"]
+    assert models == {p.name: p.read_bytes() for p in (copy.result / "models").glob("*.keras")}
+
+
+def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path):
+    copy = Ville(tmp_path, ville.city, ville.scheduler)
+    copy.configure()
+    copy.sesgrid("landcover")
+    cube = copy.result / "cube.zarr"
+
+    def verify(*options, status=0):
+        result = CliRunner().invoke(main, ["verify", str(cube), *options])
+        assert result.exit_code == status, result.output
+        return result.output
+
+    assert "0 faults" in verify()
+    whole = stored(copy)
+    files = sorted(
+        p for p in (cube / "pixels").rglob("c/**/*") if p.is_file() and p.stat().st_size > 2000
+    )
+    images = [p for p in files if "image" in p.parts]
+    landcover = next(p for p in files if "landcover" in p.parts)
+    said = {}
+    for path, data in (
+        (images[0], None),
+        (images[1], images[1].read_bytes()[:1000]),
+        (images[2], b""),
+        (landcover, flipped(landcover.read_bytes(), 700)),
+    ):
+        path.unlink() if data is None else path.write_bytes(data)
+    said = verify(status=1)
+    for what in ("missing", "1000 bytes instead of", "empty", "its bytes are not those written"):
+        assert said.count(what) == 1
+    assert "4 faults" in said
+    assert "landcover: block (" in said
+    untouched = {p: p.stat().st_mtime_ns for p in files if p not in (*images[:3], landcover)}
+    said = verify("--redo", "--scheduler", ville.scheduler)
+    assert said.count("made again") == 4
+    assert stored(copy) == whole
+    assert untouched == {p: p.stat().st_mtime_ns for p in untouched}
+    # nothing that rests on the cube has to be done again
+    assert "landcover: up to date" in copy.sesgrid("landcover")
+    part = next((copy.result / "work" / "parts" / "mosaic").glob("*.parquet"))
+    kept = part.read_bytes()
+    for at in range(20, len(kept), len(kept) // 5):
+        part.write_bytes(flipped(kept, at))
+        assert f"part {part.stem}: damaged" in verify(status=1)
+    verify("--redo", "--scheduler", ville.scheduler, status=1)
+    copy.sesgrid("landcover")
+    assert "0 faults" in verify()
+    assert stored(copy) == whole
+    status = CliRunner().invoke(main, ["status", str(cube)])
+    assert status.exit_code == 0
+    assert "mosaic: " in status.output
+    assert "0 failed, 0 left" in status.output
+
+
+def test_a_run_is_refused_before_it_touches_what_another_driver_works_on(ville, tmp_path):
+    shutil.copytree(ville.result, tmp_path / "result")
+    copy = Ville(tmp_path, ville.city, ville.scheduler)
+    copy.configure(("folds = 2", "folds = 3"))
+    files = Workspace(copy.result)
+    with Leases(files.leases) as other:
+        other.take("explain", ["none-0000"])
+        before = {
+            p: p.read_bytes()
+            for p in copy.result.rglob("*")
+            if p.is_file() and "leases" not in p.parts
+        }
+        said = copy.sesgrid("explain", status=2)
+        assert "does batch none-0000 of explain; wait for it" in said
+        assert before == {p: p.read_bytes() for p in before}
+        verified = CliRunner().invoke(main, ["verify", str(copy.result / "cube.zarr")])
+        assert verified.output == "0 faults\n"
+
+
+def test_a_part_that_is_gone_is_missed_and_made_again(ville, tmp_path):
+    shutil.copytree(ville.result, tmp_path / "result")
+    copy = Ville(tmp_path, ville.city, ville.scheduler)
+    copy.configure(("[cells]", "[cells]\nmin_coverage = 0.98"))
+    part = next((copy.result / "work" / "parts" / "mosaic").glob("*.parquet"))
+    part.write_bytes(flipped(part.read_bytes(), 100))
+    copy.configure(("[analyse]", '[explain]\npreset = "reference"\n[analyse]'))
+    said = copy.sesgrid("explain", status=2)
+    assert "is gone or damaged since mosaic wrote it: run again" in said
+    said = copy.sesgrid("explain")
+    assert "mosaic: not done yet" in said
+    assert f"cells explained: {len(result_cells(ville))}" in said
+
+
+def stored(ville: Ville) -> dict[Path, bytes]:
+    files = (ville.result / "cube.zarr" / "pixels").rglob("c/**/*")
+    return {p: p.read_bytes() for p in files if p.is_file()}
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
 
 
 @pytest.mark.long
@@ -530,12 +684,15 @@ def test_without_land_cover_the_report_says_so(ville, tmp_path):
     assert "No land cover was given" in (bare.result / "report.html").read_text()
 
 
-def test_without_a_scheduler_a_local_cluster_is_started(ville, tmp_path):
+def test_without_a_scheduler_a_local_cluster_is_started(ville, tmp_path, monkeypatch):
+    monkeypatch.setattr("sesgrid.run.performance._WORTH_S", 0.0)
     alone = Ville(tmp_path, ville.city, ville.scheduler)
     alone.configure()
     result = CliRunner().invoke(main, ["landcover", str(alone.toml)])
     assert result.exit_code == 0, (result.output, result.exception)
     assert "dashboard: http://127.0.0.1:" in result.output
+    page = (alone.result / "work" / "performance.html").read_text()
+    assert "Dask Performance Report" in page
     one, other = (sesgrid.open_cube(v.result / "cube.zarr")["pixels"] for v in (ville, alone))
     np.testing.assert_array_equal(one["image"].values, other["image"].values)
 
@@ -556,26 +713,25 @@ def test_other_workers_give_the_same_bytes(ville, tmp_path):
 
 
 def test_the_pipelines_do_what_the_command_line_does(ville):
-    from pipelines import build_cube, explain_region, france, train_city
+    from pipelines import build_cube, explain_region, train_city
 
     for job in (build_cube, train_city):
         result = CliRunner().invoke(job.main, [str(ville.toml), "--scheduler", ville.scheduler])
         assert result.exit_code == 0, result.output
         assert "mosaic: up to date" in result.output
     model = ["--model", str(ville.result / "models" / "random-1.keras")]
-    for job, where in ((explain_region, ville.toml), (france, ville.toml.parent)):
-        result = CliRunner().invoke(job.main, [str(where), *model, "--scheduler", ville.scheduler])
-        assert result.exit_code == 0, result.output
-        region = gpd.read_parquet(ville.result / "region.parquet")
-        assert (region["model_id"] == "Tiny-random1").all()
-        own = result_cells(ville).reindex(region.index)
-        same = own["model_id"] == "Tiny-random1"
-        np.testing.assert_allclose(region["p"][same], own["p"][same], rtol=1e-5)
-        assert same.any()
-        assert not same.all()
-        areas = region[[f"area_{c}" for c in range(20)]].sum(axis=1)
-        assert (areas == 32 * 32).all()
-        (ville.result / "region.parquet").unlink()
+    asked = [str(ville.toml), *model, "--scheduler", ville.scheduler]
+    result = CliRunner().invoke(explain_region.main, asked)
+    assert result.exit_code == 0, result.output
+    region = gpd.read_parquet(ville.result / "region.parquet").set_index("cell_id")
+    assert (region["model_id"] == "Tiny-random1").all()
+    own = result_cells(ville).reindex(region.index)
+    same = own["model_id"] == "Tiny-random1"
+    np.testing.assert_allclose(region["p"][same], own["p"][same], rtol=1e-5)
+    assert same.any()
+    assert not same.all()
+    areas = region[[f"area_{c}" for c in range(20)]].sum(axis=1)
+    assert (areas == 32 * 32).all()
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def cube(tmp_path_factory, cells):
             image = rng.integers(0, 256, (3, 80, 80), dtype=np.uint8)
             at = EXTENT.block_row + i, EXTENT.block_col + j
             made.write_block(*at, {"image": image, "coverage": image[0] % 4})
-    made.seal(cells, ["income", "ses_predicted", "ortho_source"], {})
+    made.seal(cells.__getitem__, ["income", "ses_predicted", "ortho_source"], {})
     return made
 
 

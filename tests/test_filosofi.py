@@ -72,6 +72,7 @@ def check(cells: gpd.GeoDataFrame, *, flags: bool = True) -> None:
         "households": "Float64",
         "income": "float64",
         "imputed": "boolean",
+        "departement": "string",
     }
     assert cells["individuals"].tolist() == IND
     assert cells["income"].tolist() == pytest.approx(INCOME)

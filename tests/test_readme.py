@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import sesgrid
-from sesgrid.run.config import Config
+from sesgrid.run.config import ClusterSettings, Config
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,6 +27,20 @@ def test_the_toml_is_a_configuration():
 def test_the_studys_cities_are_configurations(path):
     config = Config.model_validate(tomllib.loads(path.read_text()))
     assert config.train.protocol == "paper"
+
+
+def test_the_nation_is_a_configuration_and_a_job_for_each_departement():
+    config = Config.model_validate(tomllib.loads((ROOT / "pipelines" / "france.toml").read_text()))
+    assert config.cells.rule == "all"
+    script = (ROOT / "pipelines" / "departements.sbatch").read_text()
+    codes = re.search(r'codes="(.*?)"', script, re.DOTALL)[1].split()
+    assert len(set(codes)) == len(codes) == int(re.search(r"--array=1-(\d+)", script)[1]) == 96
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines" / "clusters").glob("*.toml")), ids=str)
+def test_the_ready_clusters_are_configurations(path):
+    found = ClusterSettings.model_validate(tomllib.loads(path.read_text())["cluster"])
+    assert (found.kind is None) != (found.address is None)
 
 
 @pytest.mark.slow

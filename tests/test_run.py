@@ -6,9 +6,11 @@ import json
 import os
 
 import click
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from pandas.testing import assert_frame_equal
 
 from sesgrid.errors import ConfigError, FormatError, MissingInputError, StoreError
 from sesgrid.run.command import Command, end
@@ -72,6 +74,8 @@ def test_paths_are_relative_to_the_file_and_defaults_are_the_studys(toml, tmp_pa
         (MINIMAL + '[grid]\npixels_per_cell = "many"\n', "received 'many'"),
         (MINIMAL + "[train]\nseed = -1\n", "'train.seed': .*received -1"),
         (MINIMAL + "[cells]\nseed = 4294967296\n", "'cells.seed': .*received 4294967296"),
+        (MINIMAL + '[cluster]\naddress = "tcp://a:1"\nkind = "a.B"\n', "give one of them"),
+        (MINIMAL + "[cluster.options]\nn_workers = 1\n", "cluster.kind: name the class"),
         (MINIMAL + '[cells]\nrule = "near"\n', "'cells.rule': .*received 'near'"),
         (MINIMAL.replace('"Ville"', '"../Ville"'), "'name'"),
         (MINIMAL.replace('"Ville"', '"  "'), "'name'"),
@@ -89,6 +93,10 @@ def test_bad_settings_name_the_key(toml, text, message):
         (MINIMAL.replace("census.csv", "gone.csv"), r"sources.census: .*gone.csv does not exist"),
         (MINIMAL.replace('ortho = "ortho"', 'ortho = ["ortho", "gone"]'), "sources.ortho: .*gone"),
         (MINIMAL + 'landcover = "gone.gpkg"\n', "sources.landcover: .*gone.gpkg"),
+        (
+            MINIMAL + '[cluster.tls]\nca = "a.pem"\ncert = "a.pem"\nkey = "a.pem"\n',
+            "cluster.tls.ca: .*a.pem does not exist",
+        ),
         (MINIMAL + '[train]\nweights = "gone.h5"\n', "train.weights: .*gone.h5"),
     ],
 )
@@ -164,25 +172,54 @@ def test_a_record_tells_what_changed(tmp_path):
 
 
 def test_parts_are_ours_only_with_our_key(tmp_path):
-    parts = Parts(tmp_path, "key-1")
+    parts = Parts(tmp_path)
     rows = pd.DataFrame({"cell_id": ["a", "b"], "coverage": [1.0, 0.5]})
-    parts.write(0, rows, {"errors": ["tile x"]})
-    parts.write(1, rows, {"errors": []})
-    table, records = parts.read(2)
-    assert len(table) == 4
-    assert records[0]["errors"] == ["tile x"]
-    other = Parts(tmp_path, "key-2")
-    assert other.record(0) is None
-    with pytest.raises(FormatError, match="part-000000"):
-        other.read(1)
-    parts.clear(1)
-    assert not parts.path(1).exists()
-    assert parts.path(0).exists()
-    other.clear(1)
-    assert not parts.path(0).exists()
-    parts.path(0).write_bytes(b"PAR1")
-    with pytest.raises(FormatError, match="not a readable part"):
-        parts.record(0)
+    parts.write("000000", "key-1", rows, {"errors": ["tile x"]})
+    parts.write("000001", "key-1", rows, {"errors": []})
+    assert len(parts.read(["000000", "000001"])) == 4
+    assert parts.record("000000")["errors"] == ["tile x"]
+    assert parts.has("000000", "key-1")
+    assert not parts.has("000000", "key-2")
+    assert not parts.has("000002", "key-1")
+    with pytest.raises(FormatError, match="000002"):
+        parts.read(["000002"])
+    parts.keep_only(["000000"])
+    assert parts.names() == ["000000"]
+    parts.path("000000").write_bytes(b"PAR1")
+    assert not parts.has("000000", "key-1")
+    with pytest.raises(FormatError, match="is damaged"):
+        parts.record("000000")
+
+
+def test_a_flipped_byte_in_a_part_is_noticed(tmp_path):
+    parts = Parts(tmp_path)
+    rows = pd.DataFrame({"cell_id": [f"c{k}" for k in range(500)], "p": np.linspace(0, 1, 500)})
+    parts.write("a", "key", rows, {})
+    data = parts.path("a").read_bytes()
+    assert_frame_equal(parts.rows("a"), rows)
+    for at in range(0, len(data), 97):
+        parts.path("a").write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
+        with pytest.raises(FormatError, match="damaged"):
+            parts.rows("a")
+
+
+def test_parts_whose_columns_are_empty_in_places_are_one_table(tmp_path):
+    parts = Parts(tmp_path)
+    whole = [
+        pd.DataFrame({"year": [None, None], "name": ["x", None]}),
+        pd.DataFrame(),
+        pd.DataFrame({"year": [2019, 2020], "name": [None, None], "more": [0.5, np.nan]}),
+    ]
+    for k, rows in enumerate(whole):
+        parts.write(str(k), "key", rows, {})
+    table = parts.read(["0", "1", "2"])
+    assert table["year"].tolist()[2:] == [2019, 2020]
+    assert table["year"].isna().tolist() == [True, True, False, False]
+    assert table["more"].isna().tolist() == [True, True, False, True]
+    assert parts.merge(["0", "1", "2"], tmp_path / "merged.parquet") == 4
+    assert_frame_equal(pd.read_parquet(tmp_path / "merged.parquet"), table)
+    assert parts.merge(["1"], tmp_path / "none.parquet") == 0
+    assert pd.read_parquet(tmp_path / "none.parquet").empty
 
 
 def test_a_file_is_whole_or_absent(tmp_path, monkeypatch):

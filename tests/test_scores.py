@@ -550,16 +550,18 @@ def test_a_run_compares_the_other_folds_only_where_they_belong_to_it(tmp_path):
     from types import SimpleNamespace
 
     from sesgrid.run.results import _other_folds
-    from sesgrid.run.workspace import Workspace, save_table
+    from sesgrid.run.workspace import Workspace
     from tests.fake_city import fake_cells, fake_spatial_folds
+    from tests.small_run import write_cells
 
     cells = fake_cells(8)
     job = SimpleNamespace(files=Workspace(tmp_path))
     assert _other_folds(job, cells) is None
     other = fake_spatial_folds(cells)
-    save_table(other, job.files.table("predict-other"))
+    write_cells(job.files, "predict-other", other)
     read = _other_folds(job, cells)
-    pd.testing.assert_frame_equal(pd.DataFrame(read), pd.DataFrame(other), check_dtype=False)
+    bare = pd.DataFrame(other.drop(columns="geometry")).reindex(read.index)
+    pd.testing.assert_frame_equal(read, bare, check_dtype=False)
     assert _other_folds(job, other) is None
     elsewhere = cells.copy()
     elsewhere.attrs = {**cells.attrs, "thresholds": [1.0, 2.0, 3.0, 4.0]}

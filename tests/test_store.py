@@ -231,7 +231,7 @@ def test_a_cube_on_s3_is_as_one_on_disk(s3, tmp_path):
         cube.write_block(0, 1, {"image": photograph()})
         cube.write_block(1, 1, {"image": photograph()})
         cube.write_block(1, 1, {"image": np.zeros((3, 40, 40), np.uint8)})
-        cube.seal(table, ["p"], {"sealed": "yes"})
+        cube.seal(table.__getitem__, ["p"], {"sealed": "yes"})
     one, other = (open_cube(cube.path) for cube in both)
     for name in ("pixels", "cells"):
         assert one[name].to_dataset().drop_attrs().identical(other[name].to_dataset().drop_attrs())

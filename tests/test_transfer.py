@@ -17,12 +17,19 @@ from sesgrid.run import transfer as module
 from sesgrid.run.config import CubeSettings
 from sesgrid.run.job import protocol_of, scores_of
 from sesgrid.run.transfer import require_alike, transfer
-from sesgrid.run.workspace import Workspace, load_cells, load_table, save_table
+from sesgrid.run.workspace import Workspace, load_cells, load_table
 from sesgrid.stages.score import metrics
 from sesgrid.stages.train import plan_folds
 from sesgrid.store.cube import Cube
 from sesgrid.store.models import ModelRef
-from tests.small_run import FOLDS, configure, small_backbones, train_and_predict, write_run
+from tests.small_run import (
+    FOLDS,
+    configure,
+    small_backbones,
+    train_and_predict,
+    write_cells,
+    write_run,
+)
 from tests.test_cells import census
 
 pytestmark = pytest.mark.slow
@@ -206,7 +213,7 @@ def test_a_buffer_holds_across_years(client, tmp_path):
         write_run(config, year(n, vintage, seed), folds_kind="spatial", buffer_cells=1)
         configs.append(config)
     train_and_predict(configs[0], client)
-    save_table(load_cells(Workspace.of(configs[1])), Workspace.of(configs[1]).table("predict"))
+    write_cells(Workspace.of(configs[1]), "predict", load_cells(Workspace.of(configs[1])))
     table = module._foreign(*configs, client)
     known = load_cells(Workspace.of(configs[0])).index
     dropped = 0

@@ -28,10 +28,10 @@ from sesgrid.errors import SesgridError, SesgridWarning, TooFewCellsError
 from sesgrid.run import trainings, trials
 from sesgrid.run.trainings import run_trainings
 from sesgrid.run.trials import run_variants, variant_of
-from sesgrid.run.workspace import Workspace, save_rows
+from sesgrid.run.workspace import Workspace
 from sesgrid.store.checkpoint import Checkpoint
 from sesgrid.store.models import ModelRef
-from tests.small_run import Register, configure, small_backbones, write_run
+from tests.small_run import Register, configure, small_backbones, write_cells, write_run
 
 SPANS: list[tuple[str, float, float]] = []
 """Of the fake work in this process: the worker's name, begin and end."""
@@ -351,9 +351,9 @@ def test_no_cell_that_is_held_out_was_seen(client, submitted, monkeypatch, tmp_p
 def test_a_fold_without_imagery_is_not_scored_and_one_without_a_class_not_trained(client, tmp_path):
     config = configure(tmp_path, "Ville", ("folds = 2", "folds = 3"))
     cells = write_run(config)
-    table = Workspace.of(config).table("mosaic")
-    imagery = pd.read_parquet(table)
-    save_rows(imagery.assign(coverage=np.where(cells["fold"] == 2, 0.0, 1.0)), table)
+    files = Workspace.of(config)
+    imagery = pd.read_parquet(files.table("mosaic")).reindex(cells.index)
+    write_cells(files, "mosaic", imagery.assign(coverage=np.where(cells["fold"] == 2, 0.0, 1.0)))
     variant = variant_of(config, "one")
     (outcome,) = run_variants(config, client, [variant], lambda _: None)
     nothing = cells["fold"] == 2
@@ -366,7 +366,7 @@ def test_a_fold_without_imagery_is_not_scored_and_one_without_a_class_not_traine
     assert results["cells_per_s"].isna().tolist() == [False, False, True]
     # class 1 has imagery in fold 0 alone: the model of fold 0 would not know it
     lost = (cells["ses_true"] == 1) & (cells["fold"] != 0)
-    save_rows(imagery.assign(coverage=np.where(lost, 0.0, 1.0)), table)
+    write_cells(files, "mosaic", imagery.assign(coverage=np.where(lost, 0.0, 1.0)))
     config = config.model_copy(
         update={"cells": config.cells.model_copy(update={"min_coverage": 0.9})}
     )

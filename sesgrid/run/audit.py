@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from distributed import Client
-from pydantic import ValidationError
 
 from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
 from sesgrid.run.engine import unfinished
+from sesgrid.run.found import candidates
 from sesgrid.run.freshness import fingerprint, key_of
 from sesgrid.run.job import Job, class_table, load_models, method_of
 from sesgrid.run.results import run_report
@@ -23,7 +22,6 @@ from sesgrid.sources import class_names, landcover_classes
 from sesgrid.stages.audit import audit_stage, place_audit
 from sesgrid.stages.audit_figures import summarise
 from sesgrid.store.cube import Cube
-from sesgrid.store.location import is_remote
 from sesgrid.store.parts import write_atomically
 
 __all__ = ["config_of_cube", "figures", "run_audit"]
@@ -42,29 +40,19 @@ def config_of_cube(path: str) -> Config:
     FormatError
         The configuration in the cube's attributes is none.
     """
-    cube = Cube.open(path)
-    raw, sealed = cube.attribute("configuration"), cube.attribute("sealed")
-    if raw is None or sealed is None:
+    sealed, looked = Cube.open(path).attribute("sealed"), []
+    if sealed is None:
         raise MissingInputError(
             f"{path} is not of a finished run: bring it to its end with `sesgrid run`, then audit it"
         )
-    try:
-        config = Config.model_validate(raw)
-    except ValidationError as error:
-        raise FormatError(
-            f"{path}: its attribute 'configuration' is not one of this version ({error}); run again"
-        ) from error
-    at = path if is_remote(path) else str(Path(path).resolve())
-    folders = [config.output] if is_remote(path) else [Path(at).parent, config.output]
-    place = config.cube.model_copy(update={"path": at})
-    for folder in folders:
-        config = config.model_copy(update={"output": folder, "cube": place})
+    for config in candidates(path):
         files = Workspace.of(config)
         if files.record("analyse").read().get("key") == sealed:
             break
+        looked.append(str(config.output))
     else:
         raise MissingInputError(
-            f"the run of {path} was not found in {' or '.join(map(str, folders))}: run it again, or put "
+            f"the run of {path} was not found in {' or '.join(looked)}: run it again, or put "
             "the cube beside its run's tables"
         )
     reasons = unfinished(config, files, "analyse")

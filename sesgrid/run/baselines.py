@@ -9,20 +9,22 @@ import pandas as pd
 from distributed import Client
 
 from sesgrid import __version__
-from sesgrid.run.batches import in_batches, run_batches
+from sesgrid.run.batches import Batch, Task, run_batches
 from sesgrid.run.config import Config
+from sesgrid.run.flight import Noted
 from sesgrid.run.freshness import key_of
 from sesgrid.run.job import class_table, protocol_of, scores_of
 from sesgrid.run.workspace import Workspace
 from sesgrid.sources import class_names
 from sesgrid.stages.baselines import Features, baselines, place_features
+from sesgrid.stages.predict import GROUP
 from sesgrid.store.cube import Cube
 from sesgrid.store.parts import Parts
 
 __all__ = ["run_baselines"]
 
-_BATCH = 4096
-"""Cells in one part."""
+_TASKS = 64
+"""In one part."""
 
 
 def run_baselines(
@@ -62,14 +64,23 @@ def _features(config: Config, client: Client, cells: gpd.GeoDataFrame) -> pd.Dat
     names = tuple(class_names(class_table(config))) if used else None
     made_from = {s: files.record(s).read().get("result_id") for s in ("mosaic", "landcover")}
     key = key_of({"sesgrid": __version__, **made_from, "cells": list(cells.index), "names": names})
-    stage, pixels = Features(names), Cube.open(files.cube).pixels()
-    rows, _, _ = run_batches(
+    stage, pixels = Noted(Features(names)), Cube.open(files.cube).pixels()
+    side = config.grid.cells_per_block
+    tasks = [Task.of_cells(cells.iloc[a : a + GROUP], side) for a in range(0, len(cells), GROUP)]
+    batches = [
+        Batch.of(f"{k:06d}", key, tasks[a : a + _TASKS])
+        for k, a in enumerate(range(0, len(tasks), _TASKS))
+    ]
+    parts = Parts(files.parts("features"))
+    parts.keep_only([b.name for b in batches])
+    outcome = run_batches(
         client,
-        Parts(files.parts("features"), key),
+        parts,
         "features",
-        in_batches(range(len(cells)), _BATCH),
-        lambda batch: place_features(stage, cells.iloc[list(batch)], pixels),
-        lambda results: (results, {}),
-        unit="cell",
+        batches,
+        lambda some: place_features(
+            stage, pd.concat([t.items for t in some]), pixels, tuple(t.cells for t in some)
+        ),
     )
-    return rows.set_index("cell_id")
+    outcome.require_whole("features")
+    return parts.read(outcome.done).set_index("cell_id")

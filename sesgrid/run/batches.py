@@ -1,29 +1,121 @@
-"""Batches of placed work: computed on the cluster, recorded as parts, resumed as plan minus parts."""
+"""Batches of placed work: a few tasks in flight, tried again, recorded as parts, resumed as plan minus parts.
+
+A batch is at most 256 neighbouring blocks and a task some 16 of them, so that a nation's 215,000 blocks are
+some 13,000 tasks. Only a few tasks a worker are in flight: the scheduler stays small, a slow store slows the
+run down instead of filling memory, and what a dead worker takes along is little. Progress is never counted
+from futures, which move back when a worker is lost, but from parts.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import dask.array as da
 import pandas as pd
-from distributed import Client, as_completed
+from distributed import Client
 from tqdm import tqdm
 
-from sesgrid.store.parts import Parts
+from sesgrid.errors import ClusterError
+from sesgrid.run.failures import ATTEMPTS, Failure, is_transient, require_hope, wait_before
+from sesgrid.run.flight import Flight, Note, Packed
+from sesgrid.run.journal import Journal
+from sesgrid.run.leases import Leases
+from sesgrid.store.parts import Parts, concatenated
 
-__all__ = ["in_batches", "progress_bar", "run_batches"]
+__all__ = ["Batch", "Outcome", "Task", "progress_bar", "run_batches"]
 
 
-def in_batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
-    """Consecutive batches by fixed index.
+@dataclass(frozen=True)
+class Task:
+    """What a worker does in one go."""
 
-    >>> in_batches([1, 2, 3], 2)
-    [[1, 2], [3]]
-    """
-    return [items[i : i + size] for i in range(0, len(items), size)]
+    items: Any
+    """Work items: a sequence, or rows of a table."""
+    blocks: tuple[tuple[int, int], ...]
+    """(block_row, block_col) of the blocks that they belong to, global."""
+    cells: int
+
+    @classmethod
+    def of_cells(cls, cells: pd.DataFrame, cells_per_block: int) -> Task:
+        """A task whose items are rows of a table with ``row`` and ``col``."""
+        rows, cols = (cells[name] // cells_per_block for name in ("row", "col"))
+        blocks = dict.fromkeys(zip(map(int, rows), map(int, cols), strict=True))
+        return cls(cells, tuple(blocks), len(cells))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one part vouches for."""
+
+    name: str
+    key: str
+    """Hash of all that its rows and pixels are made from."""
+    blocks: int
+    cells: int
+    tasks: Callable[[], Sequence[Task]]
+    """Made when the batch is begun: a nation's tasks would fill the driver's memory."""
+
+    @classmethod
+    def of(cls, name: str, key: str, tasks: Sequence[Task]) -> Batch:
+        """A batch whose tasks are at hand."""
+        blocks, cells = sum(len(t.blocks) for t in tasks), sum(t.cells for t in tasks)
+        return cls(name, key, blocks, cells, lambda: tasks)
+
+
+@dataclass
+class Outcome:
+    """How a stage's batches ended."""
+
+    done: list[str] = field(default_factory=list)
+    """Names of the batches that have a part, in the plan's order."""
+    asked: int = 0
+    """Batches that were to be done or to be there."""
+    resumed: int = 0
+    """Batches that were recorded before."""
+    failures: list[Failure] = field(default_factory=list)
+
+    def told(self) -> list[str]:
+        """The failures, a line each, by batch."""
+        return [str(f) for f in sorted(self.failures, key=lambda f: (f.batch, f.blocks))]
+
+    def require_whole(self, stage: str) -> None:
+        """Refuse to go on with a part of the results.
+
+        Raises
+        ------
+        ClusterError
+            Names what failed.
+        """
+        if self.failures:
+            lines = "\n".join(f"  {failure}" for failure in self.told())
+            raise ClusterError(
+                f"{stage}: {len(self.failures)} tasks failed, all others are done and kept; run again, and "
+                f"these are tried again:\n{lines}"
+            )
+
+
+@dataclass
+class _Open:
+    """A batch of which tasks are in flight."""
+
+    batch: Batch
+    tasks: Sequence[Task]
+    packed: list[Packed | None]
+    notes: list[Note | None]
+    left: int
+    started: float
+    failures: list[Failure] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, batch: Batch) -> _Open:
+        """Nothing of it has ended."""
+        tasks = batch.tasks()
+        n = len(tasks)
+        return cls(batch, tasks, [None] * n, [None] * n, n, time.perf_counter())
 
 
 def progress_bar(label: str, total: int, unit: str) -> tqdm:
@@ -34,79 +126,134 @@ def progress_bar(label: str, total: int, unit: str) -> tqdm:
 def run_batches(
     client: Client,
     parts: Parts,
-    label: str,
-    batches: Sequence[Sequence[Any]],
-    make: Callable[[Sequence[Any]], da.Array],
-    split: Callable[[list[Any]], tuple[list[dict[str, Any]], dict[str, Any]]],
+    stage: str,
+    batches: Sequence[Batch],
+    make: Callable[[Sequence[Task]], da.Array],
+    sum_up: Callable[[list[Any]], dict[str, Any]] = lambda _: {},
     *,
-    unit: str,
-    size: Callable[[Any], int] = lambda item: 1,
+    journal: Journal | None = None,
+    leases: Leases | None = None,
+    whole: bool = True,
+    keep: Sequence[str] | None = None,
+    again: Sequence[str] = (),
     resources: Mapping[str, float] | None = None,
-) -> tuple[pd.DataFrame, list[dict[str, Any]], int]:
-    """Compute what is not recorded yet.
+    attempts: int = ATTEMPTS,
+) -> Outcome:
+    """Compute the batches that have no part of their key.
 
     Parameters
     ----------
     client : Client
     parts : Parts
-    label : str
-        Shown on the progress bar.
-    batches : sequence
-        The plan, from `in_batches`.
+    stage : str
+        Name, for the progress bar and the journal.
+    batches : sequence of Batch
+        The plan.
     make : callable
-        A batch → the placed graph: object ``(item,)``.
-    split : callable
-        The batch's results → rows (one per cell) and what its record keeps.
-    unit : str
-        What the progress bar counts.
-    size : callable
-        Units in an item.
+        Some tasks of a batch → the placed graph, object ``(item,)``, one chunk a task; its stage wrapped
+        in `sesgrid.run.flight.Noted`.
+    sum_up : callable
+        What the batch's tasks brought beside their rows, in order → what its record keeps of that.
+    journal : Journal, optional
+        Receives a line per block.
+    leases : Leases, optional
+        Taken on all batches that are to be done, each given back when it is.
+    whole : bool
+        Whether the batches are all that the stage has, or other drivers do more of them.
+    keep : sequence of str, optional
+        All batches of the stage: parts of others are removed.
+    again : sequence of str
+        Batches that are done again although they have a part.
     resources : mapping, optional
         What a worker must have for a task; see `sesgrid.run.cluster.on_gpus`.
+    attempts : int
+        Of a task whose failures may pass by themselves.
 
     Returns
     -------
-    rows : DataFrame
-        Of all batches, also those of earlier runs.
-    records : list of dict
-    resumed : int
-        Units that were recorded before.
+    Outcome
+        A batch of which a task failed has no part: the next run makes it.
+
+    Raises
+    ------
+    SesgridError
+        No batch can be done: the run is broken as a whole; the cluster is gone; or another driver does one
+        of the batches.
     """
-    parts.clear(len(batches))
-    resumed = 0
-    with progress_bar(label, sum(size(item) for batch in batches for item in batch), unit) as bar:
-        for number, batch in enumerate(batches):
-            sizes = [size(item) for item in batch]
-            if parts.record(number) is not None:
-                resumed += sum(sizes)
-                bar.update(sum(sizes))
-                continue
-            started = time.perf_counter()
-            results = [
-                r for chunk in _computed(client, make(batch), sizes, bar, resources) for r in chunk
-            ]
-            rows, record = split(results)
-            record = {"items": sum(sizes), "seconds": time.perf_counter() - started, **record}
-            parts.write(number, pd.DataFrame(rows), record)
-    rows_of_all, records = parts.read(len(batches))
-    return rows_of_all, records, resumed
+    if leases is not None:
+        left = [b.name for b in batches if b.name in again or not parts.has(b.name, b.key)]
+        leases.take(stage, left)
+    # only now that nobody else is at them is anything changed
+    for name in again:
+        parts.remove(name)
+    if keep is not None:
+        parts.keep_only(keep)
+    if journal is not None:
+        told = {b.name: {"key": b.key, "blocks": b.blocks, "cells": b.cells} for b in batches}
+        journal.plan(stage, told, whole)
+    # another driver may have done some just before its leases were ours
+    todo = deque(b for b in batches if not parts.has(b.name, b.key))
+    outcome = Outcome(asked=len(batches), resumed=len(batches) - len(todo))
+    flight = Flight(client, make, resources)
+    opened: dict[str, _Open] = {}
+    succeeded = 0
+    cells = sum(b.cells for b in batches)
+    with progress_bar(stage, cells, "cell") as bar, flight:
+        bar.update(cells - sum(b.cells for b in todo))
+        while todo or opened:
+            while todo and flight.has_room():
+                batch = todo.popleft()
+                opened[batch.name] = _Open.begin(batch)
+                flight.send(batch.name, opened[batch.name].tasks)
+            for end in flight.ended():
+                of = opened[end.batch]
+                task = of.tasks[end.index]
+                if end.error is None:
+                    of.packed[end.index], of.notes[end.index] = end.packed, end.note
+                    bar.update(task.cells)
+                    succeeded += 1
+                elif is_transient(end.error) and end.attempt < attempts:
+                    flight.again(end, task, wait_before(end.attempt + 1))
+                    continue
+                else:
+                    failure = Failure.of(end.error, end.batch, task.blocks, end.attempt)
+                    of.failures.append(failure)
+                    require_hope(stage, [*outcome.failures, failure], succeeded)
+                    outcome.failures.append(failure)
+                of.left -= 1
+                if of.left == 0:
+                    del opened[end.batch]
+                    _record(parts, stage, of, sum_up, journal)
+                    if leases is not None:
+                        leases.release(stage, end.batch)
+    failed = {f.batch for f in outcome.failures}
+    outcome.done = [b.name for b in batches if b.name not in failed]
+    if not outcome.done:
+        outcome.require_whole(stage)  # there is nothing to go on with
+    return outcome
 
 
-def _computed(
-    client: Client,
-    results: da.Array,
-    sizes: Sequence[int],
-    bar: tqdm,
-    resources: Mapping[str, float] | None,
-) -> Iterator[Sequence[Any]]:
-    """Chunks of a placed graph in order; the bar moves as they finish, in any order."""
-    futures = client.compute(list(results.to_delayed().ravel()), resources=resources)
-    ends = [0, *accumulate(results.chunks[0])]
-    done = {f.key: sum(sizes[a:b]) for f, (a, b) in zip(futures, pairwise(ends), strict=True)}
-    for future in as_completed(futures):
-        if future.status == "error":
-            error = future.exception()  # a cancelled future would only say that it was
-            client.cancel(futures)
-            raise error
-        bar.update(done[future.key])
-    yield from client.gather(futures)
+def _record(
+    parts: Parts,
+    stage: str,
+    of: _Open,
+    sum_up: Callable[[list[Any]], dict[str, Any]],
+    journal: Journal | None,
+) -> None:
+    """Write the part of a batch whose tasks all ended well, and tell of every block."""
+    batch = of.batch
+    if not of.failures:
+        packed = [p for p in of.packed if p is not None]
+        rows = concatenated([p.rows for p in packed])
+        record = sum_up([extra for p in packed for extra in p.extra])
+        seconds = round(time.perf_counter() - of.started, 3)
+        notes = [n.as_dict() for n in of.notes if n is not None]
+        kept = {"cells": batch.cells, "seconds": seconds, "tasks": notes, **record}
+        parts.write(batch.name, batch.key, rows, kept)
+    if journal is None:
+        return
+    for task, note in zip(of.tasks, of.notes, strict=True):
+        if note is not None:
+            journal.blocks(stage, batch.name, task.blocks, task.cells, note)
+    for failure in of.failures:
+        journal.failure(stage, failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,15 @@ def main() -> None:
     """Explained maps of socioeconomic status from aerial images, census cells and land cover."""
 
 
-def _run(config_path: Path, scheduler: str | None, last: str) -> None:
+def _run(
+    config_path: Path, scheduler: str | None, last: str, only: frozenset[str] | None = None
+) -> None:
     from sesgrid.run.cluster import connected
     from sesgrid.run.config import load_config
 
     config = load_config(config_path)
     with connected(config.cluster, scheduler) as client:
-        summaries = bring_up_to_date(config, client, last)
+        summaries = bring_up_to_date(config, client, last, only)
     if last == "report":
         _tell_results(config.output, summaries["analyse"])
     end(summaries)
@@ -62,9 +65,26 @@ def _stage_command(name: str, last: str, text: str) -> None:
         _run(config, scheduler, last)
 
 
+def _part_command(name: str, text: str) -> None:
+    @main.command(name, cls=Command, help=text)
+    @config_argument
+    @click.option(
+        "--only", multiple=True, metavar="CODE",
+        help="A département, such as 75; may be given several times. Jobs of different ones fill one cube "
+        "side by side; the run without this option then finds their pixels there, and goes on.",
+    )  # fmt: skip
+    @scheduler_option
+    def command(config: Path, only: tuple[str, ...], scheduler: str | None) -> None:
+        _run(config, scheduler, name, frozenset(only) or None)
+
+
 _stage_command("run", "report", "Run every stage that is not up to date.")
 for _name in _STAGES:
-    _stage_command(_name, _name, f"Bring the stage '{_name}' up to date, with all that it needs.")
+    _text = f"Bring the stage '{_name}' up to date, with all that it needs."
+    if _name in ("mosaic", "landcover"):
+        _part_command(_name, _text)
+    else:
+        _stage_command(_name, _name, _text)
 
 
 @main.command(cls=Command)
@@ -135,6 +155,97 @@ def audit(cube: str, cells: int, seed: int, scheduler: str | None) -> None:
     click.echo(f"audit: {files.audit}")
     if files.report.exists():
         click.echo(f"report: {files.report}")
+
+
+@main.command(cls=Command)
+@config_argument
+@click.option(
+    "--processors", type=click.IntRange(1), help="Of the cluster; default: this machine's."
+)
+@click.option(
+    "--gpus", default=0, show_default=True, type=click.IntRange(0), help="Of the cluster."
+)
+@click.option("--threads", type=click.IntRange(1), help="Of a worker; default: as the run would.")
+@click.option("--memory", help='Of a worker, such as "8GB"; default: cluster.memory.')
+@click.option("--price", default=0.0, show_default=True, help="Of a processor for an hour.")
+@click.option("--gpu-price", default=0.0, show_default=True, help="Of a GPU for an hour.")
+@click.option(
+    "--rates", "rates_path", type=click.Path(path_type=Path), help="What a cell costs, as JSON."
+)
+@click.option("--calibrate", is_flag=True, help="Measure that again on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+def plan(
+    config: Path, processors: int | None, gpus: int, threads: int | None, memory: str | None, price: float,
+    gpu_price: float, rates_path: Path | None, calibrate: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Tell what a run will take: blocks, tasks, bytes, memory, hours, cost, and what is missing.
+
+    What a cell costs is measured once, in a minute or two, and kept in the output folder, or in the file of
+    --rates. Exit status 2: a worker would need more memory than it has.
+    """
+    import json
+    import os
+
+    from sesgrid.run.cluster import local_size
+    from sesgrid.run.config import load_config
+    from sesgrid.run.plan import Machines, lines, make_plan, memory_of
+    from sesgrid.run.rates import measure_rates, read_rates
+
+    settings = load_config(config)
+    path = rates_path or settings.output / "work" / "rates.json"
+    if calibrate or not path.exists():
+        click.echo(f"measuring what a cell costs on this machine, into {path}", err=True)
+        measure_rates(settings).write(path)
+    processors = processors or len(os.sched_getaffinity(0))
+    machines = Machines(
+        processors, gpus, threads or local_size(settings.cluster, processors)[1],
+        memory_of(memory or settings.cluster.memory), price, gpu_price,
+    )  # fmt: skip
+    made = make_plan(settings, read_rates(path), machines)
+    if as_json:
+        click.echo(json.dumps(made.as_dict()))
+    else:
+        for line in lines(made):
+            click.echo(line)
+    made.require_fits()
+
+
+@main.command(cls=Command)
+@click.argument("cube")
+def status(cube: str) -> None:
+    """Tell how far the run of CUBE is, while it runs and after."""
+    from sesgrid.run.found import run_of_cube
+    from sesgrid.run.status import lines, status_of
+    from sesgrid.run.workspace import Workspace
+
+    for line in lines(status_of(Workspace.of(run_of_cube(cube)))):
+        click.echo(line)
+
+
+@main.command(cls=Command)
+@click.argument("cube")
+@click.option("--redo", is_flag=True, help="Make exactly the blocks with faults again.")
+@scheduler_option
+def verify(cube: str, redo: bool, scheduler: str | None) -> None:
+    """Compare CUBE, shard by shard, with the checksums that its run recorded."""
+    from sesgrid.run import verify as verifying
+    from sesgrid.run.cluster import connected
+    from sesgrid.run.found import run_of_cube
+
+    config = run_of_cube(cube)
+    faults = list(verifying.find_faults(config))
+    for fault in faults:
+        click.echo(str(fault))
+    click.echo(f"{len(faults)} faults")
+    if faults and redo:
+        with connected(config.cluster, scheduler) as client:
+            faults = verifying.redo(config, client, faults, click.echo)
+        for fault in faults:
+            click.echo(
+                f"run again to make the whole batch {fault.batch} of {fault.stage}", err=True
+            )
+    if faults:
+        sys.exit(1)
 
 
 for _command in STUDY_COMMANDS:

@@ -6,17 +6,19 @@ cluster where dask-cuda is installed) gets the tasks that run models, and the ot
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.security import Security
 
 from sesgrid.errors import ConfigError
-from sesgrid.run.config import ClusterSettings
+from sesgrid.run.config import ClusterSettings, TlsSettings
 
 __all__ = ["TRAINING", "connected", "local_size", "on_gpus"]
 
@@ -26,8 +28,8 @@ TASKS_PER_GPU = 3
 EXPLAINING, TRAINING = round(1 / TASKS_PER_GPU - 0.005, 2), 1.0
 """Shares of a GPU that a task of the model stages takes."""
 
-_PATIENCE_S = 60
-"""How long a scheduler may have no worker."""
+_EXTRAS = {"dask_jobqueue": "slurm", "dask_kubernetes": "kubernetes", "dask_cuda": "gpu"}
+"""Packages of clusters, and what of sesgrid's extras brings them."""
 
 _LOCAL = {
     # a training holds the interpreter for seconds at a time: that is no sign of trouble
@@ -69,55 +71,137 @@ class GdalPlugin(WorkerPlugin):
         os.environ["GDAL_CACHEMAX"] = str(self.cache_mb)
 
 
-def _wait_for_workers(client: Client, scheduler: str) -> None:
+def _wait_for_workers(client: Client, scheduler: str, patience_s: float) -> None:
     try:
-        client.wait_for_workers(1, timeout=_PATIENCE_S)
+        client.wait_for_workers(1, timeout=patience_s)
     except TimeoutError as error:
         raise ConfigError(
-            f"the Dask scheduler at {scheduler!r} has no workers after {_PATIENCE_S} s: start some with "
-            f"`dask worker {scheduler}`"
+            f"the Dask scheduler at {scheduler!r} has no workers after {patience_s:g} s "
+            f"(cluster.patience_s): start some with `dask worker {scheduler}`"
         ) from error
 
 
 @contextmanager
 def connected(settings: ClusterSettings, scheduler: str | None) -> Iterator[Client]:
-    """A client of a running scheduler, or of a local cluster that ends with the block.
+    """A client of a running scheduler, or of a cluster that is started here and ends with the block.
+
+    Parameters
+    ----------
+    settings : ClusterSettings
+    scheduler : str or None
+        Address of a running scheduler, or "local"; goes before the settings' own.
 
     Raises
     ------
     ConfigError
-        The scheduler cannot be reached, or has no workers.
+        The scheduler cannot be reached, or has no workers; the class of cluster does not exist, is not
+        installed, or cannot be made with these options; a certificate is refused.
     """
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout="10s")
-        except (OSError, ValueError, TimeoutError) as error:
-            raise ConfigError(
-                f"no Dask scheduler answers at {scheduler!r} ({error}): start one with "
-                "`dask scheduler`, or leave --scheduler out for a local cluster"
-            ) from error
-        with client:
-            _wait_for_workers(client, scheduler)
-            client.register_plugin(GdalPlugin(settings.gdal_cache_mb))
-            yield client
-        return
-    with (
-        dask.config.set(_LOCAL),
-        _local_cluster(settings) as cluster,
-        Client(cluster) as client,
-    ):
+    if scheduler == "local":
+        settings, scheduler = settings.model_copy(update={"kind": None, "address": None}), None
+    address, security = scheduler or settings.address, _security(settings.tls)
+    with ExitStack() as stack:
+        if address is not None:
+            client = stack.enter_context(_client_of(address, security))
+        else:
+            stack.enter_context(dask.config.set(_LOCAL))
+            cluster = _started(settings, security)
+            stack.enter_context(cluster)
+            if settings.adapt is not None:
+                cluster.adapt(minimum=settings.adapt.minimum, maximum=settings.adapt.maximum)
+            client = stack.enter_context(_Client(cluster, **_secured(security)))
+        if address is not None or settings.kind is not None:
+            _wait_for_workers(client, address or client.scheduler.address, settings.patience_s)
         client.register_plugin(GdalPlugin(settings.gdal_cache_mb))
         yield client
 
 
-def _local_cluster(settings: ClusterSettings) -> LocalCluster:
+class _Client(Client):
+    """A client that is closed at once where it cannot be made.
+
+    Else the garbage collector closes it, and waits for ever where it comes while Dask makes another client.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        try:
+            super().__init__(*args, **options)
+        except BaseException:
+            with suppress(Exception):
+                self.close()
+            raise
+
+
+def _client_of(address: str, security: Security | None) -> Client:
+    before = dask.config.get("scheduler", None)
+    # what a client finds here it leaves here, and one that cannot be made is closed who knows when
+    dask.config.set(scheduler=None)
+    try:
+        return _Client(address, timeout="10s", **_secured(security))
+    except (OSError, ValueError, TimeoutError, TypeError, RuntimeError) as error:
+        dask.config.set(scheduler=before)
+        raise ConfigError(
+            f"no Dask scheduler answers at {address!r} ({error}): start one with `dask scheduler`, check the "
+            "address and, where it speaks TLS, cluster.tls; or leave the address out for a local cluster"
+        ) from error
+
+
+def _security(tls: TlsSettings | None) -> Security | None:
+    """The same certificate for all that runs here; whoever has none is refused."""
+    if tls is None:
+        return None
+    pair = {
+        f"tls_{role}_{what}": str(path)
+        for role in ("client", "scheduler", "worker")
+        for what, path in (("cert", tls.cert), ("key", tls.key))
+    }
+    return Security(tls_ca_file=str(tls.ca), require_encryption=True, **pair)
+
+
+def _secured(security: Security | None) -> dict[str, Any]:
+    return {} if security is None else {"security": security}
+
+
+def _started(settings: ClusterSettings, security: Security | None) -> Any:
+    """A cluster that is started here."""
+    if settings.kind is None:
+        return _local_cluster(settings, security)
+    cls = _class_named(settings.kind)
+    try:
+        return cls(**settings.options, **_secured(security))
+    except Exception as error:  # whatever a cluster's own package raises of options or machines
+        raise ConfigError(
+            f"cluster.kind = {settings.kind!r} cannot be started with cluster.options = {settings.options} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _class_named(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        extra = _EXTRAS.get(package)
+        how = f"pip install 'sesgrid[{extra}]'" if extra else f"pip install {package}"
+        raise ConfigError(f"cluster.kind = {name!r} needs the package {package}: {how}") from error
+    except (AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"cluster.kind: there is no class {name!r}; expected a full name such as "
+            "'distributed.LocalCluster' or 'dask_jobqueue.SLURMCluster'"
+        ) from error
+
+
+def _local_cluster(settings: ClusterSettings, security: Security | None) -> LocalCluster:
     """One process per GPU where there are some and dask-cuda is installed; else by processors."""
     common: dict[str, Any] = {
         "memory_limit": settings.memory,
         "dashboard_address": "127.0.0.1:0",
         "host": "127.0.0.1",
         "silence_logs": logging.ERROR,
+        **_secured(security),
     }
+    if security is not None:
+        common["protocol"] = "tls://"
     gpus = _gpus()
     if gpus:
         from dask_cuda import LocalCUDACluster

@@ -1,7 +1,7 @@
 """What every command shares: options, exit status, and the run behind it.
 
-Exit status: 0 done; 1 done, but some pixels could not be read; 2 it cannot be done as asked (the
-message says why); 3 a defect of the software.
+Exit status: 0 done; 1 done, but some pixels could not be read or some tasks failed; 2 it cannot be done
+as asked (the message says why); 3 a defect of the software.
 """
 
 from __future__ import annotations
@@ -30,7 +30,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 Summaries = Mapping[str, Mapping[str, Any]]
 
 config_argument = click.argument("config", type=click.Path(path_type=Path))
-scheduler_option = click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler.")
+scheduler_option = click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="A running Dask scheduler; or 'local': this machine, whatever [cluster] says.",
+)
 
 
 class Command(click.Command):
@@ -53,8 +57,10 @@ class Command(click.Command):
             sys.exit(3)
 
 
-def bring_up_to_date(config: Config, client: Client, last: str) -> Summaries:
-    """Run the stages up to ``last`` that are not up to date, and tell what happens.
+def bring_up_to_date(
+    config: Config, client: Client, last: str, only: frozenset[str] | None = None
+) -> Summaries:
+    """Run the stages up to ``last`` that are not up to date, of some départements, and tell what happens.
 
     Returns
     -------
@@ -64,16 +70,25 @@ def bring_up_to_date(config: Config, client: Client, last: str) -> Summaries:
     from sesgrid.run.engine import run_stages
 
     click.echo(f"dashboard: {client.dashboard_link}")
-    return run_stages(config, client, last, click.echo)
+    return run_stages(config, client, last, click.echo, only)
 
 
 def end(*runs: Summaries) -> None:
-    """Exit with the status of the runs: 1, and a line each, where pixels could not be read."""
-    failures = [e for run in runs for summary in run.values() for e in summary.get("errors", [])]
-    if failures:
-        click.echo(
-            f"{len(failures)} read failures; those pixels are marked 'read failed':", err=True
-        )
-        for failure in failures:
-            click.echo(f"  {failure}", err=True)
+    """Exit with the status of the runs: 1, and a line each, where something could not be read or done."""
+    told = [
+        ("errors", "read failures; those pixels are marked 'read failed'"),
+        (
+            "failures",
+            "tasks failed; what they would have made is missing, and the next run tries them again",
+        ),
+    ]
+    failed = False
+    for kind, what in told:
+        lines = [e for run in runs for summary in run.values() for e in summary.get(kind, [])]
+        if lines:
+            failed = True
+            click.echo(f"{len(lines)} {what}:", err=True)
+        for line in lines:
+            click.echo(f"  {line}", err=True)
+    if failed:
         sys.exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -91,8 +92,8 @@ class CubeSettings(_Section):
 class CellSettings(_Section):
     """Which cells, and how they are labelled."""
 
-    rule: Literal["within", "centre", "touching"] = "centre"
-    """Which cells make the city, with respect to its boundary."""
+    rule: Literal["within", "centre", "touching", "all"] = "centre"
+    """Which cells make the city, with respect to its boundary; "all": every cell of the census."""
     classes: Annotated[int, Field(ge=2)] = 5
     thresholds: list[float] | None = None
     """The incomes (euros a year, rising, one fewer than classes) that part the classes; default:
@@ -169,6 +170,15 @@ class TrainSettings(_Section):
     seed: Seed = 0
 
 
+class ModelSettings(_Section):
+    """Models that were trained elsewhere, in the place of this run's own."""
+
+    cities: Annotated[list[Path], BeforeValidator(_listed), Field(min_length=1)]
+    """Output folders of finished runs. Each cell of these cities takes the model that did not see it."""
+    elsewhere: str = "nearest"
+    """Whose models look at all other cells: a city by its name, the "nearest", or "none"."""
+
+
 class ExplainSettings(_Section):
     """How activations are computed; what is not given comes from the preset."""
 
@@ -194,9 +204,41 @@ class AnalyseSettings(_Section):
     seed: Seed = 0
 
 
-class ClusterSettings(_Section):
-    """The local cluster that is started when no scheduler is given."""
+class TlsSettings(_Section):
+    """Certificates: all parts of the cluster then speak TLS, and none is let in without one."""
 
+    ca: Path
+    """Certificate of the authority that signs the others, PEM."""
+    cert: Path
+    """This machine's certificate, PEM."""
+    key: Path
+    """Its key, PEM."""
+
+
+class Adaptive(_Section):
+    """Bounds within which a cluster follows the work; workers that go are replaced."""
+
+    minimum: Annotated[int, Field(ge=1)] = 1
+    """With none the work would not begin: what a run sends depends on how many workers there are."""
+    maximum: Annotated[int, Field(ge=1)]
+
+
+class ClusterSettings(_Section):
+    """Where the work runs: a local cluster, any other class of one, or one that runs already."""
+
+    address: str | None = None
+    """Of a running Dask scheduler, such as "tls://host:8786"; --scheduler goes before it."""
+    kind: str | None = None
+    """A class by its full name: "distributed.LocalCluster", "dask_jobqueue.SLURMCluster",
+    "dask_kubernetes.operator.KubeCluster", "dask_cuda.LocalCUDACluster", …; default: a local cluster
+    sized to the machine, with one process a GPU where dask-cuda is installed."""
+    options: dict[str, Any] = {}
+    """What the class is made with, as its own documentation tells."""
+    adapt: Adaptive | None = None
+    """Of a class by its name; without it, what its options ask for is all there is."""
+    tls: TlsSettings | None = None
+    patience_s: Annotated[float, Field(gt=0)] = 60
+    """How long a cluster may have no worker at the start; more where jobs wait in a queue."""
     workers: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     memory: str = "auto"
@@ -219,6 +261,7 @@ class Config(_Section):
     cells: CellSettings = CellSettings()
     mosaic: MosaicSettings = MosaicSettings()
     train: TrainSettings = TrainSettings()
+    models: ModelSettings | None = None
     explain: ExplainSettings = ExplainSettings()
     analyse: AnalyseSettings = AnalyseSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -324,6 +367,7 @@ def _absolute(config: Config, base: Path) -> Config:
     cube = config.cube
     if cube.path is not None and not is_remote(cube.path):
         cube = cube.model_copy(update={"path": str(at(Path(cube.path)))})
+    cluster = _placed_cluster(config.cluster, at)
     train = config.train
     if train.weights not in (None, "imagenet", "random"):
         weights = at(Path(str(train.weights)))
@@ -332,6 +376,37 @@ def _absolute(config: Config, base: Path) -> Config:
                 f"train.weights: {weights} does not exist; expected 'imagenet', 'random' or a file"
             )
         train = train.model_copy(update={"weights": str(weights)})
+    models = config.models
+    if models is not None:
+        models = models.model_copy(update={"cities": [at(p) for p in models.cities]})
     return config.model_copy(
-        update={"sources": sources, "output": at(config.output), "cube": cube, "train": train}
+        update={
+            "models": models,
+            "sources": sources,
+            "output": at(config.output),
+            "cube": cube,
+            "train": train,
+            "cluster": cluster,
+        }
     )
+
+
+def _placed_cluster(
+    cluster: ClusterSettings, at: Callable[[Path | None], Path | None]
+) -> ClusterSettings:
+    """The settings with the certificates' paths made absolute."""
+    if cluster.address is not None and cluster.kind is not None:
+        raise ConfigError(
+            "cluster.address is of a cluster that runs, cluster.kind of one to be started: give one of them"
+        )
+    if cluster.kind is None and (cluster.options or cluster.adapt):
+        raise ConfigError(
+            "cluster.options and cluster.adapt belong to cluster.kind: name the class"
+        )
+    if cluster.tls is None:
+        return cluster
+    paths = {name: at(getattr(cluster.tls, name)) for name in ("ca", "cert", "key")}
+    for name, path in paths.items():
+        if path is None or not path.is_file():
+            raise MissingInputError(f"cluster.tls.{name}: {path} does not exist")
+    return cluster.model_copy(update={"tls": cluster.tls.model_copy(update=paths)})

@@ -12,15 +12,18 @@ from typing import Any
 from distributed import Client
 
 from sesgrid import __version__
-from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
+from sesgrid.errors import ClusterError, ConfigError, FormatError, MissingInputError, SesgridWarning
+from sesgrid.run.blocks import departements_of, digest
 from sesgrid.run.cell_stages import OTHER_FOLDS, run_explain, run_predict
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import fingerprint, key_of
-from sesgrid.run.job import Job, folds_kind, method_of, protocol_of
+from sesgrid.run.job import Job, class_table, folds_kind, method_of, protocol_of
+from sesgrid.run.leases import Leases
+from sesgrid.run.performance import reported
 from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
 from sesgrid.run.results import run_analyse, run_report
 from sesgrid.run.training import run_train
-from sesgrid.run.workspace import Workspace
+from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.stages.folds import FOLD_KINDS
 from sesgrid.store.cube import CUBE_VERSION, Cube
 
@@ -123,6 +126,10 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
         facts["explain.precision"] = config.explain.precision
         facts["explain.fragments"] = config.explain.fragments
         facts["explain.maps"] = config.explain.maps
+    table = class_table(config) if stage in ("landcover", "explain") else None
+    if table is not None:
+        # what pixels are named after: their batches depend on it, not only the stage
+        facts["landcover classes"] = digest([table.to_csv()])
     if stage == "train":
         facts |= {f"train.{k}": v for k, v in vars(protocol_of(config)).items()}
     inputs = list(spec.inputs)
@@ -138,10 +145,33 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
         facts["audit"] = fingerprint(Workspace.of(config).audit)
     if stage == "mosaic":
         facts["cube version"] = CUBE_VERSION
+    if stage == "train" and config.models is not None:
+        for path in config.models.cities:
+            facts[f"input models of {path}"] = fingerprint(path / "models")
+            facts[f"input cells of {path}"] = fingerprint(Workspace(path).table("cells"))
+    if stage == "predict" and config.models is not None:
+        facts["models.cities"] = [str(p) for p in config.models.cities]
+        facts["models.elsewhere"] = config.models.elsewhere
     if stage == "train" and facts["train.weights"] not in (None, "imagenet"):
         facts["input weights"] = fingerprint(Path(facts["train.weights"]))
     facts |= {f"stage {name}": _result_for(stage, name, results) for name in spec.needs}
     return facts
+
+
+_BY_BATCHES = ("mosaic", "landcover", "predict", "explain")
+
+
+def settings_key(stage: str, facts: Mapping[str, Any]) -> str:
+    """Hash of what every batch of a stage depends on; what it reads is in each batch's own key.
+
+    Of a stage that does not go by batches, of everything that it depends on.
+    """
+    if stage not in _BY_BATCHES:
+        return key_of(facts)
+    whole = {"stage cells"} if stage == "mosaic" else set()
+    return key_of(
+        {k: v for k, v in facts.items() if k in whole or not k.startswith(("input ", "stage "))}
+    )
 
 
 def _result_for(stage: str, needed: str, results: Mapping[str, str]) -> str:
@@ -156,6 +186,8 @@ def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
     own, n = folds_kind(config), config.cells.folds
     kinds = FOLD_KINDS if done.get("models", 0) > n else (own,)
     models = [files.models / f"{kind}-{k}.keras" for kind in kinds for k in range(n)]
+    if config.models is not None:
+        models = []
     others = [files.table("predict-other")] if OTHER_FOLDS in done else []
     keeping = config.explain.maps != "none"
     explained = config.sources.landcover is not None or keeping
@@ -197,7 +229,7 @@ def _is_of(files: Workspace) -> bool:
         token = Cube.open(files.cube).token
     except (FormatError, MissingInputError):
         return False
-    return str(files.record("mosaic").read().get("result_id", "")).endswith(token)
+    return files.record("mosaic").read().get("summary", {}).get("cube") == token
 
 
 def unfinished(config: Config, files: Workspace, last: str) -> list[str]:
@@ -229,8 +261,16 @@ def _closure(last: str) -> list[str]:
     return [name for name in STAGES if name in wanted]
 
 
+PARTLY = ("cells", "mosaic", "landcover")
+"""Stages that jobs of several départements may do side by side; the rest needs all pixels, or all models."""
+
+
 def run_stages(
-    config: Config, client: Client, last: str, tell: Callable[[str], None]
+    config: Config,
+    client: Client,
+    last: str,
+    tell: Callable[[str], None],
+    only: frozenset[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Bring a stage up to date, and before it every stage that it needs.
 
@@ -242,47 +282,129 @@ def run_stages(
         A key of `STAGES`.
     tell : callable
         Receives a line per event.
+    only : frozenset of str, optional
+        Départements whose pixels are made, for jobs that make one cube side by side. Such a job ends no
+        stage but ``cells``: a run without it finds all batches there, and goes on. With a stage of `PARTLY`.
 
     Returns
     -------
     dict
-        Summary per stage; ``errors`` lists what failed without stopping the run.
+        Summary per stage; ``errors`` lists what could not be read and ``failures`` what could not be done,
+        neither of which stopped the run.
+
+    Raises
+    ------
+    ConfigError
+        ``only`` names départements without cells, or goes with a stage that needs all.
     """
+    if only is not None and last not in PARTLY:
+        raise ConfigError(f"{last} needs all départements: give --only to {' or '.join(PARTLY)}")
     files = Workspace.of(config)
+    with Leases(files.leases) as leases, reported(client, files.performance):
+        return _run_stages(config, client, last, tell, files, leases, only)
+
+
+def _run_stages(
+    config: Config,
+    client: Client,
+    last: str,
+    tell: Callable[[str], None],
+    files: Workspace,
+    leases: Leases,
+    only: frozenset[str] | None,
+) -> dict[str, dict[str, Any]]:
     results: dict[str, str] = {}
     summaries: dict[str, dict[str, Any]] = {}
     for name in _closure(last):
         facts = facts_of(name, config, results)
         record = files.record(name)
-        reasons = record.reasons(facts, missing_outputs(config, files, name))
+        reasons = _reasons(config, files, name, facts)
+        if reasons and name not in _BY_BATCHES:
+            if only is None:
+                leases.take(name, [name])
+            else:
+                leases.wait(name, name)
+            # another driver may have done it just before
+            reasons = _reasons(config, files, name, facts)
         if not reasons:
+            leases.release_all()
             tell(f"{name}: up to date")
-            known = record.read()
-            summaries[name], results[name] = known["summary"], known["result_id"]
+            summaries[name], results[name] = record.read()["summary"], record.read()["result_id"]
             continue
         tell(f"{name}: {'; '.join(reasons)}")
+        if only is not None and name in _BY_BATCHES:
+            _require_departements(files, only)
+        _require_idle(leases, name, only)
         record.forget()
         files.withdraw(name)
         started = time.perf_counter()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SesgridWarning)
-            summary = dict(STAGES[name].run(Job(config, files, client, key_of(facts))))
+            job = Job(config, files, client, settings_key(name, facts), leases, only)
+            summary = dict(STAGES[name].run(job))
         notes = [str(w.message) for w in caught if issubclass(w.category, SesgridWarning)]
         summary["notes"] = list(dict.fromkeys([*summary.get("notes", []), *notes]))
-        results[name] = record.write(facts, summary, summary.pop("result_id", None))
+        leases.release_all()
+        if only is not None and name in _BY_BATCHES:
+            results[name] = "some départements"
+        else:
+            results[name] = record.write(facts, summary, summary.pop("result_id", None))
         summaries[name] = summary
         _tell_summary(summary, time.perf_counter() - started, tell)
     return summaries
 
 
+def _reasons(config: Config, files: Workspace, stage: str, facts: Mapping[str, Any]) -> list[str]:
+    """Why a stage has to be done; empty: it is up to date."""
+    record = files.record(stage)
+    reasons = record.reasons(dict(facts), missing_outputs(config, files, stage))
+    known = record.read().get("summary", {})
+    for kind, what in (("errors", "files could not be read"), ("failures", "tasks failed")):
+        if not reasons and known.get(kind):
+            reasons = [f"{len(known[kind])} {what}, which is tried again"]
+    return reasons
+
+
+def _require_idle(leases: Leases, stage: str, only: frozenset[str] | None) -> None:
+    """Refuse to do a stage again under a driver that does it, or what rests on it.
+
+    Raises
+    ------
+    ClusterError
+    """
+    resting = [name for name in _LEASED if stage in _closure(_LEASED[name])]
+    if only is not None and stage in _BY_BATCHES:
+        resting = [name for name in resting if name not in PARTLY]  # of other départements
+    busy = leases.holder(resting)
+    if busy is not None:
+        raise ClusterError(
+            f"{stage} is to be done, which another driver does, or rests on: {busy}; wait for it, or give "
+            "this run an output of its own"
+        )
+
+
+_LEASED = {name: name for name in STAGES} | {"predict-other": "predict"}
+"""Names that leases are taken under, and their stages."""
+
+
+def _require_departements(files: Workspace, only: frozenset[str]) -> None:
+    """Refuse départements of which the run has no cells, before anything is done."""
+    there = set(departements_of(load_table(files.table("cells"), ["departement"])))
+    strangers = sorted(only - there)
+    if strangers:
+        raise ConfigError(
+            f"--only: no cells in {', '.join(strangers)}; there are {', '.join(sorted(there))}"
+        )
+
+
 def _tell_summary(summary: Mapping[str, Any], seconds: float, tell: Callable[[str], None]) -> None:
-    shown = {k: v for k, v in summary.items() if k not in ("notes", "errors")}
+    shown = {k: v for k, v in summary.items() if k not in ("notes", "errors", "failures")}
     for key, value in shown.items():
         tell(f"  {key}: {_short(value)}")
     for note in summary.get("notes", []):
         tell(f"  note: {note}")
-    for error in summary.get("errors", []):
-        tell(f"  failed: {error}")
+    for failure in (*summary.get("errors", []), *summary.get("failures", [])):
+        tell(f"  failed: {failure}")
     tell(f"  took {seconds:.1f} s")
 
 

@@ -13,7 +13,7 @@ from rasterio.windows import Window
 
 from sesgrid.errors import ConfigError, MissingInputError
 from sesgrid.grid import CELL_M, CRS, Extent, cell_id_of
-from sesgrid.run.workspace import save_table
+from sesgrid.run.workspace import save_rows
 from sesgrid.sources.cell_geometry import cell_squares
 from sesgrid.store.cube import Cube, open_cube
 
@@ -142,4 +142,4 @@ def _export_cells(cube: str | Path, output: Path, extent: Extent, rows: slice, c
         if kinds is not None:
             table[name] = [None if np.isnan(v) else kinds[int(v)] for v in table[name]]
     table.index.name = "cell_id"
-    save_table(table.reset_index(), output)
+    save_rows(table.reset_index(), output)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +13,43 @@ from typing import Any
 
 from sesgrid.store.parts import write_atomically
 
-__all__ = ["StageRecord", "fingerprint", "key_of"]
+__all__ = ["Folders", "StageRecord", "fingerprint", "key_of"]
 
 
-def fingerprint(path: Path) -> str:
+class Folders:
+    """What lies in folders, each listed once: thousands of tiles lie side by side."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, list[str]] = {}
+
+    def beginning_with(self, folder: Path, stem: str) -> list[Path]:
+        """Files and folders whose names begin so."""
+        if folder not in self._names:
+            self._names[folder] = sorted(os.listdir(folder)) if folder.is_dir() else []
+        names = self._names[folder]
+        first = last = bisect_left(names, stem)
+        while last < len(names) and names[last].startswith(stem):
+            last += 1
+        return [folder / name for name in names[first:last]]
+
+
+def fingerprint(path: Path, folders: Folders | None = None) -> str:
     """Size and time of change of a file and its companions, or of every file below a folder, hashed.
 
     Companions begin with the file's stem: the parts of a shapefile, a world file, a boundary beside
     a land cover, a ``.md5``. Links to folders are followed.
+
+    Parameters
+    ----------
+    path : Path
+    folders : Folders, optional
+        Shared by many calls, so that a folder is listed once.
     """
     if path.is_dir():
         found = [Path(top) / f for top, _, files in os.walk(path, followlinks=True) for f in files]
     else:
-        found = [p for p in path.parent.glob(f"{glob.escape(path.stem)}*") if p.is_file()]
+        beside = (folders or Folders()).beginning_with(path.parent, path.stem)
+        found = [p for p in beside if p.is_file()]
     files = sorted(p for p in found if p.exists())
     lines = [f"{p} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -12,6 +12,9 @@ from distributed import Client
 from sesgrid.grid import Extent, Grid
 from sesgrid.kernels.method import Method, method_named
 from sesgrid.run.config import Config
+from sesgrid.run.journal import Journal
+from sesgrid.run.leases import Leases
+from sesgrid.run.trained import trained_cities
 from sesgrid.run.workspace import Workspace
 from sesgrid.sources import read_class_table
 from sesgrid.stages.protocol import Protocol, protocol_named
@@ -39,7 +42,13 @@ class Job:
     files: Workspace
     client: Client
     key: str
-    """Hash of this stage's settings and inputs."""
+    """Hash of this stage's settings; what a batch reads beside them is in the batch's own key."""
+
+    leases: Leases | None = None
+    """This driver's; None: nobody else is about."""
+
+    only: frozenset[str] | None = None
+    """Départements whose pixels are made; None: all, and then what rests on all of them."""
 
     @property
     def grid(self) -> Grid:
@@ -53,8 +62,13 @@ class Job:
         return cube
 
     def parts(self, stage: str) -> Parts:
-        """The parts of a stage, with this job's key."""
-        return Parts(self.files.parts(stage), self.key)
+        """The parts of a stage."""
+        return Parts(self.files.parts(stage))
+
+    @property
+    def journal(self) -> Journal:
+        """Where the blocks that end are told of."""
+        return Journal.of_driver(self.files.journals)
 
 
 def protocol_of(config: Config) -> Protocol:
@@ -94,7 +108,13 @@ def class_table(config: Config) -> pd.DataFrame | None:
 
 
 def load_models(job: Job, kind: str | None = None) -> dict[str, ModelRef]:
-    """The run's models by id, each verified against its card; by default those that make the maps."""
+    """The run's models by id, each verified against its card; by default those that make the maps.
+
+    Where the run names models of other cities, all of these, and none of another kind of folds.
+    """
+    if job.config.models is not None:
+        cities = [] if kind is not None else trained_cities(job.config.models.cities)
+        return {ref.model_id: ref for city in cities for ref in city.models}
     pattern = f"{kind or folds_kind(job.config)}-*.keras"
     refs = [ModelRef.open(p) for p in sorted(job.files.models.glob(pattern))]
     return {ref.model_id: ref for ref in refs}

@@ -16,7 +16,7 @@ WORKER_BASE_BYTES = 450 << 20
 
 
 def mosaic_bytes(
-    stage: Mosaic, groups: Sequence[Sequence[TiledBlock]], threads: int, gdal_cache_mb: int
+    stage: Mosaic, fullest: Sequence[TiledBlock], threads: int, gdal_cache_mb: int
 ) -> int:
     """Project the memory of a worker that draws blocks.
 
@@ -25,8 +25,8 @@ def mosaic_bytes(
     Parameters
     ----------
     stage : Mosaic
-    groups : sequence
-        From `sesgrid.stages.place.group_blocks`.
+    fullest : sequence of TiledBlock
+        The group with the most cells, from `sesgrid.run.blocks.fullest_group`.
     threads : int
         Of the worker.
     gdal_cache_mb : int
@@ -37,12 +37,11 @@ def mosaic_bytes(
     int
         Bytes.
     """
-    fullest = max(groups, key=lambda g: sum(len(item.block.cells) for item in g), default=())
     return WORKER_BASE_BYTES + (gdal_cache_mb << 20) + threads * stage.peak_bytes(fullest)
 
 
 def require_mosaic_fits(
-    client: Client, stage: Mosaic, groups: Sequence[Sequence[TiledBlock]], gdal_cache_mb: int
+    client: Client, stage: Mosaic, fullest: Sequence[TiledBlock], gdal_cache_mb: int
 ) -> int:
     """Refuse a plan that a worker could not hold; see `mosaic_bytes`.
 
@@ -56,8 +55,8 @@ def require_mosaic_fits(
     ConfigError
         It is more than a worker may take.
     """
-    fixed = mosaic_bytes(stage, groups, 0, gdal_cache_mb)
-    of_group = mosaic_bytes(stage, groups, 1, gdal_cache_mb) - fixed
+    fixed = mosaic_bytes(stage, fullest, 0, gdal_cache_mb)
+    of_group = mosaic_bytes(stage, fullest, 1, gdal_cache_mb) - fixed
     worst = 0
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         threads, limit = int(worker["nthreads"]), int(worker["memory_limit"] or 0)

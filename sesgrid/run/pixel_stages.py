@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
@@ -13,18 +14,22 @@ import numpy as np
 import pandas as pd
 
 from sesgrid import __version__
-from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.errors import ClusterError, FormatError, MissingInputError
 from sesgrid.grid import Extent
-from sesgrid.run.batches import in_batches, run_batches
+from sesgrid.run.batches import Outcome
+from sesgrid.run.blocks import BlockBatch, digest, fullest_group, plan_batches
+from sesgrid.run.choose import choose_cells
+from sesgrid.run.freshness import Folders, fingerprint
 from sesgrid.run.job import Job, class_table, folds_kind, protocol_of
 from sesgrid.run.memory import require_mosaic_fits
-from sesgrid.run.workspace import load_table, save_rows, save_table
+from sesgrid.run.pixel_blocks import PixelWork, pixels_of, read_failures, run_blocks
+from sesgrid.run.tables import CellTable, TableWriter, write_table
+from sesgrid.run.workspace import load_places
 from sesgrid.sources import (
     ClassReader,
     RasterReader,
     read_boundary,
     read_class_rasters,
-    read_filosofi,
     read_ortho,
     read_urban_atlas,
     select_cells,
@@ -34,42 +39,24 @@ from sesgrid.stages.cells import usable
 from sesgrid.stages.classified import Classified
 from sesgrid.stages.folds import FOLD_KINDS
 from sesgrid.stages.labels import Thresholds, income_thresholds
-from sesgrid.stages.landcover import Landcover, plan_landcover
-from sesgrid.stages.mosaic import Mosaic, plan_mosaic
-from sesgrid.stages.place import GROUP_SIDE, BlockResult, group_blocks, place, plan_blocks
+from sesgrid.stages.landcover import Landcover, LandcoverIndex, PolygonBlock
+from sesgrid.stages.mosaic import Mosaic, TiledBlock, TileIndex
 from sesgrid.store.codec import PixelCodec
 from sesgrid.store.cube import Cube
 from sesgrid.store.location import exists
-from sesgrid.store.parts import BATCH
 
-__all__ = ["run_cells", "run_landcover", "run_mosaic"]
+__all__ = ["landcover_work", "mosaic_work", "run_cells", "run_landcover", "run_mosaic"]
 
-_OF_IMAGERY = (
-    "coverage",
-    "share_nodata",
-    "share_read_failed",
-    "void_share",
-    "ortho_year",
-    "ortho_source",
-)
-"""What the mosaic tells of each cell."""
+_SHARES = ("coverage", "share_nodata", "share_read_failed", "void_share")
+"""What the mosaic tells of each cell's pixels."""
 
-_FOOTPRINT = "footprint of the imagery (every cell that it touches)"
+_NO_IMAGERY = pd.DataFrame(columns=["cell_id", *_SHARES, "ortho_year", "ortho_source"])
 
 
 def run_cells(job: Job) -> dict[str, Any]:
     """Census → selected, labelled, folded cells."""
     c = job.config
-    census = read_filosofi(c.sources.census, c.sources.census_layer, vintage=c.sources.vintage)
-    if c.sources.boundary is not None:
-        area = read_boundary(c.sources.boundary, c.sources.boundary_layer)
-        origin = c.sources.boundary.name
-    elif c.sources.landcover is not None and c.sources.landcover_classes is None:
-        area, origin = read_boundary(c.sources.landcover), c.sources.landcover.name
-    else:
-        area = read_ortho(c.sources.ortho, default_crs=c.sources.ortho_crs)
-        origin = _FOOTPRINT
-    chosen = select_cells(census, area, "touching" if origin == _FOOTPRINT else c.cells.rule)
+    census, chosen, origin = choose_cells(c)
     table = label_cells(
         chosen,
         city=c.name,
@@ -85,24 +72,25 @@ def run_cells(job: Job) -> dict[str, Any]:
         cells_per_block=c.grid.cells_per_block,
         seed=c.cells.seed,
     )
-    save_table(table, job.files.table("cells"))
+    plan = plan_batches(job.grid, table)
+    write_table(job.files.table("cells"), table, (batch.members for batch in plan))
     return {
         "census cells": len(census),
         "boundary": origin,
         **_summary(table),
-        "result_id": _places(table),
+        "result_id": _places(plan, str(table.attrs["vintage"])),
     }
 
 
-def _places(table: gpd.GeoDataFrame) -> str:
-    """Names what pixels are drawn for: where the cells lie, and the year that imagery should be near."""
-    at = np.ascontiguousarray(table[["row", "col"]].to_numpy(np.int64))
-    return hashlib.sha256(at.tobytes() + str(table.attrs["vintage"]).encode()).hexdigest()[:16]
+def _places(plan: Sequence[BlockBatch], vintage: str) -> str:
+    """Names what pixels are drawn for: the cells of each batch, and the year that imagery should be near."""
+    found = hashlib.sha256(vintage.encode())
+    for batch in plan:
+        found.update(batch.name.encode() + b"\0" + np.ascontiguousarray(batch.cells).tobytes())
+    return found.hexdigest()[:16]
 
 
-def _thresholds(
-    job: Job, census: gpd.GeoDataFrame, chosen: gpd.GeoDataFrame
-) -> Thresholds | list[float]:
+def _thresholds(job: Job, census: pd.DataFrame, chosen: pd.DataFrame) -> Thresholds | list[float]:
     """Where the classes part, as the run's settings ask for it."""
     c = job.config.cells
     if c.thresholds is not None:
@@ -112,7 +100,8 @@ def _thresholds(
         tables, of = [census], "nation"
     elif c.quantiles == "cities":
         cities = job.config.sources.cities
-        tables = [select_cells(census, read_boundary(path), c.rule) for path in cities]
+        rule = "centre" if c.rule == "all" else c.rule
+        tables = [select_cells(census, read_boundary(path), rule) for path in cities]
         of = f"cities: {', '.join(path.name for path in cities)}"
     labels = c.labels or protocol_of(job.config).labels
     return income_thresholds(
@@ -144,86 +133,107 @@ def _summary(table: gpd.GeoDataFrame) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Written:
-    """A stage whose blocks go into the cube one by one as they are made; their records are left."""
-
-    stage: Mosaic | Landcover | Classified
-    cube: Cube
-
-    def __call__(self, items: Sequence[Any]) -> list[tuple[BlockResult, ...]]:
-        """Groups of blocks → per group, the results without their pixels."""
-        return [tuple(self._write(r) for r in self.stage.each(group)) for group in items]
-
-    def _write(self, result: BlockResult) -> BlockResult:
-        block = result.block
-        self.cube.write_block(block.block_row, block.block_col, result.arrays)
-        return BlockResult(block, {}, result.rows, result.errors, result.seconds)
+def _tiles_read() -> Callable[[TiledBlock], list[tuple[str, str]]]:
+    """What tells of an item which tiles it reads, and whether they changed; each file is looked at once."""
+    folders = Folders()
+    known = cache(lambda path: fingerprint(Path(path), folders))
+    return lambda item: [(tile.path, known(tile.path)) for tile in item.tiles]
 
 
-def _split_blocks(groups: list[tuple[BlockResult, ...]]) -> tuple[list[dict], dict[str, Any]]:
-    results = [result for group in groups for result in group]
-    rows = [
-        row | {"block_row": r.block.block_row, "block_col": r.block.block_col}
-        for r in results
-        for row in (r.rows or ({},))
-    ]
-    errors = {path: message for r in results for path, message in r.errors.items()}
-    return rows, {"errors": errors, "block_seconds": [round(r.seconds, 3) for r in results]}
+def _polygons_read(item: PolygonBlock) -> str:
+    return digest([*item.wkb, item.values])
 
 
-def _run_blocks(
-    job: Job, name: str, stage: Mosaic | Landcover | Classified, groups: Sequence[Any], cube: Cube
-) -> tuple[pd.DataFrame, list[dict[str, Any]], int]:
-    """Run a stage that makes pixels, each block written by the task that made it."""
-    return run_batches(
-        job.client,
-        job.parts(name),
-        name,
-        in_batches(groups, BATCH // GROUP_SIDE**2),
-        lambda batch: place(Written(stage, cube), batch, name=name),
-        _split_blocks,
-        unit="block",
-        size=len,
-    )
+def mosaic_work(job: Job, cells: pd.DataFrame, plan: Sequence[BlockBatch]) -> PixelWork:
+    """Every block with the tiles that may show it.
+
+    Raises
+    ------
+    MissingInputError
+        No tile touches any cell.
+    """
+    c = job.config
+    tiles = read_ortho(c.sources.ortho, default_crs=c.sources.ortho_crs)
+    near = _census_year(cells)
+    index = TileIndex(job.grid, tiles, near_year=near, prefer=c.mosaic.prefer)
+    index.require_any((batch.blocks for batch in plan), cells)
+    stage = Mosaic(job.grid, RasterReader())
+    return PixelWork(stage, index.items, _tiles_read(), {"tiles": len(tiles)})
+
+
+def _census_year(cells: pd.DataFrame) -> int | None:
+    vintage = str(cells.attrs.get("vintage", ""))
+    return int(vintage) if vintage.isdigit() else None
 
 
 def run_mosaic(job: Job) -> dict[str, Any]:
     """Tiles → image and coverage in the cube."""
-    c, cells = job.config, load_table(job.files.table("cells"))
-    tiles = read_ortho(c.sources.ortho, default_crs=c.sources.ortho_crs)
-    vintage = str(cells.attrs.get("vintage", ""))
-    near = int(vintage) if vintage.isdigit() else None
-    work = plan_mosaic(job.grid, cells, tiles, near_year=near, prefer=c.mosaic.prefer)
-    groups = group_blocks(work)
-    extent = Extent.of_cells(job.grid, cells["row"], cells["col"])
-    cube = _cube(job, extent)
-    stage = Mosaic(job.grid, RasterReader())
-    projected = require_mosaic_fits(job.client, stage, groups, c.cluster.gdal_cache_mb)
-    rows, records, resumed = _run_blocks(job, "mosaic", stage, groups, cube)
-    table = rows.set_index("cell_id")[list(_OF_IMAGERY)].reindex(cells.index)
-    table["ortho_year"] = table["ortho_year"].astype("Int64")
-    table["ortho_gap_years"] = table["ortho_year"] - near if near is not None else pd.NA
-    table["ortho_gap_years"] = table["ortho_gap_years"].astype("Int64")
-    table["ortho_source"] = table["ortho_source"].astype("string")
-    save_rows(table, job.files.table("mosaic"))
+    c, cells = job.config, load_places(job.files)
+    plan, near = plan_batches(job.grid, cells), _census_year(cells)
+    work = mosaic_work(job, cells, plan)
+    cube = _cube(job, Extent.of_cells(job.grid, cells["row"], cells["col"]))
+    fullest = work.items(fullest_group(plan))
+    projected = require_mosaic_fits(job.client, work.stage, fullest, c.cluster.gdal_cache_mb)
+    outcome = run_blocks(job, "mosaic", work, plan, cube)
+    parts = job.parts("mosaic")
+    told = {
+        **work.counted,
+        **_counted(plan, outcome),
+        "memory of a worker, projected": f"{projected / 1e9:.2f} GB",
+        "errors": read_failures(parts, outcome.done),
+        "failures": outcome.told(),
+    }
+    if job.only is not None:
+        return told
+    _write_imagery(job, plan, outcome, near)
+    shown = ["coverage", "void_share", "ortho_year", "ortho_gap_years"]
+    table = CellTable(job.files.table("mosaic")).read(shown, with_id=False)
     covered = usable(table, c.cells.min_coverage)
     max_void = protocol_of(c).max_void
     void = 0 if max_void is None else int((covered & ~usable(table, 0.0, max_void)).sum())
     years = table["ortho_year"].dropna().astype(int).value_counts().sort_index()
     return {
-        "tiles": len(tiles),
-        "blocks": len(work),
-        "blocks resumed": resumed,
-        "memory of a worker, projected": f"{projected / 1e9:.2f} GB",
+        **told,
         "cells with imagery": int((table["coverage"] > 0).sum()),
         f"cells covered at least {c.cells.min_coverage:.0%}": int(covered.sum()),
         "of these left out by the void filter": void,
         "imagery years": {str(k): int(v) for k, v in years.items()},
         "years between imagery and census, at most": _largest_gap(table),
-        "errors": list({p: e for r in records for p, e in r["errors"].items()}.values()),
-        "result_id": cube.token,
+        "cube": cube.token,
+        # its token too: what else lay in the cube before is gone with it
+        "result_id": f"{pixels_of(parts, outcome.done)}-{cube.token}",
     }
+
+
+def _write_imagery(
+    job: Job, plan: Sequence[BlockBatch], outcome: Outcome, near: int | None
+) -> None:
+    """What the mosaic tells of each cell; nothing where its batch failed."""
+    parts, done = job.parts("mosaic"), set(outcome.done)
+    cells = CellTable(job.files.table("cells")).batches([])
+    with TableWriter(job.files.table("mosaic"), {}) as writer:
+        for batch, ids in zip(plan, cells, strict=True):
+            rows = parts.rows(batch.name) if batch.name in done else _NO_IMAGERY
+            writer.write(_imagery(rows.set_index("cell_id").reindex(ids.index), near))
+
+
+def _imagery(rows: pd.DataFrame, near: int | None) -> pd.DataFrame:
+    year = rows["ortho_year"].astype("Int64")
+    gap = year - near if near is not None else pd.Series(pd.NA, index=rows.index)
+    shares = {n: rows[n].astype("float64") for n in _SHARES}
+    source = rows["ortho_source"].astype("string")
+    named = {"ortho_year": year, "ortho_source": source, "ortho_gap_years": gap.astype("Int64")}
+    return pd.DataFrame({**shares, **named})
+
+
+def _counted(plan: Sequence[BlockBatch], outcome: Outcome) -> dict[str, int]:
+    counted = {
+        "blocks": sum(batch.n_blocks for batch in plan),
+        "batches": len(plan),
+        "batches kept": outcome.resumed,
+    }
+    left = len(plan) - outcome.asked
+    return counted | {"batches left to other jobs": left} if left else counted
 
 
 def _largest_gap(table: pd.DataFrame) -> int | None:
@@ -232,7 +242,23 @@ def _largest_gap(table: pd.DataFrame) -> int | None:
 
 
 def _cube(job: Job, extent: Extent) -> Cube:
-    """The cube of this very run if it is there (resume), else a new one."""
+    """The cube of this very run if it is there (resume, or another job made it), else a new one.
+
+    Raises
+    ------
+    ClusterError
+        A cube of other settings lies there, and another driver is at work on it.
+    """
+    if job.leases is None:
+        return _opened_or_made(job, extent)
+    job.leases.wait("cube", "cube")
+    try:
+        return _opened_or_made(job, extent)
+    finally:
+        job.leases.release("cube", "cube")
+
+
+def _opened_or_made(job: Job, extent: Extent) -> Cube:
     path, codec = job.files.cube, PixelCodec(job.config.cube.codec, job.config.cube.quality)
     if exists(path):
         try:
@@ -241,6 +267,12 @@ def _cube(job: Job, extent: Extent) -> Cube:
             cube = None  # of another version, or never finished
         if cube is not None and cube.extent == extent and cube.attribute("mosaic_key") == job.key:
             return cube
+        busy = None if job.leases is None else job.leases.holder(_ON_PIXELS)
+        if busy is not None:
+            raise ClusterError(
+                f"{path} was made with other settings, and would have to be made anew, but {busy}: wait for "
+                "it, or give this run an output of its own"
+            )
     attributes = {
         "title": job.config.name,
         "software": f"sesgrid {__version__}",
@@ -250,30 +282,50 @@ def _cube(job: Job, extent: Extent) -> Cube:
     }
     made = Cube.create(path, extent, attributes, codec, ready=False)
     for stage in ("mosaic", "landcover"):
-        for part in job.files.parts(stage).glob("part-*.parquet"):
-            part.unlink()
+        job.parts(stage).keep_only([])
     # only now: a cube without pixels must never stand beside parts that say they were drawn
     made.mark_ready()
     return made
 
 
-def run_landcover(job: Job) -> dict[str, Any]:
-    """Polygons → class pixels in the cube."""
-    source = job.config.sources.landcover
+_ON_PIXELS = (
+    "mosaic", "landcover", "train", "predict", "predict-other", "explain", "analyse", "report",
+)  # fmt: skip
+"""Stages that read or write the cube."""
+
+
+def landcover_work(job: Job, cells: pd.DataFrame, plan: Sequence[BlockBatch]) -> PixelWork | None:
+    """Every block with the polygons, or the class rasters, that touch it; None: no land cover is given."""
+    source, table = job.config.sources.landcover, class_table(job.config)
     if source is None:
-        return {"landcover": "none given: activations cannot be summed per class"}
-    cells = load_table(job.files.table("cells"))
-    table = class_table(job.config)
-    stage: Landcover | Classified
-    groups: Sequence[Sequence[Any]]
+        return None
     if table is not None:
         rasters = read_class_rasters(source)
-        groups = group_blocks(plan_mosaic(job.grid, cells, rasters, prefer=("finest",)))
-        stage, counted = Classified(job.grid, ClassReader.of(table)), {"rasters": len(rasters)}
-    else:
-        polygons = read_urban_atlas(source, job.config.sources.landcover_layer)
-        blocks = plan_blocks(job.grid, cells["row"].to_numpy(), cells["col"].to_numpy())
-        groups = group_blocks(plan_landcover(job.grid, blocks, polygons))
-        stage, counted = Landcover(job.grid), {"polygons": len(polygons)}
-    _run_blocks(job, "landcover", stage, groups, job.cube(cells))
-    return {**counted, "blocks": sum(map(len, groups))}
+        tiles = TileIndex(job.grid, rasters, prefer=("finest",))
+        tiles.require_any((batch.blocks for batch in plan), cells)
+        stage = Classified(job.grid, ClassReader.of(table))
+        return PixelWork(stage, tiles.items, _tiles_read(), {"rasters": len(rasters)})
+    polygons = read_urban_atlas(source, job.config.sources.landcover_layer)
+    laid = LandcoverIndex(job.grid, polygons)
+    laid.require_any(batch.blocks for batch in plan)
+    counted = {"polygons": len(polygons)}
+    return PixelWork(Landcover(job.grid), laid.items, _polygons_read, counted)
+
+
+def run_landcover(job: Job) -> dict[str, Any]:
+    """Polygons → class pixels in the cube."""
+    cells = load_places(job.files)
+    plan = plan_batches(job.grid, cells)
+    work = landcover_work(job, cells, plan)
+    if work is None:
+        job.parts("landcover").keep_only([])
+        return {"landcover": "none given: activations cannot be summed per class"}
+    outcome = run_blocks(job, "landcover", work, plan, job.cube(cells))
+    parts = job.parts("landcover")
+    told = {
+        **work.counted,
+        **_counted(plan, outcome),
+        "errors": read_failures(parts, outcome.done),
+        "failures": outcome.told(),
+    }
+    return told if job.only is not None else told | {"result_id": pixels_of(parts, outcome.done)}

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import geopandas as gpd
 import pandas as pd
 from distributed import Client
 
-from sesgrid.run.cell_stages import explain_stage, run_over_cells
+from sesgrid.run.cell_stages import explain_stage, rows_over_cells
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import key_of
 from sesgrid.run.job import Job, method_of, protocol_of
-from sesgrid.run.workspace import Workspace, load_cells, save_table
+from sesgrid.run.tables import TableWriter
+from sesgrid.run.workspace import Workspace, load_cells
 from sesgrid.stages.cells import usable
 from sesgrid.stages.explain import Explain
 from sesgrid.stages.predict import Predict, join_predictions
@@ -21,7 +21,7 @@ from sesgrid.store.models import ModelRef
 __all__ = ["explain_with"]
 
 
-def explain_with(config: Config, client: Client, model: Path) -> gpd.GeoDataFrame:
+def explain_with(config: Config, client: Client, model: Path) -> pd.DataFrame:
     """Predict and explain every covered cell of a built cube with one given model.
 
     The model is taken to be foreign to the region: whoever trained it here knows which cells it saw.
@@ -37,9 +37,10 @@ def explain_with(config: Config, client: Client, model: Path) -> gpd.GeoDataFram
 
     Returns
     -------
-    GeoDataFrame
-        A row per covered cell, also written to ``region.parquet``: ``model_id``, ``p``, class and
-        probabilities, and, where there is land cover, the class sums (``low_0`` … ``area_19``).
+    DataFrame
+        A row per covered cell, also written to ``region.parquet``, there with its square: ``model_id``,
+        ``p``, class and probabilities, and, where there is land cover, the class sums (``low_0`` …
+        ``area_19``).
     """
     ref, files = ModelRef.open(model), Workspace.of(config)
     made_from = {
@@ -56,14 +57,15 @@ def explain_with(config: Config, client: Client, model: Path) -> gpd.GeoDataFram
     models, stage = {ref.model_id: ref}, explain_stage(config)
     sums = None
     if config.sources.landcover is not None:
-        rows = run_over_cells(job, "region-explain", stage, cells, models, Explain.layers)
+        rows = rows_over_cells(job, "region-explain", stage, cells, models, Explain.layers)
         sums = rows.set_index("cell_id").filter(regex=r"^(low|high|area)_")
     if sums is None or not stage.predicts:
-        rows = run_over_cells(job, "region-predict", Predict(), cells, models, Predict.layers)
+        rows = rows_over_cells(job, "region-predict", Predict(), cells, models, Predict.layers)
     # else one pass is enough: what the network says of a cell came with where it looked
     table = join_predictions(cells, rows)
     table = table if sums is None else table.join(sums)
     table = table[table["model_id"].notna()]
     table.attrs = dict(cells.attrs)
-    save_table(table, files.output / "region.parquet")
+    with TableWriter(files.output / "region.parquet", table.attrs, squares=True) as writer:
+        writer.write(table)
     return table

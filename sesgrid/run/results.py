@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 
@@ -17,7 +17,8 @@ from sesgrid.run.baselines import run_baselines
 from sesgrid.run.cell_stages import load_activation
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
-from sesgrid.run.workspace import load_table, save_table
+from sesgrid.run.tables import CellTable, TableWriter
+from sesgrid.run.workspace import load_table
 from sesgrid.sources import class_groups, class_names
 from sesgrid.stages.analyse import Findings, analyse
 from sesgrid.stages.explain import MAPS, UNCLASSIFIED, explain_maps
@@ -54,7 +55,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
     """Predictions and class sums → metrics, findings, and the result files."""
     cells = load_table(job.files.table("predict"))
     c = job.config
-    colours = [name for name in cells if name.startswith("mean_")]
+    colours = [str(name) for name in cells if str(name).startswith("mean_")]
     findings = analyse(
         cells,
         load_activation(c, job.files) if c.sources.landcover is not None else None,
@@ -66,13 +67,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
         cells_per_block=c.cells.fold_block_cells,
     )
     findings.metrics["baselines"] = run_baselines(c, job.client, cells)
-    result, names = cells.drop(columns=colours), list(_SEALED)
-    if c.explain.maps != "none":
-        peaks = [f"peak_{m}" for m in MAPS]
-        rows = pd.read_parquet(job.files.table("explain")).set_index("cell_id")
-        result, names = result.join(rows.reindex(columns=peaks)), [*names, *peaks]
-    result.attrs = dict(cells.attrs)
-    save_table(result.reset_index(), job.files.cells)  # the id is a column for every reader
+    names = _write_cells(job, colours)
     for name in _TABLES:
         table = getattr(findings, name)
         write_atomically(getattr(job.files, name), table.to_csv(index=False))
@@ -82,7 +77,9 @@ def run_analyse(job: Job) -> dict[str, Any]:
         json.dumps({**findings.metrics, "run": _named(job, cells)}, indent=1, allow_nan=False),
     )
     _write_cards(job, findings.metrics)
-    Cube.open(job.files.cube).seal(result, names, _sealed(job, cells))
+    Cube.open(job.files.cube).seal(
+        partial(CellTable(job.files.cells).read, with_id=False), names, _sealed(job, cells)
+    )
     m = findings.metrics
     summary = {
         k: m.get(k)
@@ -102,7 +99,25 @@ def run_analyse(job: Job) -> dict[str, Any]:
     return summary
 
 
-def _other_folds(job: Job, cells: gpd.GeoDataFrame) -> gpd.GeoDataFrame | None:
+def _write_cells(job: Job, without: Sequence[str]) -> list[str]:
+    """Write the result per cell, a batch at a time; names of the columns that the cube is sealed with."""
+    c, peaks = job.config, [f"peak_{m}" for m in MAPS]
+    table = CellTable(job.files.table("predict"))
+    columns = [n for n in table.columns if n not in without]
+    if c.explain.maps == "none":
+        kept, names = None, list(_SEALED)
+    else:
+        explained = CellTable(job.files.table("explain"))
+        kept = explained.read([n for n in peaks if n in explained.columns])
+        # where no map was kept there is no such column
+        kept, names = kept.reindex(columns=peaks).astype("float64"), [*_SEALED, *peaks]
+    with TableWriter(job.files.cells, table.attrs, squares=True) as writer:
+        for rows in table.batches(columns):
+            writer.write(rows if kept is None else rows.join(kept.reindex(rows.index)))
+    return names
+
+
+def _other_folds(job: Job, cells: pd.DataFrame) -> pd.DataFrame | None:
     """The cells as predicted by the models of the other kind of fold, where these were trained too."""
     path = job.files.table("predict-other")
     if not path.exists():
@@ -114,6 +129,8 @@ def _other_folds(job: Job, cells: gpd.GeoDataFrame) -> gpd.GeoDataFrame | None:
 
 def _write_cards(job: Job, scores: Mapping[str, Any]) -> None:
     """Every model's card tells how well it did on the cells that it had not seen."""
+    if job.config.models is not None:
+        return  # they are other runs'
     compared = scores["by_folds"] or {}
     for kind in FOLD_KINDS:
         of_kind = scores if kind == scores["folds_kind"] else compared.get(kind)
@@ -126,7 +143,7 @@ def _write_cards(job: Job, scores: Mapping[str, Any]) -> None:
                 record_metrics(ref, by_fold[number])
 
 
-def _named(job: Job, cells: gpd.GeoDataFrame) -> dict[str, Any]:
+def _named(job: Job, cells: pd.DataFrame) -> dict[str, Any]:
     """The choices by name that every output carries."""
     c = job.config
     return {
@@ -143,7 +160,7 @@ def _named(job: Job, cells: gpd.GeoDataFrame) -> dict[str, Any]:
     }
 
 
-def _sealed(job: Job, cells: gpd.GeoDataFrame) -> dict[str, Any]:
+def _sealed(job: Job, cells: pd.DataFrame) -> dict[str, Any]:
     """What a finished cube says of its run."""
     configuration = json.loads(job.config.model_dump_json())
     return {"sealed": job.key, "configuration": configuration, **_named(job, cells)}
@@ -164,7 +181,8 @@ def run_report(job: Job) -> dict[str, Any]:
     """Everything → one HTML page."""
     cells = load_table(job.files.table("predict"))
     c = job.config
-    notes = [n for stage in ("cells", "mosaic", "landcover", "train") for n in _notes(job, stage)]
+    made = ("cells", "mosaic", "landcover", "train", "predict", "explain")
+    notes = [n for stage in made for n in _notes(job, stage)]
     write_report(
         job.files.report,
         cells,
@@ -194,10 +212,10 @@ def run_report(job: Job) -> dict[str, Any]:
 
 def _notes(job: Job, stage: str) -> list[str]:
     summary = job.files.record(stage).read().get("summary", {})
-    return [*summary.get("notes", []), *summary.get("errors", [])]
+    return [n for kind in ("notes", "errors", "failures") for n in summary.get(kind, [])]
 
 
-def _thumbnails(job: Job, cells: gpd.GeoDataFrame) -> list[CellThumbnail]:
+def _thumbnails(job: Job, cells: pd.DataFrame) -> list[CellThumbnail]:
     """The cells that the models are surest of, half of them low and half high."""
     known = cells[cells["model_id"].notna()].sort_values("p")
     half = min(_GALLERY // 2, len(known) // 2)

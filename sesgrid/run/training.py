@@ -9,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from distributed import Client
 
 from sesgrid import __version__
-from sesgrid.errors import SesgridWarning, TooFewCellsError
+from sesgrid.errors import ClusterError, SesgridWarning, TooFewCellsError
+from sesgrid.run.blocks import digest
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import fingerprint, key_of
-from sesgrid.run.job import Job, method_of, protocol_of
+from sesgrid.run.job import Job, load_models, method_of, protocol_of
+from sesgrid.run.pixel_blocks import shards_of
 from sesgrid.run.trainings import run_trainings
 from sesgrid.run.workspace import Workspace, load_cells
 from sesgrid.stages.explainable import require_explainable
@@ -32,6 +35,15 @@ __all__ = ["check_explainable", "run_train", "train_together"]
 def run_train(job: Job) -> dict[str, Any]:
     """Pixels and labels → one model per fold, of both kinds of folds where they are to be compared."""
     c = job.config
+    if c.models is not None:
+        refs = load_models(job)
+        return {
+            "models": len(refs),
+            "models of": [path.name for path in c.models.cities],
+            "elsewhere": c.models.elsewhere,
+            "result_id": digest(ref.sha256 for ref in refs.values()),
+        }
+    _require_pixels(job)
     folds = _folds(c)
     _clear(job.files.models, folds)
     todo = [f for f in folds if finished(f) is None]
@@ -50,6 +62,22 @@ def run_train(job: Job) -> dict[str, Any]:
         "notes": _notes(folds),
         "result_id": "-".join(ModelRef.open(f.path).sha256[:12] for f in folds),
     }
+
+
+def _require_pixels(job: Job) -> None:
+    """Wait with days of training for pixels that are to be tried again.
+
+    Raises
+    ------
+    ClusterError
+    """
+    failed = job.files.record("mosaic").read().get("summary", {}).get("failures", [])
+    if failed:
+        lines = "\n".join(f"  {line}" for line in failed)
+        raise ClusterError(
+            f"train waits: {len(failed)} tasks of the mosaic failed, and models trained now would have to be "
+            f"trained again with their cells; run again, and these are tried again:\n{lines}"
+        )
 
 
 def train_together(configs: Sequence[Config], client: Client) -> None:
@@ -112,11 +140,21 @@ def _folds(config: Config) -> list[Fold]:
                 stacklevel=2,
             )
     facts: dict[str, Any] = {"sesgrid": __version__}
-    facts["mosaic"] = files.record("mosaic").read()["result_id"]
+    written, otherwise = shards_of(files, ["mosaic"]), files.record("mosaic").read()["result_id"]
+    side = config.grid.cells_per_block
+
+    def pixels(fold: Fold) -> str:
+        """Names the pixels of the blocks that a fold's cells lie in."""
+        blocks = np.unique(fold.cells // side, axis=0).tolist()
+        return digest(written.get((row, col), otherwise) for row, col in blocks)
+
     if protocol.weights not in (None, "imagenet"):
         facts["weights"] = fingerprint(Path(str(protocol.weights)))
     return [
-        replace(f, card={**f.card, "key": key_of({**facts, **f.facts, **f.card})}) for f in folds
+        replace(
+            f, card={**f.card, "key": key_of({**facts, "pixels": pixels(f), **f.facts, **f.card})}
+        )
+        for f in folds
     ]
 
 

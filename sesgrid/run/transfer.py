@@ -14,7 +14,7 @@ from distributed import Client
 from sesgrid import __version__
 from sesgrid.errors import ConfigError
 from sesgrid.kernels.scores import SCORES
-from sesgrid.run.cell_stages import run_over_cells
+from sesgrid.run.cell_stages import rows_over_cells
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import key_of
 from sesgrid.run.job import Job, load_models, protocol_of, scores_of
@@ -207,4 +207,4 @@ def _rows(tested: Config, part: gpd.GeoDataFrame, ref: ModelRef, client: Client)
     job = Job(tested, files, client, key_of(facts))
     stage = Predict()
     name = f"transfer-{ref.sha256[:12]}"
-    return run_over_cells(job, name, stage, part, {ref.model_id: ref}, Predict.layers)
+    return rows_over_cells(job, name, stage, part, {ref.model_id: ref}, Predict.layers)

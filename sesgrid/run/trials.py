@@ -109,23 +109,21 @@ def run_variants(
     stage = explain_stage(config) if explain else None
     stages = ("cells", "mosaic", "landcover")[: 2 + explain]
     made_from = {name: files.record(name).read()["result_id"] for name in stages}
-    trials: dict[Trial, tuple[Parts, int]] = {}
+    trials: dict[Trial, tuple[Parts, str, int]] = {}
     planned, keys = [], set()
     for variant in variants:
         key = _key(config, variant, made_from)
         directory = files.studies / "models" / key
-        parts = Parts(
-            directory / ("explained" if explain else "predicted"),
-            key_of({"models": key, "made from": made_from, "stage": stage}),
-        )
+        parts = Parts(directory / ("explained" if explain else "predicted"))
+        part_key = key_of({"models": key, "made from": made_from, "stage": stage})
         folds = _folds(config, variant, cells, directory, key)
         planned.append((variant, key, parts, folds))
-        known = {fold.fold for fold in folds if parts.record(fold.fold) is not None}
+        known = {fold.fold for fold in folds if parts.has(str(fold.fold), part_key)}
         for fold in folds:
             # two tasks must not write the same model
             if fold.fold not in known and key not in keys:
                 trial = Trial(variant.name, fold, _held_out(config, cells, variant, fold), stage)
-                trials[trial] = (parts, fold.fold)
+                trials[trial] = (parts, part_key, fold.fold)
         keys.add(key)
         tell(f"{variant.name}: {len(known)} of {len(folds)} folds are done")
     if explain:
@@ -136,8 +134,8 @@ def run_variants(
     for trial, (rows, facts), notes in run_trainings(
         client, "train", work, _RunTrial(files.cube), epochs
     ):
-        parts, fold_number = trials[trial]
-        parts.write(fold_number, pd.DataFrame(rows), {**facts, "notes": notes})
+        parts, part_key, fold_number = trials[trial]
+        parts.write(str(fold_number), part_key, pd.DataFrame(rows), {**facts, "notes": notes})
         for note in notes:
             tell(f"note: {trial.variant}, fold {fold_number}: {note}")
     return [_outcome(cells, *plan, config) for plan in planned]
@@ -196,7 +194,8 @@ def _outcome(
     folds: Sequence[Fold],
     config: Config,
 ) -> Outcome:
-    rows, facts = parts.read(len(folds))
+    names = [str(fold.fold) for fold in folds]
+    rows, facts = parts.read(names), [parts.record(name) or {} for name in names]
     labelled = cells[cells["labelled"]]
     labelled.attrs = dict(cells.attrs)
     predicted = join_predictions(labelled, rows)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import geopandas as gpd
 import pandas as pd
 
 from sesgrid.errors import MissingInputError
+from sesgrid.run.blocks import PLACES
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import StageRecord
+from sesgrid.run.tables import CellTable
 
-__all__ = ["Workspace", "load_cells", "load_table", "save_rows", "save_table"]
-
-_ATTRS = "sesgrid"
+__all__ = ["Workspace", "load_cells", "load_places", "load_table", "save_rows"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +104,21 @@ class Workspace:
         """A stage's parts."""
         return self.output / "work" / "parts" / stage
 
+    @property
+    def leases(self) -> Path:
+        """Who is doing what."""
+        return self.output / "work" / "leases"
+
+    @property
+    def journals(self) -> Path:
+        """A file of JSON lines per driver: every block that ended, and how."""
+        return self.output / "work" / "journal"
+
+    @property
+    def performance(self) -> Path:
+        """Dask's report of the last run that took a minute and more."""
+        return self.output / "work" / "performance.html"
+
     def record(self, stage: str) -> StageRecord:
         """What a finished stage recorded."""
         return StageRecord(self.output / "work" / "stages" / f"{stage}.json")
@@ -120,45 +132,49 @@ def save_rows(rows: pd.DataFrame, path: Path) -> None:
     temporary.replace(path)
 
 
-def save_table(table: gpd.GeoDataFrame, path: Path) -> None:
-    """Write GeoParquet atomically, with the table's attributes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    bare = table.copy()
-    bare.attrs = {_ATTRS: json.dumps(dict(table.attrs), default=str)}
-    bare.to_parquet(temporary)
-    temporary.replace(path)
-
-
-def load_cells(files: Workspace) -> gpd.GeoDataFrame:
-    """The labelled cells with what the mosaic tells of their imagery.
+def load_cells(files: Workspace, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The labelled cells with what the mosaic tells of their imagery, or some columns of that.
 
     Raises
     ------
     MissingInputError
         One of the stages ``cells`` and ``mosaic`` has not run.
     """
-    cells, imagery = load_table(files.table("cells")), _existing(files.table("mosaic"))
-    out = cells.join(pd.read_parquet(imagery))
+
+    def read(table: CellTable, with_id: bool) -> pd.DataFrame:
+        wanted = None if columns is None else [n for n in columns if n in table.columns]
+        return table.read(wanted, with_id=with_id)
+
+    of_cells, of_pixels = (CellTable(files.table(stage)) for stage in ("cells", "mosaic"))
+    if of_cells.sizes != of_pixels.sizes:
+        raise MissingInputError(
+            f"{files.table('mosaic')} is not of the cells in {files.table('cells')}: run the stage mosaic "
+            "again"
+        )
+    # row by row: both lie in the order of the batches
+    cells, imagery = read(of_cells, True), read(of_pixels, False)
+    out = pd.concat([cells, imagery.set_axis(cells.index)], axis=1)
     out.attrs = dict(cells.attrs)
     return out
 
 
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        raise MissingInputError(f"{path} is missing: run the stage that writes it")
-    return path
+def load_places(files: Workspace) -> pd.DataFrame:
+    """What decides in which batch each of the run's cells is, in the order of its tables, without ids.
+
+    Raises
+    ------
+    MissingInputError
+        The stage ``cells`` has not run.
+    """
+    return CellTable(files.table("cells")).read(PLACES, with_id=False)
 
 
-def load_table(path: Path) -> gpd.GeoDataFrame:
-    """Read what `save_table` wrote.
+def load_table(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read a stage's table of cells, or some of its columns.
 
     Raises
     ------
     MissingInputError
         The stage that writes it has not run.
     """
-    table = gpd.read_parquet(_existing(path))
-    attributes: Mapping[str, Any] = table.attrs
-    table.attrs = json.loads(attributes.get(_ATTRS, "{}"))
-    return table
+    return CellTable(path).read(columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sesgrid.sources.archive import unpacked
 from sesgrid.sources.boundary import RULES, read_boundary, select_cells
 from sesgrid.sources.class_raster import ClassReader, read_class_rasters
-from sesgrid.sources.filosofi import VINTAGES, read_filosofi
+from sesgrid.sources.filosofi import VINTAGES, read_census, read_filosofi
 from sesgrid.sources.landcover import (
     N_CLASSES,
     UNCLASSIFIED,
@@ -29,6 +29,7 @@ __all__ = [
     "class_names",
     "landcover_classes",
     "read_boundary",
+    "read_census",
     "read_class_rasters",
     "read_class_table",
     "read_filosofi",

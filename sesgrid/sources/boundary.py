@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
 from shapely.geometry.base import BaseGeometry
 
 from sesgrid.errors import ConfigError, FormatError, MissingInputError, TooFewCellsError
 from sesgrid.grid import CRS
 from sesgrid.sources.archive import unpacked
+from sesgrid.sources.cell_geometry import cell_squares, corners_of_ids
 from sesgrid.sources.polygons import clean_polygons
 from sesgrid.sources.tables import Table, list_tables, pick_by_name, read_table
 
@@ -26,6 +28,9 @@ RULES: tuple[Rule, ...] = ("within", "centre", "touching")
 _SUFFIXES = frozenset({".gpkg", ".shp", ".gdb", ".geojson", ".fgb", ".geoparquet", ".parquet"})
 _BOUNDARY = re.compile(r".*(?<!city)boundary(_v\d+)?", re.IGNORECASE)
 _EDGE_M = 500.0
+
+_AT_ONCE = 200_000
+"""Squares held at once."""
 
 
 def read_boundary(path: str | Path, layer: str | None = None) -> gpd.GeoDataFrame:
@@ -94,17 +99,20 @@ def _choose(tables: list[Table], layer: str | None, path: Path) -> Table:
     )
 
 
+Cells = TypeVar("Cells", bound=pd.DataFrame)
+
+
 def select_cells(
-    cells: gpd.GeoDataFrame,
+    cells: Cells,
     boundary: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries,
     rule: Rule = "within",
-) -> gpd.GeoDataFrame:
+) -> Cells:
     """Keep the cells that make a city.
 
     Parameters
     ----------
-    cells : GeoDataFrame
-        Squares in EPSG:3035, as `read_filosofi` returns them.
+    cells : GeoDataFrame or DataFrame
+        As `read_filosofi` or `read_census` return them: squares in EPSG:3035, or those of the index' ids.
     boundary : geometry, GeoSeries or GeoDataFrame
         Polygons; a bare geometry is in EPSG:3035, the others are reprojected from their CRS.
     rule : {"within", "centre", "touching"}
@@ -113,8 +121,8 @@ def select_cells(
 
     Returns
     -------
-    GeoDataFrame
-        In the order of `cells`, with its ``.attrs``.
+    GeoDataFrame or DataFrame
+        As `cells`, in its order, with its ``.attrs``.
 
     Raises
     ------
@@ -136,17 +144,14 @@ def select_cells(
     if rule not in RULES:
         raise ConfigError(f"rule must be one of {', '.join(RULES)}, received {rule!r}")
     area = _one_polygon(boundary)
-    squares = np.asarray(cells.geometry.values, dtype=object)
     shapely.prepare(area)
-    if rule == "within":
-        keep = shapely.covers(area, squares)
-    elif rule == "centre":
-        keep = shapely.intersects(area, shapely.centroid(squares))
-    else:
-        keep = shapely.intersects(area, squares) & ~shapely.touches(area, squares)
+    keep = np.concatenate(
+        [_chosen(area, _squares(cells.iloc[a : a + _AT_ONCE]), rule) for a in _parts(len(cells))]
+    )
     if not keep.any():
         west, south, east, north = (round(v) for v in area.bounds)
-        a, b, c, d = (round(float(v)) for v in cells.total_bounds)
+        squares = _squares(cells)
+        a, b, c, d = (round(float(v)) for v in shapely.total_bounds(squares))
         raise TooFewCellsError(
             f"no cell is selected of {len(cells)} by the rule {rule!r}: the boundary spans "
             f"E {west}–{east}, N {south}–{north}, the cells E {a}–{c}, N {b}–{d} (EPSG:3035, "
@@ -155,6 +160,24 @@ def select_cells(
     selected = cells[keep]
     selected.attrs = dict(cells.attrs)
     return selected
+
+
+def _parts(n: int) -> range:
+    return range(0, max(n, 1), _AT_ONCE)
+
+
+def _squares(cells: pd.DataFrame) -> np.ndarray:
+    if isinstance(cells, gpd.GeoDataFrame):
+        return np.asarray(cells.geometry.values, dtype=object)
+    return cell_squares(*corners_of_ids(cells.index.to_series()))
+
+
+def _chosen(area: BaseGeometry, squares: np.ndarray, rule: Rule) -> np.ndarray:
+    if rule == "within":
+        return shapely.covers(area, squares)
+    if rule == "centre":
+        return shapely.intersects(area, shapely.centroid(squares))
+    return shapely.intersects(area, squares) & ~shapely.touches(area, squares)
 
 
 def _one_polygon(boundary: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries) -> BaseGeometry:

@@ -25,7 +25,7 @@ from sesgrid.sources.archive import unpacked
 from sesgrid.sources.cell_geometry import cell_squares, corners_of_ids, count_redrawn
 from sesgrid.sources.tables import Table, match_columns, read_table, wanted_tables
 
-__all__ = ["VINTAGES", "read_filosofi"]
+__all__ = ["VINTAGES", "departement_of", "read_census", "read_filosofi"]
 
 VINTAGES = ("2015", "2017", "2019", "2021", "unknown")
 """What ``.attrs["vintage"]`` may be."""
@@ -37,6 +37,7 @@ _COLUMNS = {
     "living_standard_sum": ("ind_snv",),
     "households": ("men",),
     "imputed": ("i_est_200", "i_est_cr"),
+    "commune": ("lcog_geo", "depcom"),
 }
 _NEEDED = ("cell_id", "individuals", "living_standard_sum")
 _OVERSEAS = re.compile(r"mart|reun|guad|guya|_97\d", re.IGNORECASE)
@@ -45,7 +46,24 @@ _OVERSEAS = re.compile(r"mart|reun|guad|guya|_97\d", re.IGNORECASE)
 def read_filosofi(
     path: str | Path, layer: str | None = None, *, vintage: str | None = None
 ) -> gpd.GeoDataFrame:
-    """Read the cells of a Filosofi release.
+    """Read the cells of a Filosofi release, each with its square; see `read_census`.
+
+    Returns
+    -------
+    GeoDataFrame
+        As `read_census`, EPSG:3035, with the exact square of the id as geometry.
+    """
+    cells = _read(path, layer, vintage)
+    squares = cell_squares(*corners_of_ids(cells.index.to_series()))
+    result = gpd.GeoDataFrame(cells, geometry=squares, crs=CRS)
+    result.attrs = dict(cells.attrs)
+    return result
+
+
+def read_census(
+    path: str | Path, layer: str | None = None, *, vintage: str | None = None
+) -> pd.DataFrame:
+    """Read the cells of a Filosofi release; a nation's squares would take a gigabyte.
 
     Parameters
     ----------
@@ -60,10 +78,10 @@ def read_filosofi(
 
     Returns
     -------
-    GeoDataFrame
-        Indexed by ``cell_id`` in the file's order, EPSG:3035, with ``individuals`` (float64),
-        ``households`` (Float64, may be NA), ``income`` (float64, € a year), ``imputed`` (boolean,
-        may be NA) and the exact square of the id as geometry.
+    DataFrame
+        Indexed by ``cell_id`` in the file's order, with ``individuals`` (float64), ``households``
+        (Float64, may be NA), ``income`` (float64, € a year), ``imputed`` (boolean, may be NA) and
+        ``departement`` (string, of the commune with most of the cell; NA where the file tells none).
         ``.attrs``: ``vintage`` (one of `VINTAGES`) and ``source`` (file name).
 
     Raises
@@ -82,6 +100,10 @@ def read_filosofi(
     SesgridWarning
         Geometries that differ from their id's square were replaced by it.
     """
+    return _read(path, layer, vintage)
+
+
+def _read(path: str | Path, layer: str | None, vintage: str | None) -> pd.DataFrame:
     path = Path(path)
     if vintage is not None and str(vintage) not in VINTAGES:
         raise ConfigError(f"vintage must be one of {', '.join(VINTAGES)}, received {vintage!r}")
@@ -95,9 +117,7 @@ def read_filosofi(
     northing, easting = _corners(frame[names["cell_id"]], label)
     if isinstance(frame, gpd.GeoDataFrame):
         _warn_of_redrawn(frame.geometry, northing, easting, label)
-    cells = _cells(frame, names, label)
-    squares = cell_squares(northing, easting)
-    result = gpd.GeoDataFrame(cells, geometry=squares, crs=CRS)
+    result = _cells(frame, names, label)
     # INSEE's files inside an archive have no year in their names, the folder made from it has
     known = vintage_of(
         table.columns, (path.name, table.path.name, table.name, path.absolute().parent.name)
@@ -187,7 +207,7 @@ def _warn_of_redrawn(
             f"{label}: {redrawn} of {len(source)} geometries differ from the square that their id "
             "names (clipped or missing); the squares are used",
             SesgridWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -215,8 +235,31 @@ def _cells(frame: pd.DataFrame, names: dict[str, str], label: str) -> pd.DataFra
         "households": pd.Series(households, index=index).astype("Float64"),
         "income": total / individuals,
         "imputed": pd.Series(flags, index=index).astype("boolean"),
+        "departement": _departements(frame, names).set_axis(index),
     }
     return pd.DataFrame(columns, index=index)
+
+
+def _departements(frame: pd.DataFrame, names: dict[str, str]) -> pd.Series:
+    """The département of each cell's first commune; NA where the file does not tell as text."""
+    column = frame[names["commune"]] if "commune" in names else None
+    if column is None or pd.api.types.is_numeric_dtype(column):
+        # a number has lost the zero of 01, and of several codes run together all but the first digits
+        return pd.Series(pd.NA, index=frame.index, dtype="string")
+    return departement_of(column)
+
+
+def departement_of(communes: pd.Series) -> pd.Series:
+    """The département of commune codes, of which INSEE runs several together where a cell has several.
+
+    >>> departement_of(pd.Series(["7505675112", "2A004", "97411", "", None])).tolist()
+    ['75', '2A', '974', <NA>, <NA>]
+    """
+    # of each that occurs once only: a nation's millions of texts would be taken apart one by one
+    at, distinct = pd.factorize(communes)
+    texts = pd.Series(distinct, dtype="string")
+    found = texts.str.extract(r"^(97\d|2[AB]|\d\d)\w{2,3}", expand=False).astype("string")
+    return pd.Series(found.array.take(at, allow_fill=True), index=communes.index)
 
 
 def _numbers(column: pd.Series, ids: pd.Series, label: str) -> np.ndarray:

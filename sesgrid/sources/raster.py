@@ -39,6 +39,8 @@ _STRICT = {
     "GDAL_NUM_THREADS": "1",
     # nothing may be written beside the user's files
     "GDAL_PAM_ENABLED": "NO",
+    # a folder may hold a nation: companions are looked for by name, not in a list of all its files
+    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
 }
 
 

@@ -55,7 +55,7 @@ class Features:
 
 
 def place_features(
-    stage: Features, cells: pd.DataFrame, pixels: xr.Dataset, group: Groups = GROUP
+    stage: Any, cells: pd.DataFrame, pixels: xr.Dataset, group: Groups = GROUP
 ) -> da.Array:
     """Lay the stage over cells: object ``(cell,)``, a row each; nothing is computed."""
     rows, cols = cells["row"].to_numpy(), cells["col"].to_numpy()

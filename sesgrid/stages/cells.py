@@ -114,7 +114,7 @@ def cells(
     Class k holds the incomes in (threshold k−1, threshold k].
     """
     _require_settings(folds, folds_kind, fold_block_cells, buffer_cells)
-    out = census.sort_index().copy()
+    out = census.sort_index()
     weight = label_weights(out, labels, imputed_weight if labels == "weighted" else None)
     labelled, income = weight > 0, incomes_of(out)
     if labels != "all" and out["imputed"].isna().all():

@@ -16,7 +16,6 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from sesgrid.errors import ConfigError, TooFewCellsError
-from sesgrid.grid import Grid
 from sesgrid.kernels.balance import balanced_groups
 
 __all__ = [
@@ -109,16 +108,11 @@ def fold_of_block(rowcol: np.ndarray, cells_per_block: int, folds: int) -> np.nd
     >>> fold_of_block(np.array([[0, 0], [0, 1]]), 8, 3).tolist()
     [2, 2]
     """
-    grid = Grid(1, cells_per_block)
-    known: dict[tuple[int, int], int] = {}
-    out = np.empty(len(rowcol), dtype=np.int64)
-    for k, (row, col) in enumerate(rowcol):
-        block = grid.block_of(row, col)
-        if block not in known:
-            digest = hashlib.sha256(f"{block[0]},{block[1]}".encode()).digest()
-            known[block] = int.from_bytes(digest[:8], "big") % folds
-        out[k] = known[block]
-    return out
+    at = rowcol // cells_per_block
+    _, first, block = np.unique((at[:, 0] << 32) + at[:, 1], return_index=True, return_inverse=True)
+    digests = [hashlib.sha256(f"{row},{col}".encode()).digest() for row, col in at[first].tolist()]
+    fold = np.array([int.from_bytes(d[:8], "big") % folds for d in digests], dtype=np.int64)
+    return fold[block]
 
 
 def spatial_folds(

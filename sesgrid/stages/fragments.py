@@ -6,11 +6,10 @@ touch a cell travel with it. Their numbers are burnt inside the task, and never 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import shapely
 from shapely import box
@@ -18,7 +17,7 @@ from shapely import box
 from sesgrid.grid import Grid
 from sesgrid.kernels.burn import burn_polygons
 from sesgrid.kernels.zonal import FRAGMENT_STATISTICS, fragment_statistics
-from sesgrid.stages.landcover import lay_on_squares
+from sesgrid.stages.landcover import PolygonIndex
 from sesgrid.stages.mosaic import OBSERVED
 from sesgrid.stages.predict import CellTask
 
@@ -36,14 +35,15 @@ class PolygonTask(CellTask):
 
 
 def with_polygons(
-    tasks: Sequence[CellTask], grid: Grid, polygons: gpd.GeoDataFrame
+    cells: Iterable[CellTask], grid: Grid, polygons: PolygonIndex
 ) -> list[PolygonTask]:
     """Give every cell its polygons."""
+    tasks = list(cells)
     cell = Grid(grid.pixels_per_cell, 1)  # a block of one cell
     squares = np.array([box(*cell.block_bounds(t.row, t.col)) for t in tasks])
     return [
         PolygonTask(t.cell_id, t.row, t.col, t.model, wkb, rows)
-        for t, (wkb, rows) in zip(tasks, lay_on_squares(polygons, squares), strict=True)
+        for t, (wkb, rows) in zip(tasks, polygons.on(squares), strict=True)
     ]
 
 

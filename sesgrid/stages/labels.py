@@ -121,8 +121,10 @@ def income_thresholds(
     _require_choice("quantile_weight", weight, QUANTILE_WEIGHTS)
     if not tables:
         raise ConfigError("thresholds need at least one table of census cells, received none")
-    entering = pd.concat([_entering(table, labels) for table in tables])
-    entering = entering[~entering.duplicated()]
+    if len(tables) == 1:
+        entering = _entering(tables[0], labels)
+    else:
+        entering = pd.concat([_entering(table, labels) for table in tables]).drop_duplicates()
     weights = entering["individuals"].to_numpy() if weight == "individuals" else None
     quantiles = quantile_thresholds(entering["income"].to_numpy(), classes, weights)
     return Thresholds(tuple(quantiles.tolist()), of, weight)

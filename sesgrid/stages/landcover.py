@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import geopandas as gpd
@@ -23,7 +23,14 @@ from sesgrid.stages.place import (
     plan_blocks,
 )
 
-__all__ = ["Landcover", "PolygonBlock", "landcover", "lay_on_squares", "plan_landcover"]
+__all__ = [
+    "Landcover",
+    "LandcoverIndex",
+    "PolygonBlock",
+    "PolygonIndex",
+    "landcover",
+    "plan_landcover",
+]
 
 
 @dataclass(frozen=True)
@@ -67,50 +74,8 @@ class Landcover:
         return BlockResult(block, {"landcover": kept}, seconds=time.perf_counter() - started)
 
 
-def plan_landcover(
-    grid: Grid, blocks: Sequence[BlockCells], polygons: gpd.GeoDataFrame
-) -> list[PolygonBlock]:
-    """Blocks, each with the polygons that touch it.
-
-    Parameters
-    ----------
-    grid : Grid
-    blocks : sequence of BlockCells
-    polygons : GeoDataFrame
-        From `sesgrid.read_urban_atlas`; ``value`` is the pixel value, 0…255, 0 = no class.
-
-    Raises
-    ------
-    FormatError
-        The polygons have no ``value`` column, or one out of range.
-    MissingInputError
-        No polygon touches any block.
-    """
-    if "value" not in polygons or not polygons["value"].between(0, 255).all():
-        raise FormatError(
-            "land-cover polygons need a column 'value' of whole numbers from 0 (no class) to 255; "
-            f"received columns {', '.join(map(str, polygons.columns))}"
-        )
-    codes = polygons["value"].to_numpy(dtype=np.uint8)
-    squares = np.array([box(*grid.block_bounds(b.block_row, b.block_col)) for b in blocks])
-    laid = lay_on_squares(polygons, squares)
-    if not any(wkb for wkb, _ in laid):
-        west, south, east, north = (round(float(v)) for v in polygons.total_bounds)
-        raise MissingInputError(
-            f"none of the {len(polygons)} land-cover polygons touches any of the {len(blocks)} blocks: they "
-            f"cover eastings {west}–{east} and northings {south}–{north} (EPSG:3035); is it the "
-            "land cover of this city?"
-        )
-    return [
-        PolygonBlock(b, wkb, tuple(int(codes[k]) for k in rows))
-        for b, (wkb, rows) in zip(blocks, laid, strict=True)
-    ]
-
-
-def lay_on_squares(
-    polygons: gpd.GeoDataFrame, squares: np.ndarray
-) -> list[tuple[tuple[bytes, ...], tuple[int, ...]]]:
-    """Which parts of which polygons touch each square, from one spatial index.
+class PolygonIndex:
+    """Polygons, found by the squares that they touch; one spatial index for all questions.
 
     Part by part: of a road network that is one geometry, only what touches a square goes there. Parts
     of a polygon burn alike, so the pixels are those of the whole.
@@ -119,22 +84,103 @@ def lay_on_squares(
     ----------
     polygons : GeoDataFrame
         EPSG:3035.
-    squares : np.ndarray
-        Boxes ``(square,)``.
-
-    Returns
-    -------
-    list of (WKB of the parts, rows of their polygons)
-        Per square, in the order of the polygons: where they overlap, the later wins.
     """
-    parts, owner = shapely.get_parts(np.asarray(polygons.geometry.values), return_index=True)
-    wkb = shapely.to_wkb(parts)
-    hits: list[list[int]] = [[] for _ in squares]
-    for square, part in zip(*shapely.STRtree(parts).query(squares, "intersects"), strict=True):
-        hits[int(square)].append(int(part))
-    return [
-        (tuple(wkb[k] for k in sorted(h)), tuple(int(owner[k]) for k in sorted(h))) for h in hits
-    ]
+
+    def __init__(self, polygons: gpd.GeoDataFrame) -> None:
+        self._parts, self._owner = shapely.get_parts(
+            np.asarray(polygons.geometry.values), return_index=True
+        )
+        self._tree = shapely.STRtree(self._parts)
+
+    def on(self, squares: np.ndarray) -> list[tuple[tuple[bytes, ...], tuple[int, ...]]]:
+        """Which parts of which polygons touch each square.
+
+        Parameters
+        ----------
+        squares : np.ndarray
+            Boxes ``(square,)``, EPSG:3035.
+
+        Returns
+        -------
+        list of (WKB of the parts, rows of their polygons)
+            Per square, in the order of the polygons: where they overlap, the later wins.
+        """
+        hits: list[list[int]] = [[] for _ in squares]
+        for square, part in zip(*self._tree.query(squares, "intersects"), strict=True):
+            hits[int(square)].append(int(part))
+        return [
+            (tuple(shapely.to_wkb(self._parts[sorted(h)])), tuple(self._owner[sorted(h)].tolist()))
+            for h in hits
+        ]
+
+
+class LandcoverIndex:
+    """Land-cover polygons, found by the blocks that they touch.
+
+    Parameters
+    ----------
+    grid : Grid
+    polygons : GeoDataFrame
+        From `sesgrid.read_urban_atlas`; ``value`` is the pixel value, 0…255, 0 = no class.
+
+    Raises
+    ------
+    FormatError
+        The polygons have no ``value`` column, or one out of range.
+    """
+
+    def __init__(self, grid: Grid, polygons: gpd.GeoDataFrame) -> None:
+        if "value" not in polygons or not polygons["value"].between(0, 255).all():
+            raise FormatError(
+                "land-cover polygons need a column 'value' of whole numbers from 0 (no class) to 255; "
+                f"received columns {', '.join(map(str, polygons.columns))}"
+            )
+        self.grid, self._codes = grid, polygons["value"].to_numpy(dtype=np.uint8)
+        self._index, self._bounds = PolygonIndex(polygons), polygons.total_bounds
+
+    def items(self, blocks: Sequence[BlockCells]) -> list[PolygonBlock]:
+        """Each block with the polygons that touch it."""
+        squares = np.array([box(*self.grid.block_bounds(b.block_row, b.block_col)) for b in blocks])
+        return [
+            PolygonBlock(b, wkb, tuple(self._codes[list(rows)].tolist()))
+            for b, (wkb, rows) in zip(blocks, self._index.on(squares), strict=True)
+        ]
+
+    def require_any(self, blocks: Iterable[Sequence[BlockCells]]) -> None:
+        """Refuse polygons that touch none of the blocks, which are looked at until one is touched.
+
+        Raises
+        ------
+        MissingInputError
+        """
+        n = 0
+        for some in blocks:
+            n += len(some)
+            if any(item.wkb for item in self.items(some)):
+                return
+        west, south, east, north = (round(float(v)) for v in self._bounds)
+        raise MissingInputError(
+            f"none of the {len(self._codes)} land-cover polygons touches any of the {n} blocks: they "
+            f"cover eastings {west}–{east} and northings {south}–{north} (EPSG:3035); is it the "
+            "land cover of this city?"
+        )
+
+
+def plan_landcover(
+    grid: Grid, blocks: Sequence[BlockCells], polygons: gpd.GeoDataFrame
+) -> list[PolygonBlock]:
+    """Blocks, each with the polygons that touch it; see `LandcoverIndex`.
+
+    Raises
+    ------
+    FormatError
+        The polygons have no ``value`` column, or one out of range.
+    MissingInputError
+        No polygon touches any block.
+    """
+    index = LandcoverIndex(grid, polygons)
+    index.require_any([blocks])
+    return index.items(blocks)
 
 
 def landcover(

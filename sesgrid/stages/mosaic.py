@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import xarray as xr
 from shapely import box
 
@@ -45,6 +46,7 @@ __all__ = [
     "READ_FAILED",
     "Mosaic",
     "Reader",
+    "TileIndex",
     "TiledBlock",
     "mosaic",
     "plan_mosaic",
@@ -221,49 +223,90 @@ def _source_name(source: CellSource) -> str:
     return PurePath(max(source.tiles, key=area).path).name
 
 
-def plan_mosaic(
-    grid: Grid,
-    cells: gpd.GeoDataFrame,
-    tiles: gpd.GeoDataFrame,
-    *,
-    near_year: int | None = None,
-    prefer: Sequence[str] = PREFER,
-) -> list[TiledBlock]:
-    """Blocks with inhabited cells, each with the tiles whose footprints touch it.
+class TileIndex:
+    """Tiles, found by the blocks that they may show; one spatial index for all questions.
 
     Parameters
     ----------
     grid : Grid
-    cells : GeoDataFrame
-        With ``row`` and ``col``.
     tiles : GeoDataFrame
         From `sesgrid.read_ortho`.
     near_year : int, optional
         The census' year.
     prefer : sequence of str
         What decides between tiles that show the same place; see `sesgrid.stages.tiles.ranked_tiles`.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        tiles: gpd.GeoDataFrame,
+        *,
+        near_year: int | None = None,
+        prefer: Sequence[str] = PREFER,
+    ) -> None:
+        self.grid, self._ranked = grid, ranked_tiles(tiles, near_year, prefer)
+        order = {t.path: k for k, t in enumerate(self._ranked)}
+        self._rank = np.array([order[p] for p in tiles["path"].astype(str)], dtype=np.int64)
+        self._tree, self._bounds = tiles.sindex, tiles.total_bounds
+
+    def items(self, blocks: Sequence[BlockCells]) -> list[TiledBlock]:
+        """Each block with the tiles whose footprints touch it, best first."""
+        squares = np.array([box(*self.grid.block_bounds(b.block_row, b.block_col)) for b in blocks])
+        hits: list[set[int]] = [set() for _ in blocks]
+        for b, t in zip(*self._tree.query(squares, predicate="intersects"), strict=True):
+            hits[int(b)].add(int(self._rank[t]))
+        return [
+            TiledBlock(b, tuple(self._ranked[t] for t in sorted(h)))
+            for b, h in zip(blocks, hits, strict=True)
+        ]
+
+    def require_any(self, blocks: Iterable[Sequence[BlockCells]], cells: pd.DataFrame) -> None:
+        """Refuse tiles that show none of the blocks.
+
+        Parameters
+        ----------
+        blocks : iterable of sequences
+            Looked at until one is shown.
+        cells : DataFrame
+            With ``row`` and ``col``, for the message.
+
+        Raises
+        ------
+        MissingInputError
+        """
+        if any(item.tiles for some in blocks for item in self.items(some)):
+            return
+        west, south, east, north = self._bounds
+        a, b, c, d = Extent.of_cells(
+            Grid(self.grid.pixels_per_cell, 1), cells["row"], cells["col"]
+        ).bounds
+        raise MissingInputError(
+            f"none of the {len(self._ranked)} tiles shows any of the {len(cells)} cells: the tiles cover "
+            f"eastings {west:.0f}–{east:.0f} and northings {south:.0f}–{north:.0f} (EPSG:3035), the cells "
+            f"eastings {a}–{c} and northings {b}–{d}; check the département of the delivery"
+        )
+
+
+def plan_mosaic(
+    grid: Grid,
+    cells: pd.DataFrame,
+    tiles: gpd.GeoDataFrame,
+    *,
+    near_year: int | None = None,
+    prefer: Sequence[str] = PREFER,
+) -> list[TiledBlock]:
+    """Blocks with inhabited cells, each with the tiles whose footprints touch it; see `TileIndex`.
 
     Raises
     ------
     MissingInputError
         No tile touches any cell.
     """
-    ranked = ranked_tiles(tiles, near_year, prefer)
-    order = {t.path: k for k, t in enumerate(ranked)}
+    index = TileIndex(grid, tiles, near_year=near_year, prefer=prefer)
     blocks = plan_blocks(grid, cells["row"].to_numpy(), cells["col"].to_numpy())
-    squares = np.array([box(*grid.block_bounds(b.block_row, b.block_col)) for b in blocks])
-    hits: dict[int, set[int]] = {k: set() for k in range(len(blocks))}
-    paths = tiles["path"].astype(str).to_numpy()
-    for b, t in zip(*tiles.sindex.query(squares, predicate="intersects"), strict=True):
-        hits[int(b)].add(order[paths[int(t)]])
-    if not any(hits.values()):
-        west, south, east, north = tiles.total_bounds
-        raise MissingInputError(
-            f"none of the {len(tiles)} tiles shows any of the {len(cells)} cells: the tiles cover "
-            f"eastings {west:.0f}–{east:.0f} and northings {south:.0f}–{north:.0f} (EPSG:3035), the cells "
-            f"{cells.total_bounds.round().tolist()}; check the département of the delivery"
-        )
-    return [TiledBlock(b, tuple(ranked[t] for t in sorted(hits[k]))) for k, b in enumerate(blocks)]
+    index.require_any([blocks], cells)
+    return index.items(blocks)
 
 
 def mosaic(

@@ -16,7 +16,7 @@ The Python API and the run engine call this same function; only what they do wit
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from sesgrid.store.georeference import georeference
 __all__ = [
     "BlockCells",
     "BlockResult",
+    "Layer",
     "Stage",
     "group_blocks",
     "lazy_pixels",
@@ -288,9 +289,13 @@ class Layer:
     variable: xr.Variable
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
+    def cells(self, slices: Iterable[tuple[slice, slice]]) -> np.ndarray:
+        """Pixels ``(cell, [band,] y, x)`` of some cells, each by its rows and columns."""
+        return np.stack([np.asarray(self.variable[..., y, x]) for y, x in slices])
+
     def __dask_tokenize__(self) -> tuple[str, str]:
         return ("sesgrid-layer", self.token)
 
 
 def _read_cells(index: np.ndarray, layer: Layer) -> np.ndarray:
-    return np.stack([np.asarray(layer.variable[..., y, x]) for y, x in index])
+    return layer.cells(index)

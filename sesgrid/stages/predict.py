@@ -17,7 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from sesgrid.errors import ModelMismatchError
-from sesgrid.grid import Extent
+from sesgrid.grid import Extent, Grid
 from sesgrid.kernels.backend import start_backend, to_numpy
 from sesgrid.kernels.device import DEVICE_LOCK, batch_size_for
 from sesgrid.kernels.method import PRESETS, Method
@@ -35,15 +35,17 @@ __all__ = [
     "CellTask",
     "Predict",
     "assign_models",
+    "cell_tasks",
     "join_predictions",
     "place_cells",
     "predict",
+    "require_models",
     "with_model",
     "with_shares",
 ]
 
 GROUP = 64
-"""Cells per task: several blocks' worth, so that batches fill across blocks and models."""
+"""Cells held at once: several blocks' worth, so that batches fill across blocks and models."""
 
 
 @dataclass(frozen=True)
@@ -251,15 +253,29 @@ def place_cells(
 ) -> da.Array:
     """Lay a stage over the cells that have a model; ``dress`` gives the tasks what else they need."""
     extent = Extent.from_attributes(pixels.attrs)
+    require_models(models, extent.grid, cells)
+    inputs = stack_cells(pixels, layers, cells["row"].to_numpy(), cells["col"].to_numpy(), group)
+    return place(stage, dress(cell_tasks(cells, models)), *inputs, group=group, name=name)
+
+
+def require_models(models: Mapping[str, ModelRef], grid: Grid, cells: pd.DataFrame) -> None:
+    """Refuse models that were made for other cells.
+
+    Raises
+    ------
+    ModelMismatchError
+    """
     for ref in models.values():
-        ref.require(pixels_per_cell=extent.grid.pixels_per_cell, n_classes=cells.attrs["n_classes"])
-    rows, cols = cells["row"].to_numpy(), cells["col"].to_numpy()
-    work = [
-        CellTask(str(i), int(r), int(c), models[str(m)])
-        for i, r, c, m in zip(cells.index, rows, cols, cells["model_id"], strict=True)
+        ref.require(pixels_per_cell=grid.pixels_per_cell, n_classes=cells.attrs["n_classes"])
+
+
+def cell_tasks(cells: pd.DataFrame, models: Mapping[str, ModelRef]) -> list[CellTask]:
+    """Cells with ``row``, ``col`` and ``model_id`` as work items."""
+    columns = (cells[name].tolist() for name in ("row", "col", "model_id"))
+    return [
+        CellTask(str(i), r, c, models[m])
+        for i, r, c, m in zip(cells.index.tolist(), *columns, strict=True)
     ]
-    inputs = stack_cells(pixels, layers, rows, cols, group)
-    return place(stage, dress(work), *inputs, group=group, name=name)
 
 
 def predict(

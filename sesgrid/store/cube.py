@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-import geopandas as gpd
+import google_crc32c
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -38,6 +38,8 @@ from sesgrid.store.cube_layout import (
 )
 from sesgrid.store.georeference import BANDS
 from sesgrid.store.location import (
+    changed_at,
+    get,
     is_empty,
     is_remote,
     open_group,
@@ -49,6 +51,9 @@ from sesgrid.store.location import (
 from sesgrid.store.shard import encode_shard
 
 __all__ = ["CUBE_VERSION", "Cube", "open_cube", "replace_cube"]
+
+Shard = tuple[int, int]
+"""Bytes of a shard and their crc32c; (0, 0): there is none, as the block is zero throughout."""
 
 CUBE_VERSION = 2
 """Version of the layout; a cube of another version is refused."""
@@ -169,10 +174,18 @@ class Cube:
                 f"{self.path} lies on another grid: expected {extent}, the cube has {self.extent}"
             )
 
-    def write_block(self, block_row: int, block_col: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def write_block(
+        self, block_row: int, block_col: int, arrays: Mapping[str, np.ndarray]
+    ) -> dict[str, Shard]:
         """Write arrays of a global block, each as one whole shard.
 
         A shard appears whole or not at all.
+
+        Returns
+        -------
+        dict
+            Bytes and crc32c of every array's shard, for `shard_fault`; (0, 0) where the block is zero
+            throughout and there is no shard.
 
         Raises
         ------
@@ -194,21 +207,49 @@ class Cube:
                 )
         at = y.start // n, x.start // n
         with writing(self.path, f"block ({block_row}, {block_col})"):
-            if _root(self.path).attrs.get(TOKEN) != self.token:
+            if _token_at(self.path) != self.token:
                 raise StoreError(
                     f"{self.path}: another cube has taken the place of the one that block ({block_row}, "
                     f"{block_col}) belongs to; is another run writing there?"
                 )
-            for name, array in arrays.items():
-                self._write_shard(name, at, array)
+            return {name: self._write_shard(name, at, array) for name, array in arrays.items()}
 
-    def _write_shard(self, name: str, at: tuple[int, int], array: np.ndarray) -> None:
-        stored = _array(self.path, name, self.token)
-        lead = (0,) * (array.ndim - 2)
-        key = f"{stored.path}/{stored.metadata.encode_chunk_key((*lead, *at))}"
+    def _write_shard(self, name: str, at: tuple[int, int], array: np.ndarray) -> Shard:
         side = self.extent.grid.pixels_per_cell
         codec = self.codec if name == "image" else LOSSLESS
-        put(self.path, key, encode_shard(array, side, codec.encode))
+        return put(self.path, self._shard_key(name, at), encode_shard(array, side, codec.encode))
+
+    def _shard_key(self, name: str, at: tuple[int, int]) -> str:
+        stored = _array(self.path, name, self.token)
+        lead = (0,) * (stored.ndim - 2)
+        return f"{stored.path}/{stored.metadata.encode_chunk_key((*lead, *at))}"
+
+    def shard_fault(self, name: str, block_row: int, block_col: int, written: Shard) -> str | None:
+        """What is wrong with a block's shard, from its stored bytes alone.
+
+        Parameters
+        ----------
+        name : str
+            A variable of ``pixels``.
+        block_row, block_col : int
+            Global.
+        written : tuple of int
+            What `write_block` returned of it.
+
+        Returns
+        -------
+        str or None
+            None: it holds the very bytes that were written.
+        """
+        n = self.extent.grid.block_px
+        y, x = self.extent.block_slices(block_row, block_col)
+        data = get(self.path, self._shard_key(name, (y.start // n, x.start // n)))
+        size, check = written
+        if data is None:
+            return None if size == 0 else "missing"
+        if len(data) != size:
+            return "empty" if not data else f"{len(data)} bytes instead of {size}"
+        return None if google_crc32c.value(data) == check else "its bytes are not those written"
 
     @property
     def has_activation(self) -> bool:
@@ -256,11 +297,23 @@ class Cube:
         return tree["pixels"].to_dataset()
 
     def seal(
-        self, cells: gpd.GeoDataFrame, names: list[str], attributes: Mapping[str, Any]
+        self,
+        read: Callable[[list[str]], pd.DataFrame],
+        names: Sequence[str],
+        attributes: Mapping[str, Any],
     ) -> None:
         """Write the cells' columns as 200 m arrays ``(y, x)``, float64, NaN where there is no cell.
 
         A column of text becomes numbers 0, 1, … that count in the array's attribute ``categories``.
+
+        Parameters
+        ----------
+        read : callable
+            Some columns of the cells, ``row`` and ``col`` among them: one is written after the other, so
+            that no more than one need be in memory.
+        names : sequence of str
+        attributes : mapping
+            Of the cube.
 
         Raises
         ------
@@ -268,32 +321,43 @@ class Cube:
             The store is read-only, full or gone.
         """
         with writing(self.path, "the cells"):
-            self._seal(cells, names, attributes)
+            self._seal(read, names, attributes)
 
     def _seal(
-        self, cells: gpd.GeoDataFrame, names: list[str], attributes: Mapping[str, Any]
+        self,
+        read: Callable[[list[str]], pd.DataFrame],
+        names: Sequence[str],
+        attributes: Mapping[str, Any],
     ) -> None:
         root = open_group(self.path, "r+")
         group = root.create_group("cells", overwrite=True, attributes={"cell_m": CELL_M})
         shape = self.extent.shape_cells
-        y = cells["row"].to_numpy() - self.extent.row
-        x = cells["col"].to_numpy() - self.extent.col
+        at = read(["row", "col"])
+        y = at["row"].to_numpy() - self.extent.row
+        x = at["col"].to_numpy() - self.extent.col
         for name in names:
-            values, column, described = np.full(shape, np.nan), cells[name], {}
+            column, described = read([name])[name], {}
             if pd.api.types.is_string_dtype(column):
                 kinds = pd.Categorical(column)
                 described["categories"] = kinds.categories.tolist()
                 column = pd.Series(kinds.codes, index=column.index).astype("Int64")
                 column = column.mask(column < 0)
-            values[y, x] = column.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
-            group.create_array(
+            values = column.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+            array = group.create_array(
                 name,
-                data=values,
+                shape=shape,
+                dtype="float64",
                 chunks=tuple(min(n, 2048) for n in shape),
                 dimension_names=("y", "x"),
                 fill_value=np.nan,
                 attributes={"grid_mapping": "spatial_ref", **described},
             )
+            # a row of chunks at a time: a nation's grid is ten times its cells
+            for top in range(0, shape[0], 2048):
+                rows = np.full((min(2048, shape[0] - top), shape[1]), np.nan)
+                mine = (y >= top) & (y < top + 2048)
+                rows[y[mine] - top, x[mine]] = values[mine]
+                array[top : top + 2048] = rows
         west, _, _, north = self.extent.bounds
         for name, data in (
             ("y", north - (np.arange(shape[0]) + 0.5) * CELL_M),
@@ -320,6 +384,20 @@ def _root(path: str | Path) -> zarr.Group:
         ) from error
 
 
+_TOKENS: dict[str, tuple[object, str | None]] = {}
+"""Of each cube, what its root looked like when its token was read last, and the token."""
+
+
+def _token_at(path: str) -> str | None:
+    """Token of the cube that lies there now; its root is read anew only when it has changed."""
+    seen = changed_at(path)
+    known = _TOKENS.get(path)
+    if known is None or known[0] != seen:
+        token = _root(path).attrs.get(TOKEN)
+        known = _TOKENS[path] = (seen, None if token is None else str(token))
+    return known[1]
+
+
 def replace_cube(beside: str, path: str) -> None:
     """Put a finished local cube in the place of another."""
     _remove_cube(path)
@@ -341,7 +419,7 @@ def _remove_cube(path: str) -> None:
 
 @lru_cache(maxsize=16)
 def _array(path: str, name: str, token: str) -> zarr.Array:
-    array = open_group(path, "r+")[f"pixels/{name}"]
+    array = open_group(path, "r")[f"pixels/{name}"]
     if not isinstance(array, zarr.Array):
         raise FormatError(f"{path}: pixels/{name} is not an array")
     return array

@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import google_crc32c
 import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "exists",
+    "get",
     "is_empty",
     "is_remote",
     "open_group",
@@ -132,30 +134,74 @@ def remove(path: str) -> None:
         shutil.rmtree(path)
 
 
-def put(path: str, key: str, pieces: Iterator[bytes]) -> None:
-    """Write a value as it is made, so that it appears whole or not at all; no pieces, no value."""
+def put(path: str, key: str, pieces: Iterator[bytes]) -> tuple[int, int]:
+    """Write a value as it is made, so that it appears whole or not at all; no pieces, no value.
+
+    Returns
+    -------
+    tuple of int
+        Bytes of the value and their crc32c; (0, 0): there is no value.
+    """
     first = next(pieces, None)
-    if is_remote(path):
-        store = store_at(path)
-        if first is None:
-            sync(store.delete(key))
-        else:
-            data = b"".join([first, *pieces])
-            sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
-        return
-    target = Path(path) / key
     if first is None:
-        target.unlink(missing_ok=True)
-        return
+        _drop(path, key)
+        return 0, 0
+    size, check = 0, google_crc32c.Checksum()
+
+    def measured() -> Iterator[bytes]:
+        nonlocal size
+        for piece in chain([first], pieces):
+            size += len(piece)
+            check.update(piece)
+            yield piece
+
+    if is_remote(path):
+        value = default_buffer_prototype().buffer.from_bytes(b"".join(measured()))
+        sync(store_at(path).set(key, value))
+    else:
+        _put_file(Path(path) / key, measured())
+    return size, int.from_bytes(check.digest(), "big")
+
+
+def _drop(path: str, key: str) -> None:
+    if is_remote(path):
+        sync(store_at(path).delete(key))
+    else:
+        (Path(path) / key).unlink(missing_ok=True)
+
+
+def _put_file(target: Path, pieces: Iterator[bytes]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
         with open(temporary, "wb") as file:
-            file.writelines(chain([first], pieces))
+            file.writelines(pieces)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def get(path: str, key: str) -> bytes | None:
+    """A value's bytes; None: there is none."""
+    if is_remote(path):
+        found = sync(store_at(path, read_only=True).get(key, default_buffer_prototype()))
+        return None if found is None else found.to_bytes()
+    try:
+        return (Path(path) / key).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def changed_at(path: str) -> object:
+    """Something that is another when the group's own metadata are: what the file system says of their file.
+
+    An object store has to be asked each time, which is little beside what is written.
+    """
+    if is_remote(path):
+        return object()
+    found = os.stat(Path(path) / "zarr.json")
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 @contextmanager

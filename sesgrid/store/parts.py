@@ -1,7 +1,7 @@
-"""Parts: a batch of blocks or cells writes one Parquet file, which is also its own record.
+"""Parts: a batch of blocks writes one Parquet file, which is also its own record.
 
-The file appears by a rename, after everything it vouches for has been written. What is left to do is
-the plan minus the parts that carry the stage's key.
+The file appears by a rename, after everything it vouches for has been written. Its key names what it was
+made from: what is left to do is the plan minus the parts that carry their batch's key.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sesgrid.errors import FormatError, StoreError
+from sesgrid.store.shard import checksum
 
-__all__ = ["BATCH", "Parts", "write_atomically"]
-
-BATCH = 256
-"""Blocks in one part, by fixed index in the sorted plan: a resumed run forms the same batches."""
+__all__ = ["Parts", "concatenated", "write_atomically"]
 
 _RECORD = b"sesgrid"
 
@@ -58,58 +57,188 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of one stage."""
+    """The parts of one stage, by the names of their batches."""
 
     directory: Path
-    key: str
-    """Hash of the stage's settings and inputs; parts with another key are not ours."""
 
-    def path(self, batch: int) -> Path:
+    def path(self, batch: str) -> Path:
         """Where a batch's part lies."""
-        return self.directory / f"part-{batch:06d}.parquet"
+        return self.directory / f"{batch}.parquet"
 
-    def write(self, batch: int, rows: pd.DataFrame, record: dict[str, Any]) -> None:
-        """Write the part of a batch, atomically."""
-        table = pa.Table.from_pandas(rows, preserve_index=False)
-        note = json.dumps({**record, "key": self.key, "batch": batch})
+    def names(self) -> list[str]:
+        """Batches of which there is a part, whatever its key."""
+        return sorted(p.stem for p in self.directory.glob("*.parquet"))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no part at all."""
+        return next(self.directory.glob("*.parquet"), None) is None
+
+    def write(
+        self, batch: str, key: str, rows: pd.DataFrame | pa.Table, record: dict[str, Any]
+    ) -> None:
+        """Write the part of a batch, atomically, and beside it the crc32c of its file.
+
+        Parameters
+        ----------
+        batch : str
+        key : str
+            Hash of all that the part was made from.
+        rows : DataFrame or pyarrow.Table
+        record : dict
+            What else is worth keeping, as JSON.
+        """
+        table = rows
+        if not isinstance(table, pa.Table):
+            table = pa.Table.from_pandas(table, preserve_index=False)
+        note = json.dumps({**record, "key": key, "batch": batch})
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), _RECORD: note})
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
-        write_atomically(self.path(batch), sink.getvalue().to_pybytes())
+        data = sink.getvalue().to_pybytes()
+        # Parquet knows checksums of pages only; a flipped byte of the footer would pass
+        write_atomically(self._check_path(batch), checksum(data).hex())
+        write_atomically(self.path(batch), data)
 
-    def record(self, batch: int) -> dict[str, Any] | None:
-        """The record of a finished batch with this key, or None."""
-        path = self.path(batch)
-        if not path.exists():
+    def remove(self, batch: str) -> None:
+        """Forget a batch."""
+        for path in (self.path(batch), self._check_path(batch)):
+            path.unlink(missing_ok=True)
+
+    def _check_path(self, batch: str) -> Path:
+        return self.path(batch).with_suffix(".crc32c")
+
+    def _bytes(self, batch: str) -> pa.BufferReader | None:
+        """The file of a part, as it was written; None: there is none."""
+        try:
+            data = self.path(batch).read_bytes()
+        except FileNotFoundError:
             return None
         try:
-            metadata = pq.read_schema(path).metadata or {}
-        except pa.ArrowInvalid as error:
-            raise FormatError(f"{path} is not a readable part ({error}): delete it") from error
-        record = json.loads(metadata.get(_RECORD, b"{}"))
-        return record if record.get("key") == self.key else None
+            written = self._check_path(batch).read_text()
+        except FileNotFoundError:
+            written = ""
+        if checksum(data).hex() != written:
+            raise FormatError(f"{self.path(batch)} is damaged: delete it, and run the stage again")
+        return pa.BufferReader(data)
 
-    def read(self, batches: int) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-        """Rows and records of batches 0 … batches − 1.
+    def record(self, batch: str) -> dict[str, Any] | None:
+        """The record of a finished batch; None: there is no part.
 
         Raises
         ------
         FormatError
-            A part is missing or has another key.
+            The file is damaged.
         """
-        frames, records = [], []
-        for batch in range(batches):
-            record = self.record(batch)
-            if record is None:
-                raise FormatError(f"{self.path(batch)}: this part has not been written by this run")
-            records.append(record)
-            frames.append(pq.read_table(self.path(batch)).to_pandas())
-        rows = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
-        return rows, records
+        file = self._bytes(batch)
+        if file is None:
+            return None
+        metadata = pq.read_schema(file).metadata or {}
+        return dict(json.loads(metadata.get(_RECORD, b"{}")))
 
-    def clear(self, batches: int) -> None:
-        """Remove parts that are no longer in the plan or carry another key."""
-        for path in self.directory.glob("part-*.parquet"):
-            batch = int(path.stem.removeprefix("part-"))
-            if batch >= batches or self.record(batch) is None:
-                path.unlink()
+    def has(self, batch: str, key: str) -> bool:
+        """Whether there is a readable part of a batch that was made from this."""
+        record = self.sound(batch)
+        return record is not None and record.get("key") == key
+
+    def sound(self, batch: str) -> dict[str, Any] | None:
+        """The record of a finished batch; None: there is no part, or it is damaged and to be made again."""
+        try:
+            return self.record(batch)
+        except FormatError:
+            return None
+
+    def rows(self, batch: str) -> pd.DataFrame:
+        """Rows of a part.
+
+        Raises
+        ------
+        FormatError
+            There is none, or it is damaged.
+        """
+        return pq.read_table(self._existing(batch)).to_pandas()
+
+    def _existing(self, batch: str) -> pa.BufferReader:
+        file = self._bytes(batch)
+        if file is None:
+            raise FormatError(f"{self.path(batch)} is missing: run the stage again")
+        return file
+
+    def tables(self, batches: Sequence[str]) -> Iterator[pa.Table]:
+        """The rows of parts in order, all of one schema: a column may be empty in some of them.
+
+        Raises
+        ------
+        FormatError
+            A part is missing or damaged.
+        """
+        schema: pa.Schema | None = None
+        for batch in batches:
+            found = pq.read_schema(self._existing(batch)).remove_metadata()
+            schema = found if schema is None else _unified(schema, found)
+        for batch in batches:
+            table = pq.read_table(self._existing(batch)).replace_schema_metadata(None)
+            if schema is not None and len(table):
+                yield _cast(table, schema)
+
+    def read(self, batches: Sequence[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Rows of some parts, in order, in memory; of some columns, as far as the parts have them."""
+
+        def some(table: pa.Table) -> pa.Table:
+            return table.select([c for c in columns or () if c in table.column_names])
+
+        tables = [t if columns is None else some(t) for t in self.tables(batches)]
+        return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
+
+    def merge(self, batches: Sequence[str], path: Path, without: Sequence[str] = ()) -> int:
+        """Write the rows of parts as one Parquet file, one part in memory at a time; how many there are.
+
+        Parameters
+        ----------
+        batches : sequence of str
+        path : Path
+            Without any row it has no columns either: a part that has no row says nothing of them.
+        without : sequence of str
+            Columns that are left out.
+        """
+        temporary, writer, n = path.with_name(f".{path.name}.partial"), None, 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for table in self.tables(batches):
+                table = table.drop_columns([c for c in without if c in table.column_names])
+                writer = writer or pq.ParquetWriter(temporary, table.schema)
+                writer.write_table(table)
+                n += len(table)
+            writer = writer or pq.ParquetWriter(temporary, pa.schema([]))
+        finally:
+            if writer is not None:
+                writer.close()
+        temporary.replace(path)
+        return n
+
+    def keep_only(self, batches: Sequence[str]) -> None:
+        """Remove parts of batches that are no longer in the plan."""
+        for name in set(self.names()) - set(batches):
+            self.remove(name)
+
+
+def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables one below the other; a column may be empty, or missing, in some of them."""
+    bare = [t.replace_schema_metadata(None) for t in tables if len(t)]
+    return pa.concat_tables(bare, promote_options="permissive") if bare else pa.table({})
+
+
+def _unified(schema: pa.Schema, found: pa.Schema) -> pa.Schema:
+    if not found.names:
+        return schema
+    return pa.unify_schemas([schema, found], promote_options="permissive")
+
+
+def _cast(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    def column(f: pa.Field) -> Any:
+        if f.name not in table.column_names:
+            return pa.nulls(len(table), f.type)
+        return table[f.name] if table[f.name].type == f.type else table[f.name].cast(f.type)
+
+    arrays = [column(f) for f in schema]
+    return pa.table(arrays, schema=schema)

@@ -1,0 +1,121 @@
+"""The run's journal: one JSON line per block, in the order they are recorded.
+
+A line has ``time`` (UTC), ``stage``, ``batch``, ``block`` (row, column), ``state`` ("done" or "failed") and,
+if done, ``seconds`` (its share of the task's), ``worker``, ``peak_mb`` and ``attempt``; if failed, ``cause``,
+``message`` and ``attempts``. Every driver writes a file of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sesgrid.run.failures import Failure
+from sesgrid.run.flight import Note
+from sesgrid.store.location import writing
+from sesgrid.store.parts import write_atomically
+
+__all__ = ["Journal", "plan_path", "read_journals", "read_plan"]
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A file of JSON lines."""
+
+    path: Path
+
+    @classmethod
+    def of_driver(cls, directory: Path) -> Journal:
+        """The journal of this process."""
+        return cls(directory / f"{socket.gethostname()}-{os.getpid()}.jsonl")
+
+    def plan(
+        self, stage: str, batches: Mapping[str, Mapping[str, Any]], whole: bool = True
+    ) -> None:
+        """Say what a stage has to do, for whoever asks how far it is.
+
+        Parameters
+        ----------
+        stage : str
+        batches : mapping
+            Name of every batch, also of those that are done → ``key``, ``blocks`` and ``cells``.
+        whole : bool
+            Whether the stage has no others.
+        """
+        folder = self.path.parent
+        told = {"time": _now(), "driver": self.path.stem, "batches": {**batches}}
+        path = plan_path(folder, stage, None if whole else self.path.stem)
+        write_atomically(path, json.dumps(told))
+        for other in _plans(folder, stage) if whole else ():
+            if other != path:
+                other.unlink(missing_ok=True)
+
+    def blocks(
+        self, stage: str, batch: str, blocks: Sequence[tuple[int, int]], cells: int, note: Note
+    ) -> None:
+        """A task's blocks are done."""
+        share = round(note.seconds / max(len(blocks), 1), 4)
+        self._write(
+            {
+                "stage": stage, "batch": batch, "block": block, "state": "done", "seconds": share,
+                "worker": note.worker, "peak_mb": note.peak_mb, "attempt": note.attempt,
+            }
+            for block in blocks
+        )  # fmt: skip
+
+    def failure(self, stage: str, failure: Failure) -> None:
+        """A task's blocks failed for good."""
+        self._write(
+            {
+                "stage": stage, "batch": failure.batch, "block": block, "state": "failed",
+                "cause": failure.cause, "message": failure.message, "attempts": failure.attempts,
+            }
+            for block in failure.blocks
+        )  # fmt: skip
+
+    def _write(self, lines: Iterator[dict[str, Any]]) -> None:
+        text = "".join(json.dumps({"time": _now(), **line}) + "\n" for line in lines)
+        with writing(str(self.path), "the journal"):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(text)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def plan_path(directory: Path, stage: str, driver: str | None = None) -> Path:
+    """Where a stage's plan lies among the journals, or a driver's part of it."""
+    return directory / f"{stage}{'' if driver is None else f'.{driver}'}.plan.json"
+
+
+def _plans(directory: Path, stage: str) -> list[Path]:
+    """The plans of a stage and of its parts."""
+    return [*directory.glob(f"{stage}.plan.json"), *directory.glob(f"{stage}.*.plan.json")]
+
+
+def read_plan(directory: Path, stage: str) -> dict[str, dict[str, Any]]:
+    """The batches of a stage, all drivers' together, the last word on each; empty: it was not begun."""
+    told = [json.loads(path.read_text()) for path in _plans(directory, stage)]
+    found: dict[str, dict[str, Any]] = {}
+    for plan in sorted(told, key=lambda plan: str(plan["time"])):
+        found |= plan["batches"]
+    return found
+
+
+def read_journals(directory: Path) -> Iterator[dict[str, Any]]:
+    """Lines of all journals; one that a killed driver left half written is skipped."""
+    for path in sorted(directory.glob("*.jsonl")):
+        with open(path, encoding="utf-8") as file:
+            for line in file:
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:
+                    continue

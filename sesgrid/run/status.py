@@ -1,0 +1,149 @@
+"""How far a run is: from its parts and journals alone, while it runs and after."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sesgrid.run.journal import read_journals, read_plan
+from sesgrid.run.workspace import Workspace
+from sesgrid.store.parts import Parts
+
+__all__ = ["StageStatus", "lines", "status_of"]
+
+STAGES = ("mosaic", "landcover", "predict", "predict-other", "explain")
+"""Those that go by batches."""
+
+_WINDOW = timedelta(minutes=10)
+"""The rate is that of so much time before the last block."""
+
+_SLOWEST = 5
+
+
+@dataclass
+class StageStatus:
+    """How far one stage is; blocks and cells."""
+
+    stage: str
+    blocks: int
+    cells: int
+    done_blocks: int = 0
+    done_cells: int = 0
+    failed_blocks: int = 0
+    """Given up, and not done since."""
+    blocks_per_s: float | None = None
+    """Over the last ten minutes in which something ended; None: nothing did."""
+    seconds_left: float | None = None
+    slowest: list[tuple[float, tuple[int, int]]] = field(default_factory=list)
+    """(seconds, (block_row, block_col))."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Cause → blocks that it failed, over all attempts of all runs."""
+
+    @property
+    def left_blocks(self) -> int:
+        """Neither done nor given up."""
+        return self.blocks - self.done_blocks - self.failed_blocks
+
+
+@dataclass
+class _Told:
+    """What the journals tell of a stage."""
+
+    last: dict[tuple[str, tuple[int, int]], tuple[str, str]] = field(default_factory=dict)
+    """(batch, block) → (time, state), of the latest."""
+    ended: list[datetime] = field(default_factory=list)
+    slowest: list[tuple[float, tuple[int, int]]] = field(default_factory=list)
+    causes: Counter[str] = field(default_factory=Counter)
+
+
+def status_of(files: Workspace) -> list[StageStatus]:
+    """How far every stage is that was begun.
+
+    Parameters
+    ----------
+    files : Workspace
+
+    Returns
+    -------
+    list of StageStatus
+        In the order of the stages.
+    """
+    told = _read(files.journals)
+    found = []
+    for stage in STAGES:
+        plan = read_plan(files.journals, stage)
+        if not plan:
+            continue
+        found.append(
+            _stage_status(stage, plan, Parts(files.parts(stage)), told.get(stage, _Told()))
+        )
+    return found
+
+
+def _stage_status(
+    stage: str, plan: Mapping[str, Mapping[str, Any]], parts: Parts, told: _Told
+) -> StageStatus:
+    left = {name for name, b in plan.items() if not parts.has(name, b["key"])}
+    done = [b for name, b in plan.items() if name not in left]
+    status = StageStatus(
+        stage,
+        sum(b["blocks"] for b in plan.values()),
+        sum(b["cells"] for b in plan.values()),
+        sum(b["blocks"] for b in done),
+        sum(b["cells"] for b in done),
+        sum(state == "failed" and of[0] in left for of, (_, state) in told.last.items()),
+        slowest=sorted(told.slowest, reverse=True),
+        failures=dict(told.causes.most_common()),
+    )
+    recent = [t for t in told.ended if t >= told.ended[-1] - _WINDOW] if told.ended else []
+    if len(recent) > 1 and recent[-1] > recent[0]:
+        status.blocks_per_s = len(recent) / (recent[-1] - recent[0]).total_seconds()
+        status.seconds_left = status.left_blocks / status.blocks_per_s
+    return status
+
+
+def _read(directory: Path) -> dict[str, _Told]:
+    found: dict[str, _Told] = {}
+    for line in read_journals(directory):
+        told, block = found.setdefault(line["stage"], _Told()), tuple(line["block"])
+        of, state = (line["batch"], block), (line["time"], line["state"])
+        told.last[of] = max(told.last.get(of, state), state)
+        if line["state"] == "done":
+            told.ended.append(datetime.fromisoformat(line["time"]))
+            entry = (float(line["seconds"]), block)
+            push = heapq.heappush if len(told.slowest) < _SLOWEST else heapq.heappushpop
+            push(told.slowest, entry)
+        else:
+            told.causes[line["cause"]] += 1
+    for told in found.values():
+        told.ended.sort()
+    return found
+
+
+def lines(found: list[StageStatus]) -> Iterator[str]:
+    """The status as text.
+
+    Examples
+    --------
+    >>> for line in lines([StageStatus("mosaic", 100, 900, 60, 500, 1, 2.0, 19.5, [(3.5, (4, 5))])]):
+    ...     print(line)
+    mosaic: 60 of 100 blocks done, 1 failed, 39 left; 2.0 blocks/s, 0:00:20 left
+      slowest: 3.5 s block (4, 5)
+    """
+    for s in found:
+        rate = "" if s.blocks_per_s is None else f"; {s.blocks_per_s:.1f} blocks/s"
+        if s.seconds_left is not None and s.left_blocks:
+            rate += f", {timedelta(seconds=round(s.seconds_left))} left"
+        yield (
+            f"{s.stage}: {s.done_blocks} of {s.blocks} blocks done, {s.failed_blocks} failed, "
+            f"{s.left_blocks} left{rate}"
+        )
+        if s.slowest:
+            yield "  slowest: " + ", ".join(f"{sec:.1f} s block {b}" for sec, b in s.slowest)
+        for cause, blocks in s.failures.items():
+            yield f"  failures: {cause}, {blocks} blocks"

@@ -1,0 +1,183 @@
+"""Does a cube hold the very bytes that its run wrote? And: make exactly those blocks again that do not.
+
+Zarr reads a shard that is gone or empty without a word, as fill. A part's record has the size and the crc32c
+of every shard that its tasks wrote, and the parts' own pages have checksums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from distributed import Client
+
+from sesgrid.errors import ClusterError, FormatError, GridMismatchError
+from sesgrid.run.blocks import BlockBatch, plan_batches
+from sesgrid.run.config import Config
+from sesgrid.run.job import Job
+from sesgrid.run.leases import Leases
+from sesgrid.run.pixel_blocks import PixelWork, place_written
+from sesgrid.run.pixel_stages import landcover_work, mosaic_work
+from sesgrid.run.workspace import Workspace, load_table
+from sesgrid.store.cube import Cube, Shard
+from sesgrid.store.parts import Parts
+
+__all__ = ["Fault", "find_faults", "redo"]
+
+_STAGES = ("mosaic", "landcover")
+
+_KEPT = "explain"
+"""Its maps are pixels too, where they are kept."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A shard, or a part, that is not as it was written."""
+
+    stage: str
+    batch: str
+    block: tuple[int, int] | None
+    """(block_row, block_col), global; None: the part itself."""
+    layer: str | None
+    what: str
+
+    def __str__(self) -> str:
+        """One line."""
+        if self.block is None:
+            return f"{self.stage}: part {self.batch}: {self.what}"
+        return f"{self.stage}: block {self.block}, {self.layer}: {self.what}"
+
+
+def find_faults(config: Config) -> Iterator[Fault]:
+    """Compare the cube with what its run recorded, shard by shard.
+
+    Parameters
+    ----------
+    config : Config
+        Of the run; its stage ``cells`` is done.
+
+    Yields
+    ------
+    Fault
+        In the order of the stages and batches. A stage that was not begun has none.
+    """
+    files = Workspace.of(config)
+    cube, cells = Cube.open(files.cube), load_table(files.table("cells"))
+    planned = [batch.name for batch in plan_batches(cube.extent.grid, cells)]
+    for stage in _STAGES:
+        parts = Parts(files.parts(stage))
+        known = set(parts.names())
+        if not known and not files.record(stage).read().get("summary", {}).get("batches"):
+            continue
+        for batch in sorted(known.union(planned)):
+            yield from _faults_of_batch(cube, parts, stage, batch)
+    if cube.has_activation and files.record(_KEPT).read():
+        parts = Parts(files.parts(_KEPT))
+        for batch in parts.names():
+            yield from _faults_of_batch(cube, parts, _KEPT, batch)
+
+
+def _faults_of_batch(cube: Cube, parts: Parts, stage: str, batch: str) -> Iterator[Fault]:
+    try:
+        record = parts.record(batch)
+        if record is None:
+            yield Fault(stage, batch, None, None, "missing")
+            return
+        parts.rows(batch)
+        for row, col, shards in record.get("shards", ()):
+            for layer, (size, check) in shards.items():
+                try:
+                    what = cube.shard_fault(layer, row, col, (size, check))
+                except GridMismatchError as error:
+                    what = str(error)
+                if what is not None:
+                    yield Fault(stage, batch, (row, col), layer, what)
+    except (FormatError, KeyError, ValueError) as error:
+        yield Fault(stage, batch, None, None, f"damaged ({error})")
+
+
+def redo(
+    config: Config, client: Client, faults: Sequence[Fault], tell: Callable[[str], None]
+) -> list[Fault]:
+    """Make the blocks with faults again, and no others; the rest of their batches stays.
+
+    A block that comes out as it was recorded leaves its part as it is. Where it comes out otherwise (its
+    imagery has changed), where a part itself is damaged, and for maps of an explanation, the part is removed:
+    the next run makes the batch again, and what rests on it.
+
+    Returns
+    -------
+    list of Fault
+        Those for which a run is needed.
+    """
+    files = Workspace.of(config)
+    with Leases(files.leases) as leases:
+        busy = leases.holder([*_STAGES, "train", "predict", "predict-other", _KEPT])
+        if busy is not None:
+            raise ClusterError(f"blocks cannot be made again while {busy}: wait for it")
+        for stage in _STAGES:
+            leases.take(stage, dict.fromkeys(f.batch for f in faults if f.stage == stage))
+        return _redo(config, client, faults, tell, files)
+
+
+def _redo(
+    config: Config,
+    client: Client,
+    faults: Sequence[Fault],
+    tell: Callable[[str], None],
+    files: Workspace,
+) -> list[Fault]:
+    cells = load_table(files.table("cells"))
+    left = [f for f in faults if f.block is None or f.stage not in _STAGES]
+    for stage in _STAGES:
+        broken = [f for f in faults if f.stage == stage and f.block is not None]
+        if not broken:
+            continue
+        job = Job(config, files, client, "")
+        plan = plan_batches(job.grid, cells)
+        work = _work(job, stage, cells, plan)
+        blocks = {f.block for f in broken if f.block is not None}
+        again = _made_again(job, stage, plan, work, blocks)
+        parts = job.parts(stage)
+        for batch in dict.fromkeys(f.batch for f in broken):
+            recorded = {(r, c): s for r, c, s in (parts.record(batch) or {"shards": []})["shards"]}
+            for fault in (f for f in broken if f.batch == batch):
+                made = again.get(fault.block)  # type: ignore[arg-type]
+                same = made is not None and all(
+                    list(made[layer]) == list(recorded[fault.block][layer])  # type: ignore[index]
+                    for layer in made
+                )
+                tell(f"{fault}: {'made again' if same else 'came out otherwise'}")
+                if not same:
+                    left.append(fault)
+    for fault in left:
+        Parts(files.parts(fault.stage)).remove(fault.batch)
+        files.record(fault.stage).forget()
+    return left
+
+
+def _work(
+    job: Job, stage: str, cells: pd.DataFrame, plan: Sequence[BlockBatch]
+) -> PixelWork | None:
+    work = mosaic_work if stage == "mosaic" else landcover_work
+    return work(job, cells, plan)
+
+
+def _made_again(
+    job: Job,
+    stage: str,
+    plan: Sequence[BlockBatch],
+    work: PixelWork | None,
+    blocks: set[tuple[int, int]],
+) -> dict[tuple[int, int], dict[str, Shard]]:
+    """The shards of blocks that are drawn and written once more."""
+    if work is None:
+        return {}
+    cube = Cube.open(job.files.cube)
+    known = (b for batch in plan for b in batch.blocks)
+    faulty = [b for b in known if (b.block_row, b.block_col) in blocks]
+    groups = [(item,) for item in work.items(faulty)]
+    placed = place_written(work, cube, groups, f"verify-{stage}")
+    told = [packed for packed, _ in job.client.compute(placed).result()]
+    return {(row, col): shards for packed in told for row, col, shards, *_ in packed.extra}

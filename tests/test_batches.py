@@ -1,0 +1,411 @@
+"""Batches on a cluster: in flight, tried again, given up, recorded, taken up; and what is told of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+
+from sesgrid.errors import ClusterError, ConfigError, FormatError, StoreError
+from sesgrid.run import batches as batching
+from sesgrid.run import flight as flying
+from sesgrid.run.batches import Batch, Outcome, Task, run_batches
+from sesgrid.run.blocks import plan_batches
+from sesgrid.run.failures import Failure, is_transient, wait_before
+from sesgrid.run.flight import Flight, Noted, pack_rows, slots
+from sesgrid.run.journal import Journal, read_journals
+from sesgrid.run.leases import Leases
+from sesgrid.run.status import lines, status_of
+from sesgrid.run.workspace import Workspace
+from sesgrid.stages.place import place
+from sesgrid.store.parts import Parts
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def client():
+    options = {"processes": False, "dashboard_address": "127.0.0.1:0"}
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, **options) as cluster,
+        Client(cluster) as c,
+    ):
+        yield c
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    monkeypatch.setattr(batching, "wait_before", lambda attempt: 0.05)
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Squares numbers; fails as its folder says: ``<number>.<error>`` holds how often."""
+
+    folder: str
+    seconds: float = 0.0
+
+    def __call__(self, items):
+        out = []
+        for n in items:
+            for error in (OSError, ConfigError, ZeroDivisionError):
+                note = Path(self.folder) / f"{n}.{error.__name__}"
+                if note.exists() and int(note.read_text()) > 0:
+                    note.write_text(str(int(note.read_text()) - 1))
+                    raise error(f"no {n}")
+            time.sleep(self.seconds)
+            with open(Path(self.folder) / "seen", "a") as file:
+                file.write(f"{n}\n")
+            out.append({"cell_id": f"c{n}", "square": n * n})
+        return out
+
+
+def plan(n=12, per_task=2, per_batch=3, key="k"):
+    tasks = [
+        Task(list(range(a, a + per_task)), tuple((0, i) for i in range(a, a + per_task)), per_task)
+        for a in range(0, n, per_task)
+    ]
+    return [
+        Batch.of(f"{k:06d}", f"{key}{k}", tasks[a : a + per_batch])
+        for k, a in enumerate(range(0, len(tasks), per_batch))
+    ]
+
+
+def counted(results):
+    return replace(pack_rows(results), extra=(len(results),))
+
+
+def run(client, folder, batches, seconds=0.0, **options):
+    def make(tasks):
+        items = [i for t in tasks for i in t.items]
+        group = tuple(len(t.items) for t in tasks)
+        stage = Noted(Squares(str(folder), seconds), counted)
+        return place(stage, items, group=group, name="squares")
+
+    parts = Parts(folder / "work" / "parts" / "mosaic")
+    return run_batches(
+        client, parts, "mosaic", batches, make, lambda counts: {"n": sum(counts)}, **options
+    ), parts
+
+
+def seen(folder) -> list[int]:
+    path = folder / "seen"
+    found = sorted(map(int, path.read_text().split())) if path.exists() else []
+    path.unlink(missing_ok=True)
+    return found
+
+
+def test_what_is_recorded_is_not_done_again(client, tmp_path):
+    outcome, parts = run(client, tmp_path, plan())
+    assert (outcome.done, outcome.resumed, outcome.failures) == (["000000", "000001"], 0, [])
+    rows = parts.read(outcome.done)
+    assert rows["square"].tolist() == [n * n for n in range(12)]
+    record = parts.record("000001")
+    assert (record["n"], record["cells"], record["batch"], record["key"]) == (6, 6, "000001", "k1")
+    assert [t["attempt"] for t in record["tasks"]] == [1, 1, 1]
+    assert seen(tmp_path) == list(range(12))
+    outcome, _ = run(client, tmp_path, plan())
+    assert (outcome.resumed, seen(tmp_path)) == (2, [])
+    # another key, another batch
+    changed = plan()
+    changed[1] = Batch.of("000001", "other", changed[1].tasks())
+    outcome, _ = run(client, tmp_path, changed)
+    assert (outcome.resumed, seen(tmp_path)) == (1, list(range(6, 12)))
+    # a damaged part is made again
+    parts.path("000000").write_bytes(b"PAR1")
+    outcome, _ = run(client, tmp_path, changed)
+    assert seen(tmp_path) == list(range(6))
+
+
+def test_what_passes_is_tried_again_and_what_does_not_is_listed(client, tmp_path):
+    for name, times in (("3.OSError", 2), ("8.ConfigError", 1), ("0.OSError", 99)):
+        (tmp_path / name).write_text(str(times))
+    journal = Journal.of_driver(tmp_path / "work" / "journal")
+    outcome, parts = run(client, tmp_path, plan(n=24), journal=journal, attempts=4)
+    # 3 came right, 8 is for good, 0 was given up; all others are done
+    assert {(f.batch, f.cause, f.attempts, f.defect) for f in outcome.failures} == {
+        ("000000", "OSError", 4, False),
+        ("000001", "ConfigError", 1, False),
+    }
+    assert outcome.done == ["000002", "000003"]
+    assert parts.names() == outcome.done
+    assert set(seen(tmp_path)) == set(range(24)) - {0, 1, 8, 9}
+    with pytest.raises(ClusterError, match=r"2 tasks failed.*\n.*no 0 \(after 4 attempts\)"):
+        outcome.require_whole("mosaic")
+    found = list(read_journals(tmp_path / "work" / "journal"))
+    state = {tuple(line["block"]): line["state"] for line in found}
+    assert {b[1] for b, s in state.items() if s == "failed"} == {0, 1, 8, 9}
+    assert max(line["attempt"] for line in found if line["state"] == "done") == 3
+    (status,) = status_of(Workspace(tmp_path))
+    assert (status.blocks, status.done_blocks, status.failed_blocks) == (24, 12, 4)
+    assert status.failures == {"OSError": 2, "ConfigError": 2}
+    (tmp_path / "0.OSError").unlink()
+    outcome, parts = run(client, tmp_path, plan(n=24), journal=journal)
+    assert (outcome.resumed, outcome.failures) == (2, [])
+    assert parts.read(outcome.done)["square"].tolist() == [n * n for n in range(24)]
+    (status,) = status_of(Workspace(tmp_path))
+    assert (status.done_blocks, status.failed_blocks, status.left_blocks) == (24, 0, 0)
+    assert next(lines([status])).startswith("mosaic: 24 of 24 blocks done, 0 failed, 0 left")
+
+
+def test_a_defect_is_told_from_bad_luck(client, tmp_path):
+    (tmp_path / "3.ZeroDivisionError").write_text("9")
+    outcome, _ = run(client, tmp_path, plan())
+    (failure,) = outcome.failures
+    assert failure.defect
+    assert failure.attempts == 1
+    assert "batch 000000, 2 blocks ((0, 2), (0, 3)): ZeroDivisionError: no 3" in str(failure)
+
+
+def test_a_stage_of_which_everything_fails_is_stopped(client, tmp_path):
+    for n in range(0, 100, 2):
+        (tmp_path / f"{n}.ConfigError").write_text("9")
+    with pytest.raises(ClusterError, match="the first 21 tasks failed and none succeeded"):
+        run(client, tmp_path, plan(n=100))
+
+
+def test_no_more_is_in_flight_than_the_workers_take(client, tmp_path, monkeypatch):
+    """Two a slot: what is computed, and what waits for it; more only of what takes no time."""
+    most, plain = [], Flight._launch
+
+    def counting(self):
+        plain(self)
+        most.append(len(self._flying))
+
+    monkeypatch.setattr(Flight, "_launch", counting)
+    run(client, tmp_path, plan(n=40), seconds=0.2)
+    assert max(most) == 2 * slots(client, None) == 4
+    most.clear()
+    run(client, tmp_path, plan(n=400, key="again"))
+    assert 8 < max(most) <= flying._MOST_A_SLOT * slots(client, None)
+
+
+def test_slots_are_threads_or_shares_of_gpus():
+    class Fake:
+        def scheduler_info(self, n_workers):
+            return {
+                "workers": {
+                    "a": {"nthreads": 4, "resources": {"GPU": 1}},
+                    "b": {"nthreads": 2, "resources": {"GPU": 2}},
+                    "c": {"nthreads": 8, "resources": {}},
+                }
+            }
+
+    assert slots(Fake(), None) == 14
+    assert slots(Fake(), {"GPU": 0.33}) == 3 + 2
+    assert slots(Fake(), {"GPU": 1.0}) == 1 + 2
+
+
+def test_which_failures_may_pass():
+    for error in (StoreError("away"), ConnectionResetError(), MemoryError(), TimeoutError()):
+        assert is_transient(error), error
+    denied = StoreError("read-only")
+    denied.__cause__ = PermissionError(13, "denied")
+    for error in (denied, FileNotFoundError(), ConfigError("x"), FormatError("x"), KeyError("x")):
+        assert not is_transient(error), error
+    # a store that is away for a minute is outlasted
+    assert sum(wait_before(n) for n in range(2, batching.ATTEMPTS + 1)) > 60
+
+
+def test_batches_are_the_same_for_any_order_and_hold_every_block(tmp_path):
+    from sesgrid.grid import Grid
+
+    rng = np.random.default_rng(0)
+    cells = pd.DataFrame(np.unique(rng.integers(0, 900, (3000, 2)), axis=0), columns=["row", "col"])
+    # borders that no group of blocks keeps to
+    cells["departement"] = np.select([cells["row"] < 333, cells["col"] < 500], ["01", "2A"], "none")
+    cells["departement"] = cells["departement"].replace("none", None)
+    grid = Grid(100, 8)
+    whole = plan_batches(grid, cells)
+    mixed = cells.sample(frac=1, random_state=1)
+    for one, other in zip(whole, plan_batches(grid, mixed), strict=True):
+        assert one.groups == other.groups
+        assert (mixed[["row", "col"]].to_numpy()[other.members] == one.cells).all()
+    blocks = [(b.block_row, b.block_col) for batch in whole for b in batch.blocks]
+    assert len(blocks) == len(set(blocks))
+    assert set(blocks) == set(zip(cells["row"] // 8, cells["col"] // 8, strict=True))
+    assert max(len(batch.blocks) for batch in whole) <= 256
+    assert {batch.name[:-5] for batch in whole} == {"01", "2A", "none"}
+    for batch in whole:
+        for group in batch.groups:
+            of = Counter(
+                cells.set_index(["row", "col"])["departement"].fillna("none")[c]
+                for block in group
+                for c in block.cells
+            )
+            assert of[batch.departement] == max(of.values())
+    assert len({batch.name for batch in whole}) == len(whole) > 1
+
+
+def test_a_second_driver_is_refused_with_the_firsts_name_and_only_where_they_meet(client, tmp_path):
+    batches = plan(n=24)
+    with Leases(tmp_path / "leases") as first, Leases(tmp_path / "leases") as second:
+        first.take("mosaic", ["000001"])
+        with pytest.raises(ClusterError, match=f"process {os.getpid()} on .* holds batch 000001"):
+            run(client, tmp_path, batches, leases=second)
+        assert seen(tmp_path) == []
+        # none of the others stayed taken; disjoint ones run side by side
+        first.take("mosaic", ["000000"])
+        outcome, _ = run(client, tmp_path, batches[2:], leases=second)
+        assert outcome.failures == []
+        first.release_all()
+        outcome, _ = run(client, tmp_path, batches, leases=second)
+        assert outcome.resumed == 2
+    assert not list((tmp_path / "leases").rglob("*.lease"))
+
+
+def test_the_lease_of_a_driver_that_is_gone_expires(tmp_path):
+    folder = tmp_path / "leases"
+    pid = os.fork()
+    if pid == 0:
+        Leases(folder).__enter__().take("mosaic", ["000001"])
+        time.sleep(60)
+        os._exit(0)
+    lease = folder / "mosaic" / "000001.lease"
+    while not lease.exists() or not lease.read_text():
+        time.sleep(0.02)
+    with Leases(folder) as ours:
+        with pytest.raises(ClusterError, match=f"process {pid} on"):
+            ours.take("mosaic", ["000001"])
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        ours.take("mosaic", ["000001"])
+        # of another machine only its heartbeat tells, by the file server's clock
+        elsewhere = json.loads(lease.read_text()) | {"name": "far-1-x", "host": "far", "pid": 1}
+        other = folder / "mosaic" / "000002.lease"
+        other.write_text(json.dumps(elsewhere))
+        heart = folder / "drivers" / "far-1-x"
+        heart.touch()
+        with pytest.raises(ClusterError, match="process 1 on far"):
+            ours.take("mosaic", ["000002"])
+        old = heart.stat().st_mtime - 61
+        os.utime(heart, (old, old))
+        ours.take("mosaic", ["000002"])
+        assert json.loads(other.read_text())["pid"] == os.getpid()
+
+
+def test_of_many_that_take_an_expired_lease_one_gets_it(tmp_path):
+    folder = tmp_path / "leases"
+    (folder / "mosaic").mkdir(parents=True)
+    gone = {"name": "gone", "host": "far", "pid": 1, "born": "1"}
+    for turn in range(20):
+        (folder / "mosaic" / f"{turn}.lease").write_text(json.dumps(gone))
+        drivers = [Leases(folder).__enter__() for _ in range(4)]
+        won, gate = [], threading.Barrier(len(drivers))
+
+        def take(driver, turn=turn, won=won, gate=gate):
+            gate.wait()
+            try:
+                driver.take("mosaic", [str(turn)])
+                won.append(driver)
+            except ClusterError:
+                pass
+
+        threads = [threading.Thread(target=take, args=(d,)) for d in drivers]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        assert len(won) == 1
+        for driver in drivers:
+            driver.__exit__()
+
+
+def test_the_status_goes_by_time_not_by_the_names_of_journals(tmp_path):
+    files = Workspace(tmp_path)
+    files.journals.mkdir(parents=True)
+    early = Journal(files.journals / "host-9999.jsonl")
+    early.plan("mosaic", {"75-0000": {"key": "k", "blocks": 1, "cells": 2}})
+    told = {"stage": "mosaic", "batch": "75-0000", "block": [0, 0]}
+    failed = {**told, "time": "2026-01-01T00:00:00", "state": "failed", "cause": "OSError"}
+    done = {**told, "time": "2026-01-02T00:00:00", "state": "done", "seconds": 1.0}
+    early.path.write_text(json.dumps(failed) + "\n")
+    later = files.journals / "host-10001.jsonl"
+    later.write_text(json.dumps(done) + "\n")
+    (status,) = status_of(files)
+    assert (status.failed_blocks, status.left_blocks) == (0, 1)  # its batch is not recorded yet
+    later.unlink()
+    (status,) = status_of(files)
+    assert (status.failed_blocks, status.left_blocks) == (1, 0)
+    Parts(files.parts("mosaic")).write("75-0000", "k", pd.DataFrame({"n": [1]}), {})
+    (status,) = status_of(files)
+    assert (status.failed_blocks, status.left_blocks, status.done_blocks) == (0, 0, 1)
+
+
+def test_a_store_that_is_away_is_not_asked_for_everything(client, tmp_path, monkeypatch):
+    """Tasks that wait for another attempt keep others from being begun."""
+    for n in range(60):
+        (tmp_path / f"{n}.OSError").write_text("1")
+    monkeypatch.setattr(batching, "wait_before", lambda attempt: 0.5)
+    monkeypatch.setattr(flying, "_AHEAD_S", 0)  # two tasks a slot, however short
+    waiting, plain = [], Flight.again
+
+    def counting(self, *args):
+        plain(self, *args)
+        waiting.append(len(self._later))
+
+    monkeypatch.setattr(Flight, "again", counting)
+    outcome, _ = run(client, tmp_path, plan(n=60))
+    assert outcome.failures == []
+    # those in flight when it began, and what of the batches begun was ready
+    assert 0 < max(waiting) <= 2 * slots(client, None) + 3
+
+
+def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(flying, "_LOOK_S", 0.2)
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**options, silence_logs=50) as cluster, Client(cluster) as client:
+        stop, killed = threading.Event(), []
+
+        def kill():
+            rng = np.random.default_rng(0)
+            while not stop.wait(0.7):
+                pids = [nanny.pid for nanny in cluster.workers.values() if nanny.pid]
+                if pids:
+                    os.kill(int(rng.choice(pids)), signal.SIGKILL)
+                    killed.append(pids)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            outcome, parts = run(
+                client, tmp_path, plan(n=240, per_task=4, per_batch=4), 0.02, attempts=99
+            )
+        finally:
+            stop.set()
+            killer.join()
+    assert len(killed) >= 3
+    assert outcome.failures == []
+    assert parts.read(outcome.done)["square"].tolist() == [n * n for n in range(240)]
+
+
+def test_an_outcome_without_failures_is_whole():
+    Outcome(done=["a"]).require_whole("mosaic")
+    assert isinstance(Failure.of(OSError("x\ny"), "b", [(0, 1)], 2), Failure)
+
+
+def test_workers_that_all_stay_paused_end_the_run_with_advice(client, tmp_path, monkeypatch):
+    """As Dask leaves those whose memory is nearly full: nothing would ever go on."""
+    plain = Client.scheduler_info
+
+    def paused(self, **options):
+        told = plain(self, **options)
+        for worker in told["workers"].values():
+            worker["status"] = "paused"
+        return told
+
+    monkeypatch.setattr(Client, "scheduler_info", paused)
+    monkeypatch.setattr(flying, "_LOOK_S", 0.1)
+    monkeypatch.setattr(flying, "_PAUSED_S", 0.5)
+    with pytest.raises(ClusterError, match="all 2 workers have been paused"):
+        run(client, tmp_path, plan(n=4), seconds=3)

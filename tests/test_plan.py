@@ -1,0 +1,136 @@
+"""What a run will take, told before it begins."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from pyproj import Transformer
+
+from benchmarks.france import draw_france, write_census, write_tiles
+from sesgrid.errors import ConfigError, FormatError
+from sesgrid.run.cli import main
+from sesgrid.run.config import load_config
+from sesgrid.run.plan import Machines, lines, make_plan, memory_of
+from sesgrid.run.rates import Rates, measure_rates, read_rates
+
+RATES = Rates(
+    machine="a test", measured="2026-01-01", pixels_per_cell=800, backbone="efficientnetb0", codec="zstd",
+    mosaic_s=0.1, landcover_s=0.01, predict_s=0.5, explain_s=1.0, train_s=2.0, on_gpu=False,
+    image_bytes=1000, landcover_bytes=10, model_peak_mb=1500,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def nation(tmp_path_factory):
+    """A small made-up nation, the east of which has no imagery."""
+    folder = tmp_path_factory.mktemp("nation")
+    france = draw_france(4000, seed=3)
+    write_census(france, folder / "census_2019.parquet")
+    shown = france.easting_m < np.quantile(france.easting_m, 0.6)
+    tiles = write_tiles(
+        replace(france, northing_m=france.northing_m[shown], easting_m=france.easting_m[shown]),
+        folder / "ortho",
+    )
+    (folder / "run.toml").write_text(
+        'name = "Nation"\noutput = "result"\n[sources]\ncensus = "census_2019.parquet"\northo = "ortho"\n'
+        '[cells]\nrule = "all"\n'
+    )
+    RATES.write(folder / "rates.json")
+    return folder, france, tiles
+
+
+def test_blocks_and_what_is_missing_are_those_of_the_census(nation):
+    folder, france, tiles = nation
+    config = load_config(folder / "run.toml")
+    plan = make_plan(config, RATES, Machines(96))
+    rows, cols = -(france.northing_m // 200) - 1, france.easting_m // 200
+    blocks = set(zip((rows // 8).tolist(), (cols // 8).tolist(), strict=True))
+    assert (plan.cells, plan.blocks, plan.tiles) == (4000, len(blocks), tiles)
+    # by the tiles' own grid, whose names are their corners in kilometres
+    names = {tuple(map(int, p.name.split("-")[2:4])) for p in (folder / "ortho").iterdir()}
+    to_tiles = Transformer.from_crs("EPSG:3035", "EPSG:2154", always_xy=True)
+    x, y = to_tiles.transform(france.easting_m + 100, france.northing_m + 100)
+    at = zip((x // 5000 * 5).astype(int), (y // 5000 * 5 + 5).astype(int), strict=True)
+    dark = np.array([corner not in names for corner in at])
+    assert 500 < dark.sum() < 2000
+    assert plan.missing["cells without imagery"] == dark.sum()
+    census = pd.read_parquet(folder / "census_2019.parquet")
+    by = pd.Series(dark).groupby(census["lcog_geo"].str[:2]).agg(["all", "size"])
+    assert plan.missing["départements without imagery"] == by.loc[by["all"], "size"].to_dict() != {}
+    assert plan.missing["cells without land cover"] is None
+    assert plan.missing["cells without a model"] == 0
+    assert any(f"cells without imagery: {dark.sum()}" in line for line in lines(plan))
+
+
+def test_hours_and_cost_are_rates_times_cells_by_the_machines(nation):
+    config = load_config(nation[0] / "run.toml")
+    one = make_plan(config, RATES, Machines(1, price=0.05))
+    many = make_plan(config, RATES, Machines(10, price=0.05))
+    mosaic = next(s for s in one.stages if s.stage == "mosaic")
+    assert mosaic.hours == pytest.approx(4000 * 0.1 / 3600)
+    predict = next(s for s in one.stages if s.stage == "predict")
+    shown = 4000 - one.missing["cells without imagery"]
+    assert predict.processor_hours == pytest.approx(shown * 0.5 / 3600)
+    assert many.hours == pytest.approx(one.hours / 10)
+    assert one.cost == pytest.approx(one.hours * 0.05)
+    assert many.cost == pytest.approx(one.cost)
+    # with a GPU's rates the models wait for GPUs and the mosaic does not
+    gpu = make_plan(config, replace(RATES, on_gpu=True), Machines(10, gpus=2, gpu_price=2.0))
+    assert next(s for s in gpu.stages if s.stage == "predict").hours == pytest.approx(
+        predict.processor_hours / 2
+    )
+    assert gpu.cost == pytest.approx(gpu.hours * 2 * 2.0)
+
+
+def test_a_plan_over_the_memory_budget_is_refused_with_the_numbers(nation):
+    folder = nation[0]
+    asked = ["plan", str(folder / "run.toml"), "--rates", str(folder / "rates.json")]
+    small = CliRunner().invoke(main, [*asked, "--threads", "2", "--memory", "1GB"])
+    assert small.exit_code == 2
+    assert "predict needs " in small.output
+    assert "in a worker of 2 threads, which has 1.0 GB" in small.output
+    assert CliRunner().invoke(main, [*asked, "--memory", "64GB"]).exit_code == 0
+    assert memory_of("auto") is None
+    assert memory_of("2GB") == 2_000_000_000
+
+
+def test_as_json_it_can_be_read_again(nation):
+    folder = nation[0]
+    done = CliRunner().invoke(
+        main,
+        ["plan", str(folder / "run.toml"), "--rates", str(folder / "rates.json"), "--json"],
+    )
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.output)
+    assert {s["stage"] for s in told["stages"]} == {"mosaic", "train", "predict"}
+    assert told["rates"]["machine"] == "a test"
+    assert np.isfinite(told["hours"])
+
+
+def test_rates_of_other_cells_or_of_nothing_are_refused(nation, tmp_path):
+    config = load_config(nation[0] / "run.toml")
+    with pytest.raises(ConfigError, match="measured for cells of 400 pixels"):
+        make_plan(config, replace(RATES, pixels_per_cell=400), Machines(1))
+    (tmp_path / "rates.json").write_text('{"machine": "x"}')
+    with pytest.raises(FormatError, match=r"holds no measured rates .* --calibrate"):
+        read_rates(tmp_path / "rates.json")
+    assert read_rates(nation[0] / "rates.json") == RATES
+
+
+@pytest.mark.long
+def test_rates_are_measured(nation, tmp_path):
+    config = load_config(nation[0] / "run.toml")
+    small = config.grid.model_copy(update={"pixels_per_cell": 64})
+    rates = measure_rates(config.model_copy(update={"grid": small}))
+    assert 0 < rates.predict_s < rates.explain_s
+    assert rates.mosaic_s > rates.landcover_s > 0
+    # 64 × 64 pixels of three bands, and their coverage
+    assert 1000 < rates.image_bytes < 4 * 64 * 64
+    assert rates.model_peak_mb > 300
+    rates.write(tmp_path / "rates.json")
+    assert read_rates(tmp_path / "rates.json") == rates
