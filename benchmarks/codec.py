@@ -94,7 +94,7 @@ def _codecs(codec: Any) -> dict[str, Any]:
     return {"compressors": [c for c in (codec, Crc32cCodec()) if c is not None]}
 
 
-def _writer(array: zarr.Array, block: np.ndarray, codec: Any) -> Callable[[], None]:
+def _writer(array: zarr.Array, block: np.ndarray, codec: Any) -> Callable[[], object]:
     if isinstance(codec, PixelCodec):
         folder, side = str(array.store_path).removeprefix("file://"), array.chunks[-1]
         return lambda: put(folder, "c/0/0/0", encode_shard(block, side, codec.encode))

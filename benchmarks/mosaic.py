@@ -280,7 +280,9 @@ def peak_over_projected(job: Job) -> tuple[float, int]:
     settings = {**os.environ, "GDAL_CACHEMAX": str(_CACHE_MB)}
     done = subprocess.run(command, env=settings, capture_output=True, check=True)
     measured = int(done.stdout) << 10
-    projected = mosaic_bytes(Mosaic(job.grid, RasterReader()), group_blocks(job.work), 1, _CACHE_MB)
+    groups = group_blocks(job.work)
+    fullest = max(groups, key=lambda g: sum(len(item.block.cells) for item in g))
+    projected = mosaic_bytes(Mosaic(job.grid, RasterReader()), fullest, 1, _CACHE_MB)
     return measured / projected, measured
 
 

@@ -1,0 +1,340 @@
+"""All of metropolitan France on two cores: what is left of a national run when its kernels cost nothing.
+
+2.3 million made-up cells in 211,000 blocks, 22,400 tiles, a land-cover raster: the engine's own stages from
+the census to the explained cells and the sealed arrays, on a scheduler and two workers that are processes of
+their own. Graphs, batches, leases, journals, parts, checksums and tables are the real ones; a kernel returns
+rows of the right shape at once, and no pixels are stored (France's are 4 TB).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import rasterio
+from rasterio.transform import from_origin
+
+from benchmarks.france import CELLS, draw_france, write_census, write_tiles
+from sesgrid.grid import cell_id_of
+from sesgrid.kernels.method import PRESETS, Method
+from sesgrid.run.rates import Rates
+from sesgrid.stages.place import BlockResult
+from sesgrid.stages.predict import CellTask
+
+__all__ = ["BlankBlocks", "BlankExplain", "BlankPredict", "drive", "run_nation"]
+
+STAGES = ("mosaic", "landcover", "predict", "explain")
+EARLY, LATE = (2_000, 12_000), (190_000, 200_000)
+_CLASSES = 5
+
+
+@dataclass(frozen=True)
+class BlankBlocks:
+    """Blocks without pixels, with the rows that the mosaic tells of its cells."""
+
+    rows: bool
+
+    def each(self, group: Sequence[Any]) -> Iterator[BlockResult]:
+        """One result per block, at once."""
+        for item in group:
+            rows = tuple(self._row(cell, item) for cell in item.block.cells) if self.rows else ()
+            yield BlockResult(item.block, {}, rows)
+
+    def peak_bytes(self, _: Sequence[Any]) -> int:
+        """Of nothing."""
+        return 0
+
+    @staticmethod
+    def _row(cell: tuple[int, int], item: Any) -> dict[str, Any]:
+        tile = item.tiles[0]
+        return {
+            "cell_id": cell_id_of(*cell), "coverage": 1.0, "share_nodata": 0.0, "share_read_failed": 0.0,
+            "void_share": 0.0, "ortho_year": tile.year, "ortho_source": Path(tile.path).name,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BlankPredict:
+    """The rows of a prediction, from nothing."""
+
+    layers: ClassVar = ("image", "coverage")
+
+    def __call__(self, items: Sequence[CellTask]) -> list[dict[str, Any]]:
+        """One row per cell."""
+        shares = {f"probability_{k + 1}": 1 / _CLASSES for k in range(_CLASSES)}
+        colour = {f"mean_{band}": 100.0 for band in ("red", "green", "blue")}
+        told = {"p": 0.5, "ses_predicted": 3, **shares, **colour}
+        return [{"cell_id": t.cell_id, "model_id": t.model.model_id, **told} for t in items]
+
+
+@dataclass(frozen=True)
+class BlankExplain:
+    """The rows of an explanation, from nothing."""
+
+    classes: int
+    keep: Any = "none"
+    method: Method = PRESETS["paper"]
+
+    def __call__(self, items: Sequence[CellTask]) -> list[dict[str, Any]]:
+        """One row per cell."""
+        sums = {f"{m}_{k}": 1.0 for m in ("low", "high") for k in range(self.classes)}
+        areas = {f"area_{k}": 640_000 // self.classes for k in range(self.classes)}
+        return [
+            {"cell_id": t.cell_id, "model_id": t.model.model_id, **sums, **areas} for t in items
+        ]
+
+
+def write_nation(folder: Path, cells: int) -> Path:
+    """Everything that a national run reads; its TOML."""
+    france = draw_france(cells)
+    write_census(france, folder / "census_2019.parquet")
+    write_tiles(france, folder / "ortho")
+    _write_landcover(folder, france.northing_m, france.easting_m)
+    _write_city(folder / "city", france.northing_m, france.easting_m)
+    config = folder / "france.toml"
+    config.write_text(
+        'name = "France"\noutput = "result"\n[sources]\ncensus = "census_2019.parquet"\northo = "ortho"\n'
+        'landcover = "landcover"\nlandcover_classes = "classes.csv"\n[cells]\nrule = "all"\nlabels = "all"\n'
+        'compare_folds = false\nmax_void = 1.0\n[models]\ncities = "city"\n'
+    )
+    return config
+
+
+def _write_landcover(folder: Path, north: np.ndarray, east: np.ndarray) -> None:
+    """One raster of 10 m over the nation without a pixel, and its classes."""
+    (folder / "landcover").mkdir()
+    west, top = int(east.min()) - 1000, int(north.max()) + 1000
+    width, height = ((int(v.max() - v.min()) + 3000) // 10 for v in (east, north))
+    with rasterio.open(
+        folder / "landcover" / "landcover.tif", "w", driver="GTiff", width=width, height=height, count=1,
+        dtype="uint8", crs="EPSG:3035", transform=from_origin(west, top, 10, 10), sparse_ok=True, tiled=True,
+        blockxsize=2048, blockysize=2048,
+    ):  # fmt: skip
+        pass
+    table = "".join(f"{k},class {k},group {k % 3}\n" for k in range(1, 18))
+    (folder / "classes.csv").write_text(f"code,landcover_class,group\n{table}")
+
+
+def _write_city(folder: Path, north: np.ndarray, east: np.ndarray) -> None:
+    """The models of a city whose cells are the first of the nation's; nobody opens the networks."""
+    from sesgrid.grid import Grid
+    from sesgrid.run.blocks import members_of, plan_batches
+    from sesgrid.run.config import GridSettings
+    from sesgrid.run.tables import write_table
+    from sesgrid.run.workspace import Workspace
+
+    grid, files = GridSettings(), Workspace(folder)
+    rows, cols = -(north[:2000] // 200) - 1, east[:2000] // 200
+    table = pd.DataFrame({"row": rows, "col": cols, "fold": np.arange(len(rows)) % 5})
+    table["departement"] = "01"
+    table.index = pd.Index(
+        [cell_id_of(r, c) for r, c in zip(rows, cols, strict=True)], name="cell_id"
+    )
+    table.attrs = {"city": "City", "n_folds": 5, "folds_kind": "random", "n_classes": _CLASSES}
+    plan = plan_batches(Grid(grid.pixels_per_cell, grid.cells_per_block), table)
+    write_table(files.table("cells"), table, members_of(plan, table))
+    files.models.mkdir()
+    for k in range(5):
+        data = f"model {k}".encode()
+        (files.models / f"random-{k}.keras").write_bytes(data)
+        card: dict[str, Any] = {"model_id": f"City-random{k}", "sha256": sha256(data).hexdigest()}
+        card |= {"pixels_per_cell": grid.pixels_per_cell, "n_classes": _CLASSES}
+        (files.models / f"random-{k}.json").write_text(json.dumps(card))
+
+
+@contextmanager
+def _without_kernels() -> Iterator[None]:
+    """The engine as it is, but for what would look at pixels."""
+    from sesgrid.run import cell_stages, pixel_stages
+    from sesgrid.run.turns import InTurns
+
+    real = InTurns.of
+    with ExitStack() as stack:
+        for target, name, blank in (
+            (pixel_stages, "Mosaic", lambda *_: BlankBlocks(rows=True)),
+            (pixel_stages, "Classified", lambda *_: BlankBlocks(rows=False)),
+            (cell_stages, "Predict", BlankPredict),
+            (cell_stages, "explain_stage", lambda _: BlankExplain(18)),
+            (InTurns, "of", lambda stage, pixels, _, whole: real(stage, pixels, (), whole)),
+        ):
+            stack.enter_context(mock.patch.object(target, name, blank))
+        yield
+
+
+def drive(config_path: Path, scheduler: str) -> dict[str, Any]:
+    """The driver: every stage, and what it took."""
+    from sesgrid.run.cluster import connected
+    from sesgrid.run.config import load_config
+    from sesgrid.run.engine import run_stages
+    from sesgrid.run.flight import peak_mb
+    from sesgrid.run.job import Job
+    from sesgrid.run.results import _write_cells
+    from sesgrid.run.tables import CellTable
+    from sesgrid.run.workspace import Workspace
+    from sesgrid.store.cube import Cube
+
+    config = load_config(config_path)
+    files, seconds, peaks = Workspace.of(config), {}, {}
+    with connected(config.cluster, scheduler) as client, _without_kernels():
+        for stage in ("cells", *STAGES):
+            started = time.perf_counter()
+            run_stages(config, client, stage, lambda line: print(line, file=sys.stderr))
+            seconds[stage], peaks[stage] = time.perf_counter() - started, peak_mb()
+        started = time.perf_counter()
+        names = _write_cells(Job(config, files, client, ""), [])
+        Cube.open(files.cube).seal(partial(CellTable(files.cells).read, with_id=False), names, {})
+        seconds["seal"], peaks["seal"] = time.perf_counter() - started, peak_mb()
+    return {"seconds": seconds, "driver_peak_mb": peaks, "cpu_s": sum(os.times()[:2])}
+
+
+def run_nation(folder: Path, cells: int = CELLS) -> dict[str, Any]:
+    """Run the nation in processes of their own.
+
+    Parameters
+    ----------
+    folder : Path
+        Empty.
+    cells : int
+
+    Returns
+    -------
+    dict
+        Figures of `benchmarks.scale`'s text, and seconds and peaks per stage.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config, file = write_nation(folder, cells), folder / "scheduler.json"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
+        "MALLOC_ARENA_MAX": "2",
+    }
+
+    def start(*command: str) -> subprocess.Popen[bytes]:
+        with open(folder / f"{command[1]}.log", "ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", *command], env=environment, stdout=log, stderr=log
+            )
+
+    local = ("--scheduler-file", str(file))
+    cluster = [
+        start(
+            "distributed.cli.dask_scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--no-dashboard",
+            *local,
+        )
+    ]
+    cluster += [
+        start(
+            "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", *local
+        )
+        for _ in range(2)
+    ]
+    try:
+        while not file.exists():
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        command = [sys.executable, "-m", "benchmarks.scale", "--drive", str(config), address]
+        done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+        told = json.loads(done.stdout.splitlines()[-1])
+        told["scheduler_peak_mb"] = _status(cluster[0].pid, "VmHWM") >> 10
+        told["scheduler_cpu_s"] = _cpu_seconds(cluster[0].pid)
+        told["worker_peak_mb"] = max(_status(p.pid, "VmHWM") for p in cluster[1:]) >> 10
+    finally:
+        for process in cluster:
+            process.kill()
+    blocks, flying, rates = _rates(folder / "result" / "work" / "journal")
+    staged = sum(told["seconds"][stage] for stage in STAGES)
+    return {
+        **_plan(config, environment),
+        "cells": cells,
+        "blocks": blocks,
+        "scheduler_ms_per_block": 1000 * flying / blocks,
+        "stages_ms_per_block": 1000 * staged / blocks,
+        "driver_cpu_ms_per_block": 1000 * told["cpu_s"] / blocks,
+        "scheduler_cpu_ms_per_block": 1000 * told["scheduler_cpu_s"] / blocks,
+        "driver_peak_gb": max(told["driver_peak_mb"].values()) / 1024,
+        "scheduler_peak_gb": told["scheduler_peak_mb"] / 1024,
+        "rate_late_over_early": min(rates.values()) if rates else None,
+        "rates": rates,
+        **told,
+    }
+
+
+def _status(pid: int, field: str) -> int:
+    """Kilobytes, as the system tells of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0])
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _rates(journals: Path) -> tuple[int, float, dict[str, float]]:
+    """Blocks of a stage, seconds of all from plan to last block, and each one's late over early rate."""
+    from sesgrid.run.journal import plan_path, read_journals
+
+    ended: dict[str, list[float]] = {}
+    for line in read_journals(journals):
+        ended.setdefault(line["stage"], []).append(_seconds(line["time"]))
+    rates, flying = {}, 0.0
+    for stage, times in ended.items():
+        times.sort()
+        begun = json.loads(plan_path(journals, stage).read_text())["time"]
+        flying += times[-1] - _seconds(begun)
+        if len(times) >= LATE[1]:
+            early, late = (_pace(times[a - 1 : b]) for a, b in (EARLY, LATE))
+            rates[stage] = early / late
+    return len(ended["mosaic"]), flying, rates
+
+
+def _pace(times: list[float]) -> float:
+    """Seconds for 1,000 blocks, the median of ten: each takes some tenths, and a pause of the disk more."""
+    return float(np.median(np.diff(times[::1000])))
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _plan(config: Path, environment: dict[str, str]) -> dict[str, float]:
+    """What planning takes, in a process of its own."""
+    rates = config.with_name("rates.json")
+    rates.write_text(json.dumps(asdict(_RATES)))
+    code = (
+        "import sys, time; from sesgrid.run.cli import main; from sesgrid.run.flight import peak_mb;"
+        "started = time.perf_counter(); main(sys.argv[1:], standalone_mode=False);"
+        "print(time.perf_counter() - started, peak_mb())"
+    )
+    asked = ["plan", str(config), "--rates", str(rates), "--processors", "96", "--gpus", "1"]
+    command = [sys.executable, "-c", code, *asked]
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, file=sys.stderr)
+    seconds, peak = done.stdout.splitlines()[-1].split()
+    return {"plan_s": float(seconds), "plan_peak_gb": float(peak) / 1024}
+
+
+_RATES = Rates(
+    "any", "never", 800, "efficientnetb0", "zstd", 0.06, 0.004, 0.4, 1.1, 1.5, False, 1_400_000, 5_000, 2000
+)  # fmt: skip
+"""Of the right size; the time of planning does not depend on them."""

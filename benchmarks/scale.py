@@ -1,0 +1,78 @@
+"""Whether a run grows as its cells do: all of France without kernels, and real kernels on growing cities.
+
+``python -m benchmarks.scale --json``
+
+**The nation**, see `benchmarks.nation`.
+
+``plan_s``, ``plan_peak_gb``
+    ``sesgrid plan`` of the nation, its rates given.
+``scheduler_ms_per_block``
+    Seconds on the clock from the first task to the last record, of all stages that go by blocks, over the
+    blocks: scheduler, driver and the idle workers share two cores, so this is more than a scheduler with a
+    core of its own needs.
+``stages_ms_per_block``
+    The same with all that stands before and after: reading catalogue and tables, keys, tables written.
+``driver_peak_gb``, ``scheduler_peak_gb``
+    Most memory that the processes ever held.
+``rate_late_over_early``
+    Of the worst stage: blocks 190,000–200,000 by those 2,000–12,000, blocks a second, each the median over
+    ten thousands.
+
+**The cells**, see `benchmarks.growth`.
+
+``slope_spread``
+    Seconds a cell from each size of city to the next, over their median: the largest deviation.
+``worker_peak_growth``
+    Peak of a worker at the largest size over that at the second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.france import CELLS
+from benchmarks.growth import SIDES, run_growth
+from benchmarks.nation import drive, run_nation
+from benchmarks.rounds import describe_machine
+
+__all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the nation and the cells."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    parser.add_argument("--part", choices=("nation", "cells"), help="default: both")
+    parser.add_argument("--cells", type=int, default=CELLS, help="inhabited cells of the nation")
+    parser.add_argument(
+        "--sides", type=int, nargs="+", default=SIDES, help="of the cities, in cells"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="over the cities")
+    parser.add_argument("--drive", nargs=2, metavar=("TOML", "ADDRESS"), help=argparse.SUPPRESS)
+    given = parser.parse_args(argv)
+    if given.drive:
+        print(json.dumps(drive(Path(given.drive[0]), given.drive[1])))
+        return
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if given.part != "cells":
+            figures |= run_nation(Path(folder) / "nation", given.cells)
+        if given.part != "nation":
+            figures |= run_growth(Path(folder) / "cities", given.sides, given.rounds)
+    figures["machine"] = describe_machine()
+    if given.json:
+        print(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    # by its name: what lies in __main__ would travel to the workers as source, task by task
+    from benchmarks import scale
+
+    scale.main()
