@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from sesgrid.run.status import lines, status_of
 from sesgrid.run.workspace import Workspace
 from sesgrid.stages.place import place
 from sesgrid.store.parts import Parts
+from tests.processes import cluster as processes
 
 pytestmark = pytest.mark.slow
 
@@ -370,10 +372,13 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path, monkeypatch):
         def kill():
             rng = np.random.default_rng(0)
             while not stop.wait(0.7):
-                pids = [nanny.pid for nanny in cluster.workers.values() if nanny.pid]
+                # one at work: a nanny whose worker dies while it starts gives up
+                known = client.scheduler_info(n_workers=-1)["workers"]
+                pids = [n.pid for n in cluster.workers.values() if n.worker_address in known]
                 if pids:
-                    os.kill(int(rng.choice(pids)), signal.SIGKILL)
-                    killed.append(pids)
+                    with suppress(ProcessLookupError):
+                        os.kill(int(rng.choice(pids)), signal.SIGKILL)
+                        killed.append(pids)
 
         killer = threading.Thread(target=kill)
         killer.start()
@@ -409,3 +414,34 @@ def test_workers_that_all_stay_paused_end_the_run_with_advice(client, tmp_path, 
     monkeypatch.setattr(flying, "_PAUSED_S", 0.5)
     with pytest.raises(ClusterError, match="all 2 workers have been paused"):
         run(client, tmp_path, plan(n=4), seconds=3)
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_results_lost_with_the_last_worker_are_made_again_by_the_next(tmp_path, monkeypatch, back):
+    """Nothing is fetched before all workers are gone; without another the run ends, and says so."""
+    monkeypatch.setattr(flying, "_LOOK_S", 0.1)
+    monkeypatch.setattr(flying, "_FETCH_S", 0.3)
+    monkeypatch.setattr(flying, "_ALONE_S", 120 if back else 1.0)
+    plain, found = Flight._fetch, []
+    with processes(tmp_path, workers=1) as cluster, Client(cluster.address) as client:
+        client.wait_for_workers(1)
+
+        def lonely(flight, futures):
+            if futures and not found:
+                cluster.kill("worker-0")
+                while client.scheduler_info(n_workers=-1)["workers"]:
+                    time.sleep(0.05)
+                found.append(plain(flight, futures))
+                if back:
+                    cluster.mend()
+                return found[0]
+            return plain(flight, futures)
+
+        monkeypatch.setattr(Flight, "_fetch", lonely)
+        if back:
+            outcome, parts = run(client, tmp_path, plan(n=8), attempts=1)
+            assert parts.read(outcome.done)["square"].tolist() == [n * n for n in range(8)]
+        else:
+            with pytest.raises(ClusterError, match="there has been no worker for"):
+                run(client, tmp_path, plan(n=8), attempts=1)
+        assert found[0] == {}

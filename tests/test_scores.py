@@ -18,7 +18,7 @@ from sklearn.metrics import (
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from sesgrid.errors import FormatError, MissingInputError
-from sesgrid.kernels.bootstrap import percentile_interval, resampled_sums, sums_by_unit
+from sesgrid.kernels.bootstrap import grouped, percentile_interval, resampled_sums, sums_by_unit
 from sesgrid.kernels.cell_statistics import N_BINS, cell_statistics, majority_elsewhere
 from sesgrid.kernels.scores import (
     SCORES,
@@ -321,6 +321,33 @@ def test_resampled_sums_do_not_depend_on_the_batch(monkeypatch):
     pieces = resampled_sums([table, table * 2], n_bootstrap=40, rng=np.random.default_rng(1))
     np.testing.assert_array_equal(whole, pieces)
     np.testing.assert_array_equal(2 * whole[0], whole[1])
+
+
+def test_groups_of_units_keep_the_totals_and_are_as_large_as_each_other(monkeypatch):
+    monkeypatch.setattr("sesgrid.kernels.bootstrap.MOST_UNITS", 70)
+    ones = np.ones((1000, 1))
+    values = np.random.default_rng(0).integers(0, 9, (1000, 3))
+    sums = grouped(np.concatenate([ones, values], axis=1), np.random.default_rng(1))
+    assert sums.shape == (70, 4)
+    assert set(sums[:, 0]) == {14, 15}
+    np.testing.assert_array_equal(sums[:, 1:].sum(axis=0), values.sum(axis=0))
+    # neighbours must not stay together: they are alike
+    rows = grouped(np.repeat(np.eye(70), 14, axis=0), np.random.default_rng(1))
+    assert (rows.max(axis=1) < 7).all()
+
+
+def test_resampled_sums_of_groups_are_paired_and_spread_as_sums_of_units_do(monkeypatch):
+    table = sums_by_unit(
+        np.random.default_rng(0).random((5000, 2)), np.arange(5000) % 2, np.arange(5000)
+    )
+    exact = resampled_sums([table], n_bootstrap=3000, rng=np.random.default_rng(1))[0]
+    monkeypatch.setattr("sesgrid.kernels.bootstrap.MOST_UNITS", 1000)
+    sums, doubled = resampled_sums(
+        [table, table[:, :2] * 2], n_bootstrap=3000, rng=np.random.default_rng(2)
+    )
+    np.testing.assert_allclose(sums.std(axis=0), exact.std(axis=0), rtol=0.08)
+    np.testing.assert_allclose(sums.mean(axis=0), exact.mean(axis=0), rtol=1e-3)
+    np.testing.assert_allclose(doubled, 2 * sums[:, :2], rtol=1e-12)
 
 
 def test_percentiles_are_numpys_along_the_resamples():

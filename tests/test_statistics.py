@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sesgrid.kernels.bootstrap import resample_counts
 from sesgrid.kernels.statistics import (
     activation_ratios,
     bootstrap_interval,
@@ -136,6 +137,36 @@ def test_bootstrap_does_not_depend_on_the_batch(monkeypatch):
     monkeypatch.setattr("sesgrid.kernels.bootstrap._BATCH_COUNTS", 30 * 7)
     pieces = bootstrap_interval(values, n_bootstrap=100, rng=np.random.default_rng(1))
     np.testing.assert_allclose(whole, pieces, rtol=1e-12)
+
+
+def test_bootstrap_of_very_many_cells_draws_groups_of_them(monkeypatch):
+    """The intervals are those of drawing cells, also of a column that few cells have, and of a ratio."""
+    rng = np.random.default_rng(0)
+    values = rng.lognormal(size=(20_000, 2))
+    values[rng.random(20_000) < 0.95, 1] = np.nan
+
+    def bounds(seed):
+        return np.array(
+            bootstrap_interval(
+                values,
+                n_bootstrap=4000,
+                rng=np.random.default_rng(seed),
+                statistic=lambda m: np.concatenate([m, m[:, 1:] / m[:, :1]], axis=1),
+            )
+        )
+
+    exact = bounds(1)
+    monkeypatch.setattr("sesgrid.kernels.bootstrap.MOST_UNITS", 3_000)
+    drawn = []
+
+    def counted(n_units, *args):
+        drawn.append(n_units)
+        return resample_counts(n_units, *args)
+
+    monkeypatch.setattr("sesgrid.kernels.statistics.resample_counts", counted)
+    off = np.abs(bounds(2) - exact).max(axis=0)
+    np.testing.assert_array_less(off, 0.08 * np.ptp(exact, axis=0))
+    assert drawn == [3_000]
 
 
 @pytest.mark.parametrize("values", [np.empty((0, 2)), np.full((5, 2), np.nan)])

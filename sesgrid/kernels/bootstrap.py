@@ -3,6 +3,11 @@
 A resample is a vector of counts, one a unit; whatever is a sum over units is then a matrix product. A
 unit may be a cell, or a block of cells that are alike because they are neighbours.
 
+A nation has millions of units. Drawing from them takes long and tells no more than drawing from some ten
+thousand: where there are more than `MOST_UNITS`, they are put into groups at random, which are drawn instead.
+Sums over g groups spread as sums over units do, but for √(1 / 2g) of their width, 0.4 %; 2,000 resamples
+leave the bounds of an interval uncertain by 2 %.
+
 References
 ----------
 Efron & Tibshirani (1993), An Introduction to the Bootstrap: the percentile interval. Lahiri (2003),
@@ -13,11 +18,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 import scipy.sparse
 
-__all__ = ["percentile_interval", "resample_counts", "resampled_sums", "sums_by_unit"]
+__all__ = [
+    "MOST_UNITS",
+    "grouped",
+    "percentile_interval",
+    "resample_counts",
+    "resampled_sums",
+    "sums_by_unit",
+]
+
+MOST_UNITS = 32_768
+"""Units that are drawn one by one; of more, groups."""
+
+_Sums = TypeVar("_Sums", np.ndarray, scipy.sparse.csr_array)
 
 _BATCH_COUNTS = 4_000_000
 """Resampling counts held at once (resample × unit), 32 MB."""
@@ -55,6 +74,35 @@ def resample_counts(
         drawn += np.arange(size)[:, None] * n_units
         counts = np.bincount(drawn.ravel(), minlength=size * n_units)
         yield counts.reshape(size, n_units).astype(np.float64)
+
+
+def grouped(sums: _Sums, rng: np.random.Generator) -> _Sums:
+    """Sums of units, or of at most `MOST_UNITS` groups of them, formed at random, of like size.
+
+    Parameters
+    ----------
+    sums : np.ndarray or scipy.sparse.csr_array
+        float ``(unit, column)``.
+    rng : np.random.Generator
+        Source of chance; not used where the units are few enough.
+
+    Returns
+    -------
+    np.ndarray or scipy.sparse.csr_array
+        float64 ``(unit or group, column)``, of the same total.
+
+    Examples
+    --------
+    >>> sums = grouped(np.ones((40_000, 1)), np.random.default_rng(0))
+    >>> sums.shape, float(sums.min()), float(sums.max()), float(sums.sum())
+    ((32768, 1), 1.0, 2.0, 40000.0)
+    """
+    n = sums.shape[0]
+    if n <= MOST_UNITS:
+        return sums
+    group = rng.permutation(n) % MOST_UNITS
+    member = scipy.sparse.csr_array((np.ones(n), (group, np.arange(n))), shape=(MOST_UNITS, n))
+    return member @ sums
 
 
 def sums_by_unit(
@@ -100,7 +148,7 @@ def resampled_sums(
     """What tables of units add up to in each resample of the units.
 
     All tables see the same resamples, so differences between them are paired. Sums run over the units
-    in their order: the same bits on any machine.
+    in their order: the same bits on any machine. Of more than `MOST_UNITS`, groups are drawn; see `grouped`.
 
     Parameters
     ----------
@@ -123,7 +171,10 @@ def resampled_sums(
     >>> sums.tolist()
     [[2.0, 4.0], [2.0, 4.0]]
     """
-    out = [np.zeros((n_bootstrap, table.shape[1])) for table in tables]
+    widths = [table.shape[1] for table in tables]
+    together = grouped(scipy.sparse.hstack(tables, format="csr"), rng)
+    tables = [together[:, b - w : b] for w, b in zip(widths, accumulate(widths), strict=True)]
+    out = [np.zeros((n_bootstrap, width)) for width in widths]
     done = 0
     for counts in resample_counts(tables[0].shape[0], n_bootstrap, rng):
         part = slice(done, done + len(counts))

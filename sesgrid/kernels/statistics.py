@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sesgrid.kernels.bootstrap import percentile_interval, resample_counts
+from sesgrid.kernels.bootstrap import grouped, percentile_interval, resample_counts
 
 __all__ = [
     "activation_ratios",
@@ -82,7 +82,8 @@ def bootstrap_interval(
 
     All columns are resampled together (a cell is drawn with all that it holds), so the intervals
     of ratios of means are right as well. A resample is a vector of counts: one matrix product
-    gives the means of every column.
+    gives the means of every column. Of a great many cells, groups are drawn; see
+    `sesgrid.kernels.bootstrap.grouped`.
 
     Parameters
     ----------
@@ -114,15 +115,15 @@ def bootstrap_interval(
     """
     values = values[np.isfinite(values).any(axis=1)]
     present = np.isfinite(values)
-    # column-major: the product below runs along the cells
-    stacked = np.asfortranarray(np.concatenate([np.where(present, values, 0.0), present], axis=1))
     n_cells, n_columns = values.shape
+    sums = grouped(np.concatenate([np.where(present, values, 0.0), present], axis=1), rng)
+    stacked = np.asfortranarray(sums)  # column-major: the product below runs along the units
     if n_cells == 0 or n_bootstrap < 1:
         shape = (1, n_columns)
         means = np.full(shape, np.nan)
     else:
         sums = np.concatenate(
-            [counts @ stacked for counts in resample_counts(n_cells, n_bootstrap, rng)]
+            [counts @ stacked for counts in resample_counts(len(stacked), n_bootstrap, rng)]
         )
         means = column_means(sums[:, :n_columns], sums[:, n_columns:])
     return percentile_interval(means if statistic is None else statistic(means), level)

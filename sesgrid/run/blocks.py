@@ -11,11 +11,9 @@ A nation's 2.3 million cells stay two columns of integers here; blocks are made 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,8 +25,8 @@ __all__ = [
     "BATCH_BLOCKS",
     "PLACES",
     "BlockBatch",
+    "PlaceIndex",
     "departements_of",
-    "digest",
     "fullest_group",
     "members_of",
     "plan_batches",
@@ -132,7 +130,7 @@ def departements_of(cells: pd.DataFrame) -> pd.Series:
 
 def _commonest(groups: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Per row the code that most rows of its group ``(row, 2)`` have, of equals the lowest: ``(row,)``."""
-    _, of = np.unique((groups[:, 0] << 32) + groups[:, 1], return_inverse=True)
+    _, of = np.unique(_code(groups), return_inverse=True)
     pairs, counts = np.unique((of << 32) + codes, return_counts=True)
     order = np.lexsort((pairs, -counts, pairs >> 32))
     first = _changes((pairs[order] >> 32)[:, None])
@@ -155,19 +153,45 @@ def members_of(plan: Sequence[BlockBatch], cells: pd.DataFrame) -> Iterator[np.n
     >>> [at.tolist() for at in members_of(plan, cells.iloc[:2])]
     [[1, 0]]
     """
-
-    def code(at: np.ndarray) -> np.ndarray:
-        return (at[:, 0] << 32) + at[:, 1]
-
-    codes = code(cells[["row", "col"]].to_numpy(np.int64))
-    order = np.argsort(codes)
-    codes = codes[order]
+    index = PlaceIndex(cells[["row", "col"]].to_numpy(np.int64))
     for batch in plan:
-        wanted = code(batch.cells)
-        at = np.searchsorted(codes, wanted)
-        there = at < len(codes)
-        there[there] = codes[at[there]] == wanted[there]
-        yield order[at[there]]
+        found = index.find(batch.cells)
+        yield found[found >= 0]
+
+
+class PlaceIndex:
+    """Where places stand in a list of them.
+
+    Parameters
+    ----------
+    places : np.ndarray
+        int64 ``(place, 2)``: row and column, each below 2³¹; each place once.
+
+    Examples
+    --------
+    >>> PlaceIndex(np.array([[5, 0], [0, 7]])).find(np.array([[0, 7], [0, 8]])).tolist()
+    [1, -1]
+    """
+
+    def __init__(self, places: np.ndarray) -> None:
+        codes = _code(places)
+        self._order = np.argsort(codes)
+        self._codes = codes[self._order]
+
+    def find(self, places: np.ndarray) -> np.ndarray:
+        """int64 ``(asked,)``: the position of each of ``(asked, 2)``; −1 where it is not there."""
+        wanted = _code(places)
+        at = np.searchsorted(self._codes, wanted)
+        there = at < len(self._codes)
+        there[there] = self._codes[at[there]] == wanted[there]
+        found = np.full(len(wanted), -1, dtype=np.int64)
+        found[there] = self._order[at[there]]
+        return found
+
+
+def _code(pairs: np.ndarray) -> np.ndarray:
+    """One number per pair of numbers: int64 ``(pair,)``."""
+    return (pairs[:, 0] << 32) + pairs[:, 1]
 
 
 def fullest_group(plan: Sequence[BlockBatch]) -> tuple[BlockCells, ...]:
@@ -187,16 +211,3 @@ def _changes(rows: np.ndarray) -> np.ndarray:
     if not len(rows):
         return np.empty(0, dtype=np.int64)
     return np.flatnonzero(np.r_[True, (rows[1:] != rows[:-1]).any(axis=1)])
-
-
-def digest(values: Iterable[Any]) -> str:
-    """Hash of values by what they show of themselves (``repr``); the order counts.
-
-    >>> digest([1, "a"]) == digest([1, "a"]), digest([1, "a"]) == digest(["a", 1])
-    (True, False)
-    """
-    found = hashlib.sha256()
-    for value in values:
-        found.update(repr(value).encode())
-        found.update(b"\0")
-    return found.hexdigest()[:16]

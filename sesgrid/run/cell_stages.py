@@ -15,11 +15,11 @@ import pandas as pd
 
 from sesgrid.errors import ConfigError, StoreError
 from sesgrid.run.batches import Batch, Outcome, Task, run_batches
-from sesgrid.run.blocks import BlockBatch, digest, members_of, plan_batches
+from sesgrid.run.blocks import BlockBatch, members_of, plan_batches
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
 from sesgrid.run.flight import Noted, Packed, pack_rows, slots
-from sesgrid.run.freshness import fingerprint
+from sesgrid.run.freshness import digest, fingerprint
 from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
 from sesgrid.run.tables import CellTable, TableWriter
 from sesgrid.run.trained import assign_trained, trained_cities

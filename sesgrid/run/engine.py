@@ -13,10 +13,10 @@ from distributed import Client
 
 from sesgrid import __version__
 from sesgrid.errors import ClusterError, ConfigError, FormatError, MissingInputError, SesgridWarning
-from sesgrid.run.blocks import departements_of, digest
+from sesgrid.run.blocks import departements_of
 from sesgrid.run.cell_stages import OTHER_FOLDS, run_explain, run_predict
 from sesgrid.run.config import Config
-from sesgrid.run.freshness import fingerprint, key_of
+from sesgrid.run.freshness import digest, fingerprint, key_of
 from sesgrid.run.job import Job, class_table, folds_kind, method_of, protocol_of
 from sesgrid.run.leases import Leases
 from sesgrid.run.performance import reported

@@ -9,9 +9,10 @@ import resource
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ _AHEAD_S, _MOST_A_SLOT = 0.5, 32
 
 _PAUSED_S = 120.0
 """How long all workers may be paused, as Dask pauses those whose memory is nearly full."""
+
+_ALONE_S = 3600.0
+"""How long there may be no worker: jobs wait in a queue."""
+
+_FETCH_S = 10.0
+"""How long results may take to arrive; they are rows, not pixels."""
 
 _TOGETHER_S = 0.05
 """What ends within so much time is fetched, and followed by others, together."""
@@ -124,8 +131,17 @@ def slots(client: Client, resources: Mapping[str, float] | None) -> int:
 
     A slot is a thread, or, of tasks that take a share of a GPU, a share.
     """
+    return _slots(_workers(client), resources)
+
+
+def _workers(client: Client) -> list[dict[str, Any]]:
+    """What the scheduler knows of each worker."""
+    return list(client.scheduler_info(n_workers=-1)["workers"].values())
+
+
+def _slots(workers: Iterable[Mapping[str, Any]], resources: Mapping[str, float] | None) -> int:
     total = 0
-    for worker in client.scheduler_info(n_workers=-1)["workers"].values():
+    for worker in workers:
         has = worker.get("resources") or {}
         shares = [int(has.get(name, 0) / v + 1e-6) for name, v in (resources or {}).items()]
         total += min([int(worker["nthreads"]), *shares])
@@ -161,6 +177,8 @@ class Flight:
         self._later: list[tuple[float, int, _Sent]] = []
         """To be tried again, by when."""
         self._flying: dict[Future, _Sent] = {}
+        self._lost: list[Future] = []
+        """Flying ones that had landed before their worker was gone."""
         self._landed: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._slots, self._looked, self._count = 0, -np.inf, 0
         self._active = time.monotonic()
@@ -204,14 +222,13 @@ class Flight:
         Raises
         ------
         ClusterError
-            The scheduler is gone, or all workers are paused for good.
+            The scheduler is gone, or all workers are gone or paused for good.
         """
         self._launch()
-        futures = self._wait()
-        ends = [
-            _ended(self._flying.pop(future), future, values)
-            for future, values in zip(futures, self._fetch(futures), strict=True)
-        ]
+        landed = self._wait()
+        found = self._fetch(landed)
+        self._lost = [f for f in dict.fromkeys([*self._lost, *landed]) if f not in found]
+        ends = [_ended(self._flying.pop(f), f, result) for f, result in found.items()]
         for end in ends:
             if end.note is not None:
                 known = end.note.seconds if self._seconds is None else self._seconds
@@ -247,6 +264,7 @@ class Flight:
             while True:
                 landed.append(self._landed.get_nowait())
         self._woke = time.monotonic()
+        landed += [f for f in self._lost if f.done()]
         if not landed:
             self._looked = -np.inf
             self._look()
@@ -254,14 +272,28 @@ class Flight:
             landed = [f for f in self._flying if f.done()]
         return [f for f in dict.fromkeys(landed) if f in self._flying]
 
-    def _fetch(self, futures: Sequence[Future]) -> list[Any]:
-        """The results of those that ended well, in one message; None of the others, and of what was lost."""
-        well = [f for f in futures if f.status == "finished"]
-        try:
-            found = dict(zip(well, self._client.gather(well), strict=True)) if well else {}
-        except Exception:  # one of them was lost: each is asked for on its own
-            found = {}
-        return [found.get(f) for f in futures]
+    def _fetch(self, futures: Sequence[Future]) -> dict[Future, Any]:
+        """Results, or errors; what was lost with its worker is left out: it is computed again."""
+        found: dict[Future, Any] = {f: f.exception() for f in futures if f.status == "error"}
+        well = [f for f in futures if f not in found]
+        with suppress(Exception):  # then each is asked for on its own
+            return found | dict(zip(well, self._gather(well), strict=True))
+        for future in well:
+            try:
+                # asking told the client what is lost
+                found |= {future: self._gather([future])[0]} if future.status != "pending" else {}
+            except TimeoutError:
+                pass
+            except Exception as error:  # the cluster forgot it, or it cannot be read
+                found[future] = error
+        return found
+
+    def _gather(self, futures: Sequence[Future]) -> list[Any]:
+        """Results, in so much time: what is lost would be waited for until there are workers again."""
+        if not futures:
+            return []
+        ask = partial(self._client.gather, list(futures), asynchronous=True)
+        return list(self._client.sync(ask, callback_timeout=_FETCH_S))
 
     def _look(self) -> None:
         """How large the cluster is, and whether it is there."""
@@ -273,11 +305,16 @@ class Flight:
                 f"the connection to the Dask scheduler is {self._client.status}: what was finished is kept; "
                 "run again, and it goes on from there"
             )
-        self._looked, self._slots = now, slots(self._client, self._resources)
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        if not workers or any(w.get("status") != "paused" for w in workers):
+        workers = _workers(self._client)
+        self._looked, self._slots = now, _slots(workers, self._resources)
+        if any(w.get("status") != "paused" for w in workers):
             self._active = now
-        elif now - self._active > _PAUSED_S:
+        elif not workers and now - self._active > _ALONE_S:
+            raise ClusterError(
+                f"there has been no worker for {_ALONE_S / 60:.0f} minutes, and nothing goes on: see the "
+                "cluster's own logs; what was finished is kept: run again, and it goes on from there"
+            )
+        elif workers and now - self._active > _PAUSED_S:
             raise ClusterError(
                 f"all {len(workers)} workers have been paused for {_PAUSED_S:.0f} s, as Dask does with those "
                 "that are near their memory limit, and nothing goes on: give workers more memory or fewer "
@@ -285,16 +322,11 @@ class Flight:
             )
 
 
-def _ended(sent: _Sent, future: Future, values: Any) -> Ended:
+def _ended(sent: _Sent, future: Future, result: Any) -> Ended:
     """How a task ended: its results and note, or why there are none."""
     where = (sent.batch, sent.index, sent.attempt)
-    if future.status == "error":
-        return Ended(*where, error=future.exception())
-    try:
-        values = future.result() if values is None else values
-    except Exception as error:  # its worker was lost, and then it failed; or the cluster forgot it
-        return Ended(*where, error=error)
-    finally:
-        future.release()
-    packed, note = values[0]
+    future.release()
+    if isinstance(result, BaseException):
+        return Ended(*where, error=result)
+    packed, note = result[0]
     return Ended(*where, packed=packed, note=replace(note, attempt=sent.attempt))

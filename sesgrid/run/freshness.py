@@ -13,7 +13,7 @@ from typing import Any
 
 from sesgrid.store.parts import write_atomically
 
-__all__ = ["Folders", "StageRecord", "fingerprint", "key_of"]
+__all__ = ["Folders", "StageRecord", "digest", "fingerprint", "key_of"]
 
 
 class Folders:
@@ -126,3 +126,16 @@ class StageRecord:
                 else:
                     out.append(f"{name} changed from {known.get(name)!r} to {now.get(name)!r}")
         return out + [f"output {name} is missing" for name in missing]
+
+
+def digest(values: Iterable[Any]) -> str:
+    """Hash of values by what they show of themselves (``repr``); the order counts.
+
+    >>> digest([1, "a"]) == digest([1, "a"]), digest([1, "a"]) == digest(["a", 1])
+    (True, False)
+    """
+    found = hashlib.sha256()
+    for value in values:
+        found.update(repr(value).encode())
+        found.update(b"\0")
+    return found.hexdigest()[:16]

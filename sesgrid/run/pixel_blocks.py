@@ -11,8 +11,9 @@ from typing import Any
 import dask.array as da
 
 from sesgrid.run.batches import Batch, Outcome, Task, run_batches
-from sesgrid.run.blocks import BlockBatch, digest
+from sesgrid.run.blocks import BlockBatch
 from sesgrid.run.flight import Noted, Packed, pack_rows, slots
+from sesgrid.run.freshness import digest
 from sesgrid.run.job import Job
 from sesgrid.run.turns import groups_per_task
 from sesgrid.run.workspace import Workspace

@@ -17,9 +17,9 @@ from sesgrid import __version__
 from sesgrid.errors import ClusterError, FormatError, MissingInputError
 from sesgrid.grid import Extent
 from sesgrid.run.batches import Outcome
-from sesgrid.run.blocks import BlockBatch, digest, fullest_group, plan_batches
+from sesgrid.run.blocks import BlockBatch, fullest_group, plan_batches
 from sesgrid.run.choose import choose_cells
-from sesgrid.run.freshness import Folders, fingerprint
+from sesgrid.run.freshness import Folders, digest, fingerprint
 from sesgrid.run.job import Job, class_table, folds_kind, protocol_of
 from sesgrid.run.memory import require_mosaic_fits
 from sesgrid.run.pixel_blocks import PixelWork, pixels_of, read_failures, run_blocks

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from sesgrid.errors import ConfigError, MissingInputError
+from sesgrid.run.blocks import PlaceIndex
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.stages.cells import usable
 from sesgrid.stages.folds import fold_of_block
@@ -138,17 +139,11 @@ def assign_trained(
 
 def _known_folds(at: np.ndarray, city: TrainedCity) -> np.ndarray:
     """The city's fold of each place ``(cell, 2)``, −1 where it has none: int64 ``(cell,)``."""
-
-    def code(at: np.ndarray) -> np.ndarray:
-        return (at[:, 0] << 32) + at[:, 1]
-
     own = city.cells[city.cells["fold"].notna()]
-    known = code(own[["row", "col"]].to_numpy(np.int64))
-    order = np.argsort(known)
-    asked = code(at)
-    place = np.minimum(np.searchsorted(known[order], asked), len(known) - 1)
-    folds = own["fold"].to_numpy(np.int64)[order][place]
-    return np.where(known[order][place] == asked, folds, -1)
+    found = PlaceIndex(own[["row", "col"]].to_numpy(np.int64)).find(at)
+    folds = np.full(len(at), -1, dtype=np.int64)
+    folds[found >= 0] = own["fold"].to_numpy(np.int64)[found[found >= 0]]
+    return folds
 
 
 def _nearest(at: np.ndarray, cities: Sequence[TrainedCity]) -> np.ndarray:

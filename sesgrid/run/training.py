@@ -14,10 +14,9 @@ from distributed import Client
 
 from sesgrid import __version__
 from sesgrid.errors import ClusterError, SesgridWarning, TooFewCellsError
-from sesgrid.run.blocks import digest
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
-from sesgrid.run.freshness import fingerprint, key_of
+from sesgrid.run.freshness import digest, fingerprint, key_of
 from sesgrid.run.job import Job, load_models, method_of, protocol_of
 from sesgrid.run.pixel_blocks import shards_of
 from sesgrid.run.trainings import run_trainings
