@@ -8,14 +8,17 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Nanny
+from distributed.core import Status
 
 from sesgrid.errors import ClusterError, ConfigError, FormatError, StoreError
 from sesgrid.run import batches as batching
@@ -363,10 +366,21 @@ def test_a_store_that_is_away_is_not_asked_for_everything(client, tmp_path, monk
     assert 0 < max(waiting) <= 2 * slots(client, None) + 3
 
 
+def at_work(nanny: Nanny, known: Collection[str]) -> bool:
+    started = nanny.process is not None and nanny.process.status is Status.running
+    return nanny.status is Status.running and started and nanny.worker_address in known
+
+
 def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path, monkeypatch):
     monkeypatch.setattr(flying, "_LOOK_S", 0.2)
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(**options, silence_logs=50) as cluster, Client(cluster) as client:
+    with (
+        dask.config.set(
+            {"distributed.deploy.lost-worker-timeout": "1h"}
+        ),  # as on a cluster of ours
+        LocalCluster(**options, silence_logs=50) as cluster,
+        Client(cluster) as client,
+    ):
         stop, killed = threading.Event(), []
 
         def kill():
@@ -374,7 +388,7 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path, monkeypatch):
             while not stop.wait(0.7):
                 # one at work: a nanny whose worker dies while it starts gives up
                 known = client.scheduler_info(n_workers=-1)["workers"]
-                pids = [n.pid for n in cluster.workers.values() if n.worker_address in known]
+                pids = [n.pid for n in cluster.workers.values() if at_work(n, known)]
                 if pids:
                     with suppress(ProcessLookupError):
                         os.kill(int(rng.choice(pids)), signal.SIGKILL)

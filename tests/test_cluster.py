@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import time
 
+import dask
 import pytest
 
 from sesgrid.errors import ConfigError
@@ -18,6 +22,22 @@ def test_local_clusters_use_all_cores_once():
         workers, threads = local_size(ClusterSettings(), cpus)
         assert cpus - workers < workers * threads <= cpus
     assert local_size(ClusterSettings(workers=3, threads=2), 2) == (3, 2)
+
+
+@pytest.mark.slow
+def test_a_worker_of_this_machine_comes_back_however_long_it_takes_to_start():
+    """Dask drops one for good that is not back in time, and a run would go on without any."""
+    settings = ClusterSettings(workers=1, threads=1)
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}),
+        connected(settings, None) as client,
+    ):
+        (known,) = client.scheduler_info()["workers"]
+        os.kill(client.run(os.getpid)[known], signal.SIGKILL)
+        while known in client.scheduler_info()["workers"]:
+            time.sleep(0.05)
+        time.sleep(0.2)
+        client.wait_for_workers(1, timeout=60)
 
 
 def test_a_silent_scheduler_is_an_error_with_advice(monkeypatch):

@@ -18,7 +18,12 @@ from sklearn.metrics import (
 from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from sesgrid.errors import FormatError, MissingInputError
-from sesgrid.kernels.bootstrap import grouped, percentile_interval, resampled_sums, sums_by_unit
+from sesgrid.kernels.bootstrap import (
+    group_members,
+    percentile_interval,
+    resampled_sums,
+    sums_by_unit,
+)
 from sesgrid.kernels.cell_statistics import N_BINS, cell_statistics, majority_elsewhere
 from sesgrid.kernels.scores import (
     SCORES,
@@ -327,13 +332,15 @@ def test_groups_of_units_keep_the_totals_and_are_as_large_as_each_other(monkeypa
     monkeypatch.setattr("sesgrid.kernels.bootstrap.MOST_UNITS", 70)
     ones = np.ones((1000, 1))
     values = np.random.default_rng(0).integers(0, 9, (1000, 3))
-    sums = grouped(np.concatenate([ones, values], axis=1), np.random.default_rng(1))
+    members = group_members(1000, np.random.default_rng(1))
+    sums = members @ np.concatenate([ones, values], axis=1)
     assert sums.shape == (70, 4)
     assert set(sums[:, 0]) == {14, 15}
     np.testing.assert_array_equal(sums[:, 1:].sum(axis=0), values.sum(axis=0))
     # neighbours must not stay together: they are alike
-    rows = grouped(np.repeat(np.eye(70), 14, axis=0), np.random.default_rng(1))
+    rows = group_members(980, np.random.default_rng(1)) @ np.repeat(np.eye(70), 14, axis=0)
     assert (rows.max(axis=1) < 7).all()
+    np.testing.assert_array_equal(group_members(70, np.random.default_rng(1)).toarray(), np.eye(70))
 
 
 def test_resampled_sums_of_groups_are_paired_and_spread_as_sums_of_units_do(monkeypatch):

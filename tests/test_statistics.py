@@ -157,6 +157,7 @@ def test_bootstrap_of_very_many_cells_draws_groups_of_them(monkeypatch):
 
     exact = bounds(1)
     monkeypatch.setattr("sesgrid.kernels.bootstrap.MOST_UNITS", 3_000)
+    monkeypatch.setattr("sesgrid.kernels.statistics._AT_ONCE", 7_001)
     drawn = []
 
     def counted(n_units, *args):

@@ -19,14 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from typing import TypeVar
 
 import numpy as np
 import scipy.sparse
 
 __all__ = [
     "MOST_UNITS",
-    "grouped",
+    "group_members",
     "percentile_interval",
     "resample_counts",
     "resampled_sums",
@@ -35,8 +34,6 @@ __all__ = [
 
 MOST_UNITS = 32_768
 """Units that are drawn one by one; of more, groups."""
-
-_Sums = TypeVar("_Sums", np.ndarray, scipy.sparse.csr_array)
 
 _BATCH_COUNTS = 4_000_000
 """Resampling counts held at once (resample × unit), 32 MB."""
@@ -76,33 +73,33 @@ def resample_counts(
         yield counts.reshape(size, n_units).astype(np.float64)
 
 
-def grouped(sums: _Sums, rng: np.random.Generator) -> _Sums:
-    """Sums of units, or of at most `MOST_UNITS` groups of them, formed at random, of like size.
+def group_members(n_units: int, rng: np.random.Generator) -> scipy.sparse.csc_array:
+    """Who is drawn together: each unit by itself, or, of more than `MOST_UNITS`, groups of like size.
 
     Parameters
     ----------
-    sums : np.ndarray or scipy.sparse.csr_array
-        float ``(unit, column)``.
+    n_units : int
+        Units to draw from.
     rng : np.random.Generator
         Source of chance; not used where the units are few enough.
 
     Returns
     -------
-    np.ndarray or scipy.sparse.csr_array
-        float64 ``(unit or group, column)``, of the same total.
+    scipy.sparse.csc_array
+        float64 ``(group, unit)``, 1 where a unit is a member: times sums of units, it gives sums of groups.
 
     Examples
     --------
-    >>> sums = grouped(np.ones((40_000, 1)), np.random.default_rng(0))
-    >>> sums.shape, float(sums.min()), float(sums.max()), float(sums.sum())
-    ((32768, 1), 1.0, 2.0, 40000.0)
+    >>> members = group_members(40_000, np.random.default_rng(0))
+    >>> sizes = members.sum(axis=1)
+    >>> members.shape, float(sizes.min()), float(sizes.max())
+    ((32768, 40000), 1.0, 2.0)
     """
-    n = sums.shape[0]
-    if n <= MOST_UNITS:
-        return sums
-    group = rng.permutation(n) % MOST_UNITS
-    member = scipy.sparse.csr_array((np.ones(n), (group, np.arange(n))), shape=(MOST_UNITS, n))
-    return member @ sums
+    n_groups = min(n_units, MOST_UNITS)
+    group = np.arange(n_units) if n_units == n_groups else rng.permutation(n_units) % n_groups
+    return scipy.sparse.csc_array(
+        (np.ones(n_units), (group, np.arange(n_units))), shape=(n_groups, n_units)
+    )
 
 
 def sums_by_unit(
@@ -148,7 +145,8 @@ def resampled_sums(
     """What tables of units add up to in each resample of the units.
 
     All tables see the same resamples, so differences between them are paired. Sums run over the units
-    in their order: the same bits on any machine. Of more than `MOST_UNITS`, groups are drawn; see `grouped`.
+    in their order: the same bits on any machine. Of more than `MOST_UNITS`, groups are drawn; see
+    `group_members`.
 
     Parameters
     ----------
@@ -172,7 +170,8 @@ def resampled_sums(
     [[2.0, 4.0], [2.0, 4.0]]
     """
     widths = [table.shape[1] for table in tables]
-    together = grouped(scipy.sparse.hstack(tables, format="csr"), rng)
+    members = group_members(tables[0].shape[0], rng)
+    together = (members @ scipy.sparse.hstack(tables, format="csr")).tocsr()
     tables = [together[:, b - w : b] for w, b in zip(widths, accumulate(widths), strict=True)]
     out = [np.zeros((n_bootstrap, width)) for width in widths]
     done = 0

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sesgrid.kernels.bootstrap import grouped, percentile_interval, resample_counts
+from sesgrid.kernels.bootstrap import group_members, percentile_interval, resample_counts
 
 __all__ = [
     "activation_ratios",
@@ -25,6 +25,9 @@ __all__ = [
     "pearson_r",
     "ridge_predict",
 ]
+
+_AT_ONCE = 65_536
+"""Cells that are added up at once: the values of a nation's fill gigabytes."""
 
 
 def activation_ratios(activation: np.ndarray, area: np.ndarray) -> np.ndarray:
@@ -83,7 +86,7 @@ def bootstrap_interval(
     All columns are resampled together (a cell is drawn with all that it holds), so the intervals
     of ratios of means are right as well. A resample is a vector of counts: one matrix product
     gives the means of every column. Of a great many cells, groups are drawn; see
-    `sesgrid.kernels.bootstrap.grouped`.
+    `sesgrid.kernels.bootstrap.group_members`.
 
     Parameters
     ----------
@@ -114,10 +117,15 @@ def bootstrap_interval(
     ([1.0], [1.0])
     """
     values = values[np.isfinite(values).any(axis=1)]
-    present = np.isfinite(values)
     n_cells, n_columns = values.shape
-    sums = grouped(np.concatenate([np.where(present, values, 0.0), present], axis=1), rng)
-    stacked = np.asfortranarray(sums)  # column-major: the product below runs along the units
+    members = group_members(n_cells, rng)
+    # column-major: the product below runs along the groups
+    stacked = np.zeros((members.shape[0], 2 * n_columns), order="F")
+    for a in range(0, n_cells, _AT_ONCE):
+        some = values[a : a + _AT_ONCE]
+        present = np.isfinite(some)
+        both = np.concatenate([np.where(present, some, 0.0), present], axis=1)
+        stacked += members[:, a : a + _AT_ONCE] @ both
     if n_cells == 0 or n_bootstrap < 1:
         shape = (1, n_columns)
         means = np.full(shape, np.nan)

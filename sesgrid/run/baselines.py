@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 from distributed import Client
 
@@ -21,10 +22,17 @@ from sesgrid.stages.predict import GROUP
 from sesgrid.store.cube import Cube
 from sesgrid.store.parts import Parts
 
-__all__ = ["run_baselines"]
+__all__ = ["MOST_CELLS", "run_baselines"]
 
 _TASKS = 64
 """In one part."""
+
+MOST_CELLS = 50_000
+"""Cells that the baselines learn from and are scored on, at most: of more, so many are drawn.
+
+Their features are another look at the cells' pixels, and boosting on simple features learns no more from a
+nation than from as many cells.
+"""
 
 
 def run_baselines(
@@ -32,7 +40,8 @@ def run_baselines(
 ) -> dict[str, dict[str, Any]]:
     """Score the baselines on the cells and folds of a run.
 
-    Features of cells are parts like others: they are computed once for a cube and its land cover.
+    Features of cells are parts like others: they are computed once for a cube and its land cover. Of more
+    than `MOST_CELLS` labelled cells, so many are drawn by ``analyse.seed``; ``n`` tells how many were scored.
 
     Parameters
     ----------
@@ -47,7 +56,13 @@ def run_baselines(
     dict
         By name, as of `sesgrid.stages.score.metrics`.
     """
-    values = _features(config, client, cells[cells["labelled"].fillna(False).astype(bool)])
+    labelled = np.flatnonzero(cells["labelled"].fillna(False).to_numpy(bool))
+    if len(labelled) > MOST_CELLS:
+        rng = np.random.default_rng(config.analyse.seed)
+        labelled = np.sort(rng.choice(labelled, MOST_CELLS, replace=False))
+        attributes, cells = cells.attrs, cells.iloc[labelled]
+        labelled, cells.attrs = np.arange(MOST_CELLS), dict(attributes)
+    values = _features(config, client, cells.iloc[labelled])
     found = baselines(
         values.reindex(cells.index),  # the others are neither learnt from nor scored
         cells,
@@ -64,7 +79,7 @@ def _features(config: Config, client: Client, cells: gpd.GeoDataFrame) -> pd.Dat
     names = tuple(class_names(class_table(config))) if used else None
     made_from = {s: files.record(s).read().get("result_id") for s in ("mosaic", "landcover")}
     key = key_of({"sesgrid": __version__, **made_from, "cells": list(cells.index), "names": names})
-    stage, pixels = Noted(Features(names)), Cube.open(files.cube).pixels()
+    stage, pixels = Features(names), Cube.open(files.cube).pixels()
     side = config.grid.cells_per_block
     tasks = [Task.of_cells(cells.iloc[a : a + GROUP], side) for a in range(0, len(cells), GROUP)]
     batches = [
@@ -79,7 +94,11 @@ def _features(config: Config, client: Client, cells: gpd.GeoDataFrame) -> pd.Dat
         "features",
         batches,
         lambda some: place_features(
-            stage, pd.concat([t.items for t in some]), pixels, tuple(t.cells for t in some)
+            stage,
+            pd.concat([t.items for t in some]),
+            pixels,
+            tuple(t.cells for t in some),
+            Noted(stage),
         ),
     )
     outcome.require_whole("features")

@@ -399,12 +399,9 @@ def explain_stage(config: Config) -> Explain:
 
 def load_activation(config: Config, files: Workspace) -> Any:
     """The class sums of a run as a dataset; empty without land cover."""
-    if config.sources.landcover is None:
-        rows = pd.DataFrame()
-    else:
-        rows = pd.read_parquet(files.table("explain"))
+    known = config.sources.landcover is not None
     return activation_dataset(
-        rows,
+        CellTable(files.table("explain")) if known else pd.DataFrame(),
         class_names(class_table(config)),
         {"preset": method_of(config).name, "precision": config.explain.precision},
     )

@@ -43,6 +43,10 @@ _LOCAL = {
     "distributed.worker.profile.interval": "200ms",
 }
 
+_HERE = {"distributed.deploy.lost-worker-timeout": "1h"}
+"""Dask gives up a process that is not back 15 s after it was lost, as on a busy laptop; others' jobs it must
+give up, so that they are replaced."""
+
 
 def local_size(settings: ClusterSettings, cpus: int | None = None) -> tuple[int, int]:
     """(workers, threads per worker) of a local cluster.
@@ -104,7 +108,8 @@ def connected(settings: ClusterSettings, scheduler: str | None) -> Iterator[Clie
         if address is not None:
             client = stack.enter_context(_client_of(address, security))
         else:
-            stack.enter_context(dask.config.set(_LOCAL))
+            patient = _HERE if settings.kind is None else {}
+            stack.enter_context(dask.config.set(_LOCAL | patient))
             cluster = _started(settings, security)
             stack.enter_context(cluster)
             if settings.adapt is not None:

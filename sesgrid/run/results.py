@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ _SEALED = (
 
 def run_analyse(job: Job) -> dict[str, Any]:
     """Predictions and class sums → metrics, findings, and the result files."""
-    cells = load_table(job.files.table("predict"))
+    cells = _numbers(job.files.table("predict"))
     c = job.config
     colours = [str(name) for name in cells if str(name).startswith("mean_")]
     findings = analyse(
@@ -99,6 +100,12 @@ def run_analyse(job: Job) -> dict[str, Any]:
     return summary
 
 
+def _numbers(path: Path) -> pd.DataFrame:
+    """A stage's table of cells without its columns of text, which nothing is computed from."""
+    table = CellTable(path)
+    return table.read([n for n in table.columns if not table.is_text(n)])
+
+
 def _write_cells(job: Job, without: Sequence[str]) -> list[str]:
     """Write the result per cell, a batch at a time; names of the columns that the cube is sealed with."""
     c, peaks = job.config, [f"peak_{m}" for m in MAPS]
@@ -122,7 +129,7 @@ def _other_folds(job: Job, cells: pd.DataFrame) -> pd.DataFrame | None:
     path = job.files.table("predict-other")
     if not path.exists():
         return None
-    other = load_table(path)
+    other = _numbers(path)
     same = all(other.attrs.get(k) == cells.attrs.get(k) for k in ("city", "thresholds", "labels"))
     return other if same and folds_kind(other) != folds_kind(cells) else None
 

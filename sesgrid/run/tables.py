@@ -175,6 +175,15 @@ class CellTable:
         """Names, the index not among them."""
         return [n for n in self._file.schema_arrow.names if n not in ("cell_id", "geometry")]
 
+    def is_text(self, name: str) -> bool:
+        """Whether a column holds strings."""
+        kind = self._file.schema_arrow.field(name).type
+        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """One column ``(row,)``."""
+        return self._file.read([name]).column(0).to_numpy()
+
     def read(self, columns: Sequence[str] | None = None, *, with_id: bool = True) -> pd.DataFrame:
         """All rows, of some columns; where only the order counts, without the ids: they are most of it."""
         wanted = self._with_id(columns)

@@ -303,10 +303,15 @@ def _mean_interval(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(count, mean, low, high) of each column of ``(cell, column)`` with NaN for missing."""
     count = np.isfinite(values).sum(axis=0)
-    mean = column_means(np.nansum(values, axis=0), count)
+    mean = column_means(_sums(values), count)
     low, high = bootstrap_interval(values, n_bootstrap=n_bootstrap, rng=rng)
     few = count < 2
     return count, mean, np.where(few, np.nan, low), np.where(few, np.nan, high)
+
+
+def _sums(values: np.ndarray) -> np.ndarray:
+    """Of the columns, without what is missing: float64 ``(column,)``."""
+    return np.asarray(np.nansum(values, axis=0, dtype=np.float64))
 
 
 def _gain_interval(
@@ -328,7 +333,7 @@ def _gain_interval(
         return means[:, 1:] / base
 
     full = np.isfinite(columns)
-    ratio = ratio_of(column_means(np.nansum(columns, axis=0), full.sum(axis=0))[None])[0]
+    ratio = ratio_of(column_means(_sums(columns), full.sum(axis=0))[None])[0]
     low, high = bootstrap_interval(columns, n_bootstrap=n_bootstrap, rng=rng, statistic=ratio_of)
     few = count < max(pair_minimum, 1)
     ratio, low, high = (np.where(few, np.nan, a) for a in (ratio, low, high))

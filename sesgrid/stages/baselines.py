@@ -55,12 +55,16 @@ class Features:
 
 
 def place_features(
-    stage: Any, cells: pd.DataFrame, pixels: xr.Dataset, group: Groups = GROUP
+    stage: Features,
+    cells: pd.DataFrame,
+    pixels: xr.Dataset,
+    group: Groups = GROUP,
+    run: Any = None,
 ) -> da.Array:
-    """Lay the stage over cells: object ``(cell,)``, a row each; nothing is computed."""
+    """Lay the stage, or what runs it, over cells: object ``(cell,)``, a row each; nothing is computed."""
     rows, cols = cells["row"].to_numpy(), cells["col"].to_numpy()
     inputs = stack_cells(pixels, stage.layers, rows, cols, group)
-    return place(stage, list(map(str, cells.index)), *inputs, group=group, name="features")
+    return place(run or stage, list(map(str, cells.index)), *inputs, group=group, name="features")
 
 
 def features(

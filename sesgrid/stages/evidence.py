@@ -20,6 +20,8 @@ from sesgrid.stages.score import class_count, require_columns
 
 __all__ = ["UNCLASSIFIED", "Side", "class_names", "n_extreme_classes", "sides"]
 
+_NAN = np.float32(np.nan)
+
 UNCLASSIFIED = "unclassified"
 """Name of index 0 of ``landcover_class``: pixels outside the land-cover map."""
 
@@ -33,7 +35,7 @@ class Side:
     ratios: np.ndarray
     """float64 ``(cell predicted on this side, class)``: r_u; NaN where absent."""
     truth: np.ndarray
-    """float64 ``(cell, class)``: 1 where the true class is on this side, else 0; NaN where the
+    """float32 ``(cell, class)``: 1 where the true class is on this side, else 0; NaN where the
     landcover class is absent or the true class unknown."""
     truth_extreme: np.ndarray
     """The same for the outermost class alone."""
@@ -64,13 +66,14 @@ def sides(cells: pd.DataFrame, activation: xr.Dataset | None) -> Iterator[Side]:
     n_classes = class_count(cells)
     if activation is None:
         return
-    maps, area = _aligned(cells, activation)
+    at, maps, area = _evidence(cells, activation)
     present = np.asarray((area > 0).any(axis=0))
     true, predicted = (
-        cells[c].to_numpy(np.float64, na_value=np.nan) for c in ("ses_true", "ses_predicted")
+        cells[c].to_numpy(np.float64, na_value=np.nan)[at] for c in ("ses_true", "ses_predicted")
     )
     if "labelled" in cells:  # an imputed income is no truth unless the protocol takes it for one
-        true = np.where(cells["labelled"].fillna(False).astype(bool), true, np.nan)
+        labelled = cells["labelled"].fillna(False).to_numpy(bool)
+        true = np.where(labelled[at], true, np.nan)
     unknown = np.isnan(true)[:, None] | (area == 0)
     n_extreme = n_extreme_classes(n_classes)
     for name in ("low", "high"):
@@ -82,7 +85,8 @@ def sides(cells: pd.DataFrame, activation: xr.Dataset | None) -> Iterator[Side]:
         ratios = activation_ratios(maps[name][chosen], area[chosen])
         dark = (area[chosen] > 0).any(axis=1) & ~np.isfinite(ratios).any(axis=1)
         within, outermost = (
-            np.where(unknown, np.nan, (true_rank <= n)[:, None]) for n in (n_extreme, 1)
+            np.where(unknown, _NAN, (true_rank <= n).astype(np.float32)[:, None])
+            for n in (n_extreme, 1)
         )
         yield Side(name, ratios, within, outermost, present, int(dark.sum()))
 
@@ -104,35 +108,34 @@ def class_names(activation: xr.Dataset) -> list[str]:
     return names
 
 
-def _aligned(
+def _evidence(
     cells: pd.DataFrame, activation: xr.Dataset
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Sums by map, and areas, as ``(cell, class)`` in the order of ``cells``, classified only.
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """Where the explained cells stand in the table; sums by map, and areas, ``(explained cell, class)``.
 
-    Cells without sums (not explained) get no area.
+    In the table's order. Cells that were not explained have no evidence; "unclassified" is left out.
     """
     class_names(activation)
     ids = pd.Index(activation["cell"].values)
-    strangers = ids.difference(cells.index)
+    at = cells.index.get_indexer(ids)
+    strangers = ids[at < 0]
     if len(strangers) or not ids.is_unique:
         raise GridMismatchError(
             f"the activation sums name {len(strangers)} cells that the table of cells lacks "
             f"(first: {list(strangers[:1])}), and {int(ids.duplicated().sum())} cells twice: they "
             "come from another run; run the stage `explain` again"
         )
-    position = np.flatnonzero(cells.index.isin(ids))
-    source = ids.get_indexer(cells.index[position])
+    if (np.diff(at) < 0).any():
+        order = np.argsort(at)
+        at, activation = at[order], activation.isel(cell=order)
 
-    def take(array: xr.DataArray) -> np.ndarray:
-        values = array.transpose("cell", "landcover_class").values[:, 1:]
-        taken = np.zeros((len(cells), values.shape[1]), dtype=values.dtype)
-        taken[position] = values[source]
-        return taken
+    def classified(array: xr.DataArray) -> np.ndarray:
+        return array.transpose("cell", "landcover_class").values[:, 1:]
 
-    maps = {name: take(activation["activation"].sel(map=name)) for name in ("low", "high")}
+    maps = {name: classified(activation["activation"].sel(map=name)) for name in ("low", "high")}
     if any((sums < 0).any() for sums in maps.values()):
         raise FormatError(
             "activation sums must not be negative (ratios of signed sums have no bounds); take "
             "the sum over bands of |activation| before summing by class"
         )
-    return maps, take(activation["area"])
+    return at, maps, classified(activation["area"])

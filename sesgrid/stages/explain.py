@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import dask.array as da
 import geopandas as gpd
@@ -45,6 +45,14 @@ __all__ = [
     "explain_maps",
     "kept_maps",
 ]
+
+
+class Columns(Protocol):
+    """A table of rows whose columns are asked for by name."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, name: str, /) -> Any: ...
+
 
 MAPS = ("low", "high")
 """Maps of the lowest and the highest class, in this order."""
@@ -158,9 +166,18 @@ def fragments_table(rows: pd.DataFrame, polygons: gpd.GeoDataFrame) -> pd.DataFr
 
 
 def activation_dataset(
-    rows: pd.DataFrame, class_names: Sequence[str], attributes: Mapping[str, Any]
+    rows: Columns, class_names: Sequence[str], attributes: Mapping[str, Any]
 ) -> xr.Dataset:
     """Rows of the stage as a dataset.
+
+    Parameters
+    ----------
+    rows : DataFrame or other table
+        Its columns are taken one at a time: a nation's fill gigabytes.
+    class_names : sequence of str
+        Names of the land-cover values 1, 2, …
+    attributes : mapping
+        Of the dataset.
 
     Returns
     -------
@@ -168,22 +185,21 @@ def activation_dataset(
         ``activation`` float64 ``(cell, map, landcover_class)``: sum of the map over the class' pixels;
         ``area`` int64 ``(cell, landcover_class)``: pixels. Class 0 is "unclassified".
     """
-    names = [UNCLASSIFIED, *class_names]
-    n = len(names)
-
-    def columns(prefix: str, dtype: type) -> np.ndarray:
-        if not len(rows):
-            return np.zeros((0, n), dtype=dtype)
-        return rows[[f"{prefix}_{c}" for c in range(n)]].to_numpy(dtype=dtype)
-
-    activation = np.stack([columns(m, np.float64) for m in MAPS], axis=1)
+    names, n_cells = [UNCLASSIFIED, *class_names], len(rows)
+    sums = np.zeros((n_cells, len(MAPS), len(names)))
+    area = np.zeros((n_cells, len(names)), np.int64)
+    if n_cells:  # without rows there are no columns
+        for c in range(len(names)):
+            area[:, c] = rows[f"area_{c}"]
+            for k, m in enumerate(MAPS):
+                sums[:, k, c] = rows[f"{m}_{c}"]
     return xr.Dataset(
         {
-            "activation": (("cell", "map", "landcover_class"), activation),
-            "area": (("cell", "landcover_class"), columns("area", np.int64)),
+            "activation": (("cell", "map", "landcover_class"), sums),
+            "area": (("cell", "landcover_class"), area),
         },
         coords={
-            "cell": rows["cell_id"].to_numpy(dtype=object) if len(rows) else np.empty(0, object),
+            "cell": np.asarray(rows["cell_id"], object) if n_cells else np.empty(0, object),
             "map": list(MAPS),
             "landcover_class": names,
         },
