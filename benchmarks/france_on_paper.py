@@ -76,8 +76,8 @@ def page(rates: Rates, scale: Mapping[str, Any]) -> Iterator[str]:
             read, written = (CELLS * b / hours / 3600 / 1e6 for b in (w.read, w.written))
             store = f"{read:,.0f} MB/s | {written:,.0f} MB/s"
             yield f"| {w.stage} | {computed:.2f} | {driven:.3f} | {store} | {bound} |"
-        around = sum(scale["seconds"][s] for s in ("cells", "seal")) / 3600
-        yield f"| all, with cells and sealing ({around:.3f}) | {whole + around:.2f} | | | | |"
+        around = sum(scale["seconds"][s] for s in ("cells", "analyse", "report")) / 3600
+        yield f"| all, with cells, analysis and report ({around:.3f}) | {whole + around:.2f} | | | | |"
         yield ""
     seconds = ", ".join(f"{w.stage} {w.seconds:.4f}" for w in work_of(rates))
     yield f"Seconds a cell: {seconds}; measured {rates.measured} on {rates.machine}."

@@ -53,19 +53,20 @@ def run_growth(folder: Path, sides: Sequence[int] = SIDES, rounds: int = 3) -> d
     seconds = np.full((rounds, len(sides)), np.inf)
     peaks: list[int] = []
     with connected(ClusterSettings(workers=1, threads=1), None) as client:
-        # once beforehand: kernels are compiled, the network is loaded
-        for r, of_round in enumerate(range(-1, rounds)):
-            for k, city in enumerate(cities[: 1 if of_round < 0 else None]):
-                path = _configure(folder / f"run-{r}-{k}", folder, city)
-                started = time.perf_counter()
-                run_stages(load_config(path), client, "explain", lambda _: None)
-                if of_round >= 0:
-                    seconds[of_round, k] = time.perf_counter() - started
-                if of_round == 0:
+
+        def run(name: str, city: Any) -> float:
+            path = _configure(folder / name, folder, city)
+            started = time.perf_counter()
+            run_stages(load_config(path), client, "explain", lambda _: None)
+            return time.perf_counter() - started
+
+        run("once-beforehand", cities[0])  # kernels are compiled, the network is loaded
+        for r in range(rounds):
+            for k, city in enumerate(cities):
+                seconds[r, k] = run(f"run-{r}-{k}", city)
+                if r == 0:
                     peaks += client.run(peak_mb).values()
-                print(
-                    f"{sides[k]} × {sides[k]} cells: {seconds[of_round, k]:.1f} s", file=sys.stderr
-                )
+                print(f"{sides[k]} × {sides[k]} cells: {seconds[r, k]:.1f} s", file=sys.stderr)
     best = seconds.min(axis=0)
     slopes = np.diff(best) / np.diff(counts)
     return {

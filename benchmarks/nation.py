@@ -1,15 +1,16 @@
 """All of metropolitan France on two cores: what is left of a national run when its kernels cost nothing.
 
 2.3 million made-up cells in 211,000 blocks, 22,400 tiles, a land-cover raster: the engine's own stages from
-the census to the explained cells and the sealed arrays, on a scheduler and two workers that are processes of
-their own. Graphs, batches, leases, journals, parts, checksums and tables are the real ones; a kernel returns
-rows of the right shape at once, and no pixels are stored (France's are 4 TB).
+the census to the explained cells, the sealed arrays and the report, on a scheduler and two workers that are
+processes of their own. Graphs, batches, leases, journals, parts, checksums and tables are the real ones; a
+kernel returns rows of the right shape at once, and no pixels are stored (France's are 4 TB).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -77,8 +78,13 @@ class BlankPredict:
         """One row per cell."""
         shares = {f"probability_{k + 1}": 1 / _CLASSES for k in range(_CLASSES)}
         colour = {f"mean_{band}": 100.0 for band in ("red", "green", "blue")}
-        told = {"p": 0.5, "ses_predicted": 3, **shares, **colour}
-        return [{"cell_id": t.cell_id, "model_id": t.model.model_id, **told} for t in items]
+        return [
+            {
+                "cell_id": t.cell_id, "model_id": t.model.model_id, "p": 0.5,
+                "ses_predicted": 1 + (t.row + t.col) % _CLASSES, **shares, **colour,
+            }
+            for t in items
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,18 @@ class BlankExplain:
         return [
             {"cell_id": t.cell_id, "model_id": t.model.model_id, **sums, **areas} for t in items
         ]
+
+
+@dataclass(frozen=True)
+class BlankFeatures:
+    """The rows that the baselines learn from, from nothing."""
+
+    class_names: Any = None
+    layers: ClassVar = ()
+
+    def __call__(self, items: Sequence[str]) -> list[dict[str, Any]]:
+        """One row per cell."""
+        return [{"cell_id": name, "mean_red": float(k % 7)} for k, name in enumerate(items)]
 
 
 def write_nation(folder: Path, cells: int) -> Path:
@@ -159,7 +177,7 @@ def _write_city(folder: Path, north: np.ndarray, east: np.ndarray) -> None:
 @contextmanager
 def _without_kernels() -> Iterator[None]:
     """The engine as it is, but for what would look at pixels."""
-    from sesgrid.run import cell_stages, pixel_stages
+    from sesgrid.run import baselines, cell_stages, pixel_stages, results
     from sesgrid.run.turns import InTurns
 
     real = InTurns.of
@@ -169,14 +187,16 @@ def _without_kernels() -> Iterator[None]:
             (pixel_stages, "Classified", lambda *_: BlankBlocks(rows=False)),
             (cell_stages, "Predict", BlankPredict),
             (cell_stages, "explain_stage", lambda _: BlankExplain(18)),
+            (baselines, "Features", BlankFeatures),
+            (results, "_thumbnails", lambda *_: []),
             (InTurns, "of", lambda stage, pixels, _, whole: real(stage, pixels, (), whole)),
         ):
             stack.enter_context(mock.patch.object(target, name, blank))
         yield
 
 
-def drive(config_path: Path, scheduler: str) -> dict[str, Any]:
-    """The driver: every stage, and what it took."""
+def drive(config_path: Path, scheduler: str, last: str) -> dict[str, Any]:
+    """The driver: every stage up to the last, and what it took."""
     from sesgrid.run.cluster import connected
     from sesgrid.run.config import load_config
     from sesgrid.run.engine import run_stages
@@ -198,10 +218,15 @@ def drive(config_path: Path, scheduler: str) -> dict[str, Any]:
         names = _write_cells(Job(config, files, client, ""), [])
         Cube.open(files.cube).seal(partial(CellTable(files.cells).read, with_id=False), names, {})
         seconds["seal"], peaks["seal"] = time.perf_counter() - started, peak_mb()
-    return {"seconds": seconds, "driver_peak_mb": peaks, "cpu_s": sum(os.times()[:2])}
+        cpu_s = sum(os.times()[:2])
+        for stage in ("analyse", "report") if last == "report" else ():
+            started = time.perf_counter()
+            run_stages(config, client, stage, lambda line: print(line, file=sys.stderr))
+            seconds[stage], peaks[stage] = time.perf_counter() - started, peak_mb()
+    return {"seconds": seconds, "driver_peak_mb": peaks, "cpu_s": cpu_s}
 
 
-def run_nation(folder: Path, cells: int = CELLS) -> dict[str, Any]:
+def run_nation(folder: Path, cells: int = CELLS, rounds: int = 3) -> dict[str, Any]:
     """Run the nation in processes of their own.
 
     Parameters
@@ -209,74 +234,86 @@ def run_nation(folder: Path, cells: int = CELLS) -> dict[str, Any]:
     folder : Path
         Empty.
     cells : int
+    rounds : int
+        Times that all is done anew: of times the median counts, of peaks the highest. Analysed once.
 
     Returns
     -------
     dict
-        Figures of `benchmarks.scale`'s text, and seconds and peaks per stage.
+        Figures of `benchmarks.scale`'s text, and seconds and peaks per stage of the last round.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config, file = write_nation(folder, cells), folder / "scheduler.json"
+    config = write_nation(folder, cells)
     environment = {
         **os.environ,
         "PYTHONPATH": str(Path(__file__).parents[1]),
         "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
         "MALLOC_ARENA_MAX": "2",
     }
+    told, paces, per_block = [], [], []
+    for r in range(rounds):
+        result = folder / "result"
+        shutil.rmtree(result, ignore_errors=True)
+        last = STAGES[-1] if r < rounds - 1 else "report"
+        of_round = _run_once(folder / f"round-{r}", config, environment, last)
+        blocks, flying, ended = _ended(result / "work" / "journal")
+        staged = sum(of_round["seconds"][stage] for stage in STAGES)
+        clock = [flying, staged, of_round["cpu_s"], of_round["scheduler_cpu_s"]]
+        per_block.append([1000 * seconds / blocks for seconds in clock])
+        paces.append(
+            {stage: [_pieces(times, *w) for w in (EARLY, LATE)] for stage, times in ended.items()}
+        )
+        told.append(of_round)
+        print(f"round {r}: ms per block {per_block[-1]}, {_rates(paces[-1:])}", file=sys.stderr)
+    names = ("scheduler", "stages", "driver_cpu", "scheduler_cpu")
+    rates, seconds = _rates(paces), told[-1]["seconds"]
+    return {
+        **_plan(config, environment),
+        "cells": cells,
+        "blocks": blocks,
+        **{
+            f"{n}_ms_per_block": v for n, v in zip(names, np.median(per_block, axis=0), strict=True)
+        },
+        "driver_peak_gb": max(t["driver_peak_mb"]["seal"] for t in told) / 1024,
+        "scheduler_peak_gb": max(t["scheduler_peak_mb"] for t in told) / 1024,
+        "analyse_s": seconds["analyse"] + seconds["report"],
+        "analyse_peak_gb": told[-1]["driver_peak_mb"]["report"] / 1024,
+        "rate_late_over_early": min(rates.values()) if rates else None,
+        "rates": rates,
+        "rates_of_rounds": [_rates([of_round]) for of_round in paces],
+        **told[-1],
+    }
 
-    def start(*command: str) -> subprocess.Popen[bytes]:
-        with open(folder / f"{command[1]}.log", "ab") as log:
+
+def _run_once(folder: Path, config: Path, environment: dict[str, str], last: str) -> dict[str, Any]:
+    """A scheduler, two workers and the driver, from nothing to a stage."""
+    folder.mkdir()
+    file = folder / "scheduler.json"
+
+    def start(name: str, *options: str) -> subprocess.Popen[bytes]:
+        command = [f"distributed.cli.dask_{name}", *options, "--no-dashboard"]
+        command += ["--scheduler-file", str(file)]
+        with open(folder / f"{name}.log", "ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", *command], env=environment, stdout=log, stderr=log
             )
 
-    local = ("--scheduler-file", str(file))
-    cluster = [
-        start(
-            "distributed.cli.dask_scheduler",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            "0",
-            "--no-dashboard",
-            *local,
-        )
-    ]
-    cluster += [
-        start(
-            "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", *local
-        )
-        for _ in range(2)
-    ]
+    cluster = [start("scheduler", "--host", "127.0.0.1", "--port", "0")]
+    cluster += [start("worker", "--nthreads", "1", "--no-nanny") for _ in range(2)]
     try:
         while not file.exists():
             time.sleep(0.1)
         address = json.loads(file.read_text())["address"]
-        command = [sys.executable, "-m", "benchmarks.scale", "--drive", str(config), address]
+        command = [sys.executable, "-m", "benchmarks.scale", "--drive", str(config), address, last]
         done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
-        told = json.loads(done.stdout.splitlines()[-1])
+        told = dict(json.loads(done.stdout.splitlines()[-1]))
         told["scheduler_peak_mb"] = _status(cluster[0].pid, "VmHWM") >> 10
         told["scheduler_cpu_s"] = _cpu_seconds(cluster[0].pid)
         told["worker_peak_mb"] = max(_status(p.pid, "VmHWM") for p in cluster[1:]) >> 10
     finally:
         for process in cluster:
             process.kill()
-    blocks, flying, rates = _rates(folder / "result" / "work" / "journal")
-    staged = sum(told["seconds"][stage] for stage in STAGES)
-    return {
-        **_plan(config, environment),
-        "cells": cells,
-        "blocks": blocks,
-        "scheduler_ms_per_block": 1000 * flying / blocks,
-        "stages_ms_per_block": 1000 * staged / blocks,
-        "driver_cpu_ms_per_block": 1000 * told["cpu_s"] / blocks,
-        "scheduler_cpu_ms_per_block": 1000 * told["scheduler_cpu_s"] / blocks,
-        "driver_peak_gb": max(told["driver_peak_mb"].values()) / 1024,
-        "scheduler_peak_gb": told["scheduler_peak_mb"] / 1024,
-        "rate_late_over_early": min(rates.values()) if rates else None,
-        "rates": rates,
-        **told,
-    }
+    return told
 
 
 def _status(pid: int, field: str) -> int:
@@ -290,27 +327,34 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _rates(journals: Path) -> tuple[int, float, dict[str, float]]:
-    """Blocks of a stage, seconds of all from plan to last block, and each one's late over early rate."""
+def _ended(journals: Path) -> tuple[int, float, dict[str, list[float]]]:
+    """Blocks of a stage, seconds of all stages from plan to last block, and when each one's blocks ended."""
     from sesgrid.run.journal import plan_path, read_journals
 
-    ended: dict[str, list[float]] = {}
+    ended: dict[str, list[float]] = {stage: [] for stage in STAGES}
     for line in read_journals(journals):
-        ended.setdefault(line["stage"], []).append(_seconds(line["time"]))
-    rates, flying = {}, 0.0
+        if line["stage"] in ended:
+            ended[line["stage"]].append(_seconds(line["time"]))
+    flying = 0.0
     for stage, times in ended.items():
         times.sort()
-        begun = json.loads(plan_path(journals, stage).read_text())["time"]
-        flying += times[-1] - _seconds(begun)
-        if len(times) >= LATE[1]:
-            early, late = (_pace(times[a - 1 : b]) for a, b in (EARLY, LATE))
-            rates[stage] = early / late
-    return len(ended["mosaic"]), flying, rates
+        flying += times[-1] - _seconds(json.loads(plan_path(journals, stage).read_text())["time"])
+    return len(ended["mosaic"]), flying, ended
 
 
-def _pace(times: list[float]) -> float:
-    """Seconds for 1,000 blocks, the median of ten: each takes some tenths, and a pause of the disk more."""
-    return float(np.median(np.diff(times[::1000])))
+def _pieces(times: list[float], first: int, last: int) -> list[float]:
+    """Seconds that each thousand of blocks took; some tenths, and where the disk paused more."""
+    return np.diff(times[first - 1 : last : 1000]).tolist() if len(times) >= last else []
+
+
+def _rates(paces: Sequence[dict[str, list[list[float]]]]) -> dict[str, float]:
+    """Blocks a second late over early by stage: medians over the pieces of all rounds."""
+    rates = {}
+    for stage in STAGES:
+        early, late = ([s for of_round in paces for s in of_round[stage][k]] for k in (0, 1))
+        if late:
+            rates[stage] = float(np.median(early) / np.median(late))
+    return rates
 
 
 def _seconds(text: str) -> float:

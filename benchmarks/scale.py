@@ -13,10 +13,12 @@
 ``stages_ms_per_block``
     The same with all that stands before and after: reading catalogue and tables, keys, tables written.
 ``driver_peak_gb``, ``scheduler_peak_gb``
-    Most memory that the processes ever held.
+    Most memory that the processes ever held, from the census to the sealed arrays.
+``analyse_s``, ``analyse_peak_gb``
+    Scores, baselines, findings and report of all cells: what they take, and the driver's peak after them.
 ``rate_late_over_early``
     Of the worst stage: blocks 190,000–200,000 by those 2,000–12,000, blocks a second, each the median over
-    ten thousands.
+    the thousands of all rounds.
 
 **The cells**, see `benchmarks.growth`.
 
@@ -51,18 +53,22 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--sides", type=int, nargs="+", default=SIDES, help="of the cities, in cells"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="over the cities")
-    parser.add_argument("--drive", nargs=2, metavar=("TOML", "ADDRESS"), help=argparse.SUPPRESS)
+    parser.add_argument("--rounds", type=int, default=3, help="of both")
+    parser.add_argument("--folder", type=Path, help="empty; what was made is kept there")
+    parser.add_argument(
+        "--drive", nargs=3, metavar=("TOML", "ADDRESS", "STAGE"), help=argparse.SUPPRESS
+    )
     given = parser.parse_args(argv)
     if given.drive:
-        print(json.dumps(drive(Path(given.drive[0]), given.drive[1])))
+        print(json.dumps(drive(Path(given.drive[0]), *given.drive[1:])))
         return
     figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = given.folder or Path(temporary)
         if given.part != "cells":
-            figures |= run_nation(Path(folder) / "nation", given.cells)
+            figures |= run_nation(folder / "nation", given.cells, given.rounds)
         if given.part != "nation":
-            figures |= run_growth(Path(folder) / "cities", given.sides, given.rounds)
+            figures |= run_growth(folder / "cities", given.sides, given.rounds)
     figures["machine"] = describe_machine()
     if given.json:
         print(json.dumps(figures))

@@ -67,13 +67,19 @@ def test_a_small_nation_and_small_cities_end_with_their_figures():
     assert result["rate_late_over_early"] is None  # there are not as many blocks
     first, second, third = result["cells_of_cities"]
     assert 25 <= first < second < third <= 100
-    for name in ("driver_peak_gb", "plan_s", "slope_spread", "worker_peak_growth"):
+    for name in (
+        "driver_peak_gb",
+        "analyse_peak_gb",
+        "plan_s",
+        "slope_spread",
+        "worker_peak_growth",
+    ):
         assert result[name] > 0
 
 
 def test_france_on_paper_names_what_bounds_each_stage():
     rates = nation._RATES
-    scale = {"seconds": dict.fromkeys((*nation.STAGES, "cells", "seal"), 36.0)}
+    scale = {"seconds": dict.fromkeys((*nation.STAGES, "cells", "analyse", "report"), 36.0)}
     text = "\n".join(france_on_paper.page(rates, scale))
     hours = france_on_paper.CELLS * rates.mosaic_s / 96 / 3600
     assert f"| mosaic | {hours:.2f} | 0.010 |" in text
