@@ -40,6 +40,7 @@ __all__ = ["BlankBlocks", "BlankExplain", "BlankPredict", "drive", "run_nation"]
 
 STAGES = ("mosaic", "landcover", "predict", "explain")
 EARLY, LATE = (2_000, 12_000), (190_000, 200_000)
+Window = tuple[int, int]
 _CLASSES = 5
 
 
@@ -250,7 +251,7 @@ def run_nation(folder: Path, cells: int = CELLS, rounds: int = 3) -> dict[str, A
         "DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE": "False",
         "MALLOC_ARENA_MAX": "2",
     }
-    told, paces, per_block = [], [], []
+    told, ends, per_block = [], [], []
     for r in range(rounds):
         result = folder / "result"
         shutil.rmtree(result, ignore_errors=True)
@@ -260,13 +261,13 @@ def run_nation(folder: Path, cells: int = CELLS, rounds: int = 3) -> dict[str, A
         staged = sum(of_round["seconds"][stage] for stage in STAGES)
         clock = [flying, staged, of_round["cpu_s"], of_round["scheduler_cpu_s"]]
         per_block.append([1000 * seconds / blocks for seconds in clock])
-        paces.append(
-            {stage: [_pieces(times, *w) for w in (EARLY, LATE)] for stage, times in ended.items()}
-        )
+        ends.append(ended)
         told.append(of_round)
-        print(f"round {r}: ms per block {per_block[-1]}, {_rates(paces[-1:])}", file=sys.stderr)
+        print(f"round {r}: ms per block {per_block[-1]}", file=sys.stderr)
     names = ("scheduler", "stages", "driver_cpu", "scheduler_cpu")
-    rates, seconds = _rates(paces), told[-1]["seconds"]
+    seconds, half = told[-1]["seconds"], blocks // 2
+    windows, halves = (EARLY, LATE), ((1, half), (half, blocks))
+    rates = _rates(ends, windows) if blocks >= LATE[1] else {}
     return {
         **_plan(config, environment),
         "cells": cells,
@@ -280,7 +281,8 @@ def run_nation(folder: Path, cells: int = CELLS, rounds: int = 3) -> dict[str, A
         "analyse_peak_gb": told[-1]["driver_peak_mb"]["report"] / 1024,
         "rate_late_over_early": min(rates.values()) if rates else None,
         "rates": rates,
-        "rates_of_rounds": [_rates([of_round]) for of_round in paces],
+        "rates_of_rounds": [_rates([e], windows) for e in ends] if rates else [],
+        "rate_second_half_over_first": _rates(ends, halves),
         **told[-1],
     }
 
@@ -342,18 +344,18 @@ def _ended(journals: Path) -> tuple[int, float, dict[str, list[float]]]:
     return len(ended["mosaic"]), flying, ended
 
 
-def _pieces(times: list[float], first: int, last: int) -> list[float]:
-    """Seconds that each thousand of blocks took; some tenths, and where the disk paused more."""
-    return np.diff(times[first - 1 : last : 1000]).tolist() if len(times) >= last else []
+def _rates(rounds: Sequence[dict[str, list[float]]], windows: Sequence[Window]) -> dict[str, float]:
+    """Blocks a second in the second window over the first, by stage: of each window the median of the rounds.
 
-
-def _rates(paces: Sequence[dict[str, list[list[float]]]]) -> dict[str, float]:
-    """Blocks a second late over early by stage: medians over the pieces of all rounds."""
+    A round's window takes some seconds, and every pause of the disk counts.
+    """
     rates = {}
     for stage in STAGES:
-        early, late = ([s for of_round in paces for s in of_round[stage][k]] for k in (0, 1))
-        if late:
-            rates[stage] = float(np.median(early) / np.median(late))
+        took = np.array(
+            [[ended[stage][b - 1] - ended[stage][a - 1] for a, b in windows] for ended in rounds]
+        )
+        first, second = np.median(took, axis=0)
+        rates[stage] = float(first / second)
     return rates
 
 

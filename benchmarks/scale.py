@@ -17,8 +17,10 @@
 ``analyse_s``, ``analyse_peak_gb``
     Scores, baselines, findings and report of all cells: what they take, and the driver's peak after them.
 ``rate_late_over_early``
-    Of the worst stage: blocks 190,000–200,000 by those 2,000–12,000, blocks a second, each the median over
-    the thousands of all rounds.
+    Of the worst stage: blocks 190,000–200,000 by those 2,000–12,000, blocks a second, each the median of the
+    rounds. Such a window takes two seconds, in which batches end by bursts and the disk pauses:
+``rate_second_half_over_first``
+    the same of all blocks, in halves, by stage.
 
 **The cells**, see `benchmarks.growth`.
 

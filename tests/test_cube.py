@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
+
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401
@@ -75,6 +78,42 @@ def test_a_block_rewritten_is_identical(cube, tmp_path):
     before = shard.read_bytes()
     cube.write_block(0, 1, block_arrays(3))
     assert shard.read_bytes() == before
+
+
+def write_every_other(path, first, barrier, told):
+    """A job: its blocks again and again while the other one writes those beside them."""
+    cube, rng = Cube.open(path), np.random.default_rng(first)
+    blocks = [(row, col) for row in range(3) for col in range(3)][first::2]
+    drawn = {at: rng.integers(0, 255, (40, 40), dtype=np.uint8) for at in blocks}
+    barrier.wait(60)
+    begun = time.monotonic()
+    for _ in range(20):
+        for at, layer in drawn.items():
+            cube.write_block(*at, {"image": np.stack([layer] * 3), "coverage": layer})
+    told.put((begun, time.monotonic(), drawn))
+
+
+@pytest.mark.slow
+def test_disjoint_blocks_are_written_at_the_same_time(cube):
+    spawn = multiprocessing.get_context("spawn")
+    barrier, told = spawn.Barrier(2), spawn.Queue()
+    jobs = [
+        spawn.Process(target=write_every_other, args=(str(cube.path), k, barrier, told))
+        for k in range(2)
+    ]
+    for job in jobs:
+        job.start()
+    ends = [told.get(timeout=120) for _ in jobs]
+    for job in jobs:
+        job.join()
+    assert max(begun for begun, *_ in ends) < min(ended for _, ended, _ in ends)
+    drawn = ends[0][2] | ends[1][2]
+    assert len(drawn) == 9
+    written = open_cube(cube.path)["pixels"].load()
+    for at, layer in drawn.items():
+        y, x = EXTENT.block_slices(*at)
+        np.testing.assert_array_equal(written["coverage"].values[y, x], layer)
+        np.testing.assert_array_equal(written["image"].values[:, y, x], np.stack([layer] * 3))
 
 
 @pytest.mark.parametrize(

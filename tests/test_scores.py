@@ -206,7 +206,7 @@ def test_baseline_is_the_commonest_class_of_the_other_folds(drawn, n_folds, seed
 
 def test_scores_take_any_leading_axes():
     rows = cell_statistics(np.array([1, 2, 3, 3]), np.array([1, 3, 3, 2]), 3)
-    sums = rows.reshape(2, 2, -1)  # (resample, fold, statistic)
+    sums = rows.toarray().reshape(2, 2, -1)  # (resample, fold, statistic)
     for name, values in fold_scores(sums).items():
         assert values.shape == (2, 2)
         for i in range(2):

@@ -103,7 +103,7 @@ def group_members(n_units: int, rng: np.random.Generator) -> scipy.sparse.csc_ar
 
 
 def sums_by_unit(
-    statistics: np.ndarray, group: np.ndarray, unit: np.ndarray
+    statistics: np.ndarray | scipy.sparse.csr_array, group: np.ndarray, unit: np.ndarray
 ) -> scipy.sparse.csr_array:
     """Add up statistics of cells by unit and group.
 
@@ -111,8 +111,8 @@ def sums_by_unit(
 
     Parameters
     ----------
-    statistics : np.ndarray
-        float ``(cell, statistic)``.
+    statistics : np.ndarray or scipy.sparse.csr_array
+        float ``(cell, statistic)``; see `sesgrid.kernels.cell_statistics`.
     group, unit : np.ndarray
         int ``(cell,)``, from 0: the group (a fold) that a cell counts in, and the unit it is drawn with; a
         unit may have cells of several groups.
@@ -128,12 +128,13 @@ def sums_by_unit(
     >>> sums_by_unit(statistics, np.array([0, 1, 1]), np.array([1, 0, 0])).toarray().tolist()
     [[0.0, 6.0], [1.0, 0.0]]
     """
-    cell, column = np.nonzero(statistics)
+    entries = scipy.sparse.coo_array(statistics)
+    cell, column = entries.coords
     n_groups, n_units = (int(a.max(initial=-1)) + 1 for a in (group, unit))
     n_statistics = statistics.shape[1]
     # entries at the same place add up
     return scipy.sparse.csr_array(
-        (statistics[cell, column], (unit[cell], group[cell] * n_statistics + column)),
+        (entries.data, (unit[cell], group[cell] * n_statistics + column)),
         shape=(n_units, n_groups * n_statistics),
         dtype=np.float64,
     )

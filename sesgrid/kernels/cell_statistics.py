@@ -11,8 +11,11 @@ Guo et al. (2017), ICML, PMLR 70: the bins of the reliability curve.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from sesgrid.errors import FormatError
 
@@ -32,7 +35,7 @@ def cell_statistics(
     baseline: np.ndarray | None = None,
     probabilities: np.ndarray | None = None,
     income: np.ndarray | None = None,
-) -> np.ndarray:
+) -> scipy.sparse.csr_array:
     """What each cell adds to the sums that scores are made of.
 
     Parameters
@@ -50,8 +53,8 @@ def cell_statistics(
 
     Returns
     -------
-    np.ndarray
-        float64 ``(cell, statistic)``, K² + 2 + 4 + 3 × 10 of them:
+    scipy.sparse.csr_array
+        float64 ``(cell, statistic)``, K² + 2 + 4 + 3 × 10 of them, at most ten of which are not zero:
 
         - one for the pair of classes, at (true − 1) · K + predicted − 1;
         - 1, and whether the baseline's class is the true one;
@@ -71,9 +74,9 @@ def cell_statistics(
     >>> rows = cell_statistics(
     ...     np.array([1, 2]), np.array([1, 1]), 2, probabilities=p, income=np.array([10.0, 20.0])
     ... )
-    >>> rows[:, :4].tolist()
+    >>> rows.toarray()[:, :4].tolist()
     [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
-    >>> rows[:, 6:10].tolist()
+    >>> rows.toarray()[:, 6:10].tolist()
     [[1.0, -0.25, 0.0625, 0.015625], [1.0, 0.25, 0.0625, 0.0625]]
     """
     for name, classes in (("true", true), ("predicted", predicted)):
@@ -83,19 +86,40 @@ def cell_statistics(
                 f"{np.max(classes)}: is n_classes that of this table?"
             )
     true, predicted = np.asarray(true, np.int64) - 1, np.asarray(predicted, np.int64) - 1
-    n = len(true)
-    confusion = np.zeros((n, n_classes**2))
-    confusion[np.arange(n), true * n_classes + predicted] = 1
-    hits, moments, bins = (np.zeros((n, size)) for size in (_N_BASELINE, _N_MOMENTS, 3 * N_BINS))
+    pairs = _Entries(true * n_classes + predicted, np.ones(len(true)))
+    entries, start = [pairs], n_classes**2
     if baseline is not None:
-        hits = np.stack([np.ones(n), true == np.asarray(baseline, np.int64) - 1], axis=1)
+        hit = true == np.asarray(baseline, np.int64) - 1
+        entries += [_Entries(start, np.ones(len(true))), _Entries(start + 1, hit)]
+    start += _N_BASELINE
     if probabilities is not None:
         p = np.asarray(probabilities, np.float64)
-        known = np.isfinite(p).all(axis=1)
-        bins[known] = _bins(true[known], predicted[known], p[known])
         if income is not None:
             moments = _moments(true, p, np.asarray(income, np.float64))
-    return np.concatenate([confusion, hits, moments, bins], axis=1)
+            entries += [_Entries(start + k, moments[:, k]) for k in range(_N_MOMENTS)]
+        entries += _bins(true, predicted, p, start + _N_MOMENTS)
+    return _table(entries, start + _N_MOMENTS + 3 * N_BINS)
+
+
+class _Entries(NamedTuple):
+    """One statistic of every cell, of those that it may have one of."""
+
+    column: np.ndarray | int
+    """int ``(cell,)``; or one for all."""
+    value: np.ndarray
+    """``(cell,)``; 0: the cell adds nothing."""
+
+
+def _table(entries: Sequence[_Entries], n_columns: int) -> scipy.sparse.csr_array:
+    """A row a cell with its entries, in the order of the columns."""
+    n, each = len(entries[0].value), len(entries)
+    columns, values = np.empty((n, each), np.int32), np.empty((n, each))
+    for k, (column, value) in enumerate(entries):
+        columns[:, k], values[:, k] = column, value
+    starts = np.arange(0, n * each + 1, each)
+    table = scipy.sparse.csr_array((values.ravel(), columns.ravel(), starts), shape=(n, n_columns))
+    table.eliminate_zeros()
+    return table
 
 
 def majority_elsewhere(true: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -126,15 +150,13 @@ def majority_elsewhere(true: np.ndarray, fold: np.ndarray) -> np.ndarray:
     return np.where(others.any(axis=1, keepdims=True), others, counts).argmax(axis=1)[fold]
 
 
-def _bins(true: np.ndarray, predicted: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """Count, confidence and correctness of each cell in the column of its bin."""
-    cell = np.arange(len(true))
-    confidence = p[cell, predicted]
+def _bins(true: np.ndarray, predicted: np.ndarray, p: np.ndarray, start: int) -> Iterator[_Entries]:
+    """Count, confidence and correctness of each cell in the column of its bin, from column ``start`` on."""
+    known = np.isfinite(p).all(axis=1)
+    confidence = np.where(known, p[np.arange(len(true)), predicted], 0.0)
     where = np.searchsorted(np.linspace(0, 1, N_BINS + 1)[1:-1], confidence, side="left")
-    bins = np.zeros((len(true), 3, N_BINS))
-    bins[cell, 0, where], bins[cell, 1, where] = 1, confidence
-    bins[cell, 2, where] = true == predicted
-    return bins.reshape(len(true), 3 * N_BINS)
+    for k, value in enumerate((known, confidence, known & (true == predicted))):
+        yield _Entries(start + k * N_BINS + where, value)
 
 
 def _moments(true: np.ndarray, p: np.ndarray, income: np.ndarray) -> np.ndarray:
@@ -174,7 +196,7 @@ def split_statistics(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarr
     Examples
     --------
     >>> rows = cell_statistics(np.array([1, 1, 2]), np.array([1, 2, 2]), 2)
-    >>> [part.shape for part in split_statistics(rows)]
+    >>> [part.shape for part in split_statistics(rows.toarray())]
     [(3, 2, 2), (3, 2), (3, 4), (3, 3, 10)]
     """
     n_pairs = sums.shape[-1] - _N_BASELINE - _N_MOMENTS - 3 * N_BINS

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy.sparse
 
 from sesgrid.kernels.bootstrap import resampled_sums, sums_by_unit
 from sesgrid.kernels.cell_statistics import cell_statistics, majority_elsewhere
@@ -30,7 +31,7 @@ def scorable(cells: pd.DataFrame) -> pd.DataFrame:
 class ScoredCells:
     """What each scored cell adds to the scores of its fold, and the units that it is drawn with."""
 
-    statistics: np.ndarray
+    statistics: scipy.sparse.csr_array
     """float64 ``(cell, statistic)``; see `sesgrid.kernels.cell_statistics`."""
     fold: np.ndarray
     """int64 ``(cell,)``: the position of the cell's fold in ``folds``."""
@@ -67,9 +68,8 @@ class ScoredCells:
 
     def sums(self) -> np.ndarray:
         """float64 ``(fold, statistic)``: sums over the cells of each fold."""
-        sums = np.zeros((len(self.folds), self.statistics.shape[1]))
-        np.add.at(sums, self.fold, self.statistics)
-        return sums
+        sums = sums_by_unit(self.statistics, np.zeros_like(self.fold), self.fold)
+        return sums.toarray().reshape(len(self.folds), self.statistics.shape[1])
 
 
 def resample_folds(
