@@ -50,6 +50,8 @@ CRS = "EPSG:3035"
 
 _ID = re.compile(r"CRS(?P<crs>\d{4,5})RES(?P<res>\d+)mN(?P<n>-?\d+)E(?P<e>-?\d+)", re.ASCII)
 _PREFIX = f"CRS3035RES{CELL_M}m"
+_DIGITS = 7
+"""Of a coordinate in metropolitan France."""
 
 
 def parse_cell_id(cell_id: str) -> tuple[int, int]:
@@ -149,10 +151,38 @@ def rowcol_of_ids(cell_ids: Iterable[str]) -> np.ndarray:
     ids = iter(cell_ids)
     parts = [np.empty((0, 2), dtype=np.int64)]
     while some := list(islice(ids, 100_000)):
-        parts.append(np.array([parse_cell_id(i) for i in some], dtype=np.int64))
+        corners_of_some = _corners_of_like_ids(some)
+        if corners_of_some is None:
+            corners_of_some = np.array([parse_cell_id(i) for i in some], dtype=np.int64)
+        parts.append(corners_of_some)
     corners = np.concatenate(parts)
     rows = -(corners[:, 0] // CELL_M) - 1
     return np.stack([rows, corners[:, 1] // CELL_M], axis=1)
+
+
+def _corners_of_like_ids(cell_ids: list[str]) -> np.ndarray | None:
+    """``(cell, 2)`` northing and easting of ids that are as long as ``…N2881200E3759200``; None: not all are.
+
+    A nation's are read digit by digit of all at once; `parse_cell_id` takes what is out of the ordinary, and
+    says what is wrong.
+    """
+    size = len(_PREFIX) + 2 * (1 + _DIGITS)
+    if not all(type(i) is str and len(i) == size for i in cell_ids):
+        return None
+    try:
+        letters = np.frombuffer("".join(cell_ids).encode("ascii"), np.uint8).reshape(-1, size)
+    except UnicodeEncodeError:
+        return None
+    numbers = letters[:, len(_PREFIX) :].reshape(-1, 2, 1 + _DIGITS)
+    digits = numbers[:, :, 1:].astype(np.int64) - ord("0")
+    metres = digits @ 10 ** np.arange(_DIGITS - 1, -1, -1)
+    ordinary = (
+        (letters[:, : len(_PREFIX)] == np.frombuffer(_PREFIX.encode(), np.uint8)).all()
+        and (numbers[:, :, 0] == np.frombuffer(b"NE", np.uint8)).all()
+        and ((digits >= 0) & (digits <= 9)).all()
+        and not (metres % CELL_M).any()
+    )
+    return metres if ordinary else None
 
 
 @dataclass(frozen=True)

@@ -120,3 +120,30 @@ def test_an_extent_refuses_what_lies_outside():
         Extent.of_cells(Grid(10, 8), [], [])
     with pytest.raises(GridMismatchError, match="pixels_per_cell"):
         Extent.from_attributes({})
+
+
+IDS = st.one_of(
+    st.builds(cell_id_of, st.integers(-25_000, -5), st.integers(3, 40_000)),
+    st.sampled_from(
+        ["CRS3035RES200mN2881200E3759200", "CRS3035RES200mN2881201E3759200",
+         "CRS3035RES200mN28812O0E3759200", "CRS3035RES200mN2881200W3759200",
+         "CRS3035RES100mN2881200E3759200", "CRS3035RES200mN+881200E3759200",
+         "CRS3035RES200mN288120\u0660E3759200", "CRS3035RES200mN-881200E3759200", None]
+    ),
+)  # fmt: skip
+
+
+@given(st.lists(IDS, max_size=5))
+def test_many_ids_are_read_as_one_by_one(ids):
+    """Also the ones that are as long as France's, and wrong."""
+
+    def told(read):
+        try:
+            return read()
+        except CellIdError as error:
+            return str(error)
+
+    one_by_one = told(lambda: [parse_cell_id(i) for i in ids])
+    if isinstance(one_by_one, list):
+        one_by_one = [[-(north // CELL_M) - 1, east // CELL_M] for north, east in one_by_one]
+    assert told(lambda: rowcol_of_ids(ids).tolist()) == one_by_one

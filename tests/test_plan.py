@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 from click.testing import CliRunner
 from pyproj import Transformer
 
@@ -15,7 +17,7 @@ from benchmarks.france import draw_france, write_census, write_tiles
 from sesgrid.errors import ConfigError, FormatError
 from sesgrid.run.cli import main
 from sesgrid.run.config import load_config
-from sesgrid.run.plan import Machines, lines, make_plan, memory_of
+from sesgrid.run.plan import Machines, _inside, lines, make_plan, memory_of
 from sesgrid.run.rates import Rates, measure_rates, read_rates
 
 RATES = Rates(
@@ -134,3 +136,21 @@ def test_rates_are_measured(nation, tmp_path):
     assert rates.model_peak_mb > 300
     rates.write(tmp_path / "rates.json")
     assert read_rates(tmp_path / "rates.json") == rates
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cells_inside_are_those_whose_centres_each_polygon_is_asked_for(seed):
+    rng = np.random.default_rng(seed)
+    east, south = [*rng.integers(-60, 60, (2, 4000)), [18000], [-15000]]
+    cells = pd.DataFrame({"row": south, "col": east}).drop_duplicates()
+    x, y = (cells["col"] + 0.5) * 200, -(cells["row"] + 0.5) * 200
+    middles = cells.sample(7, random_state=seed)
+    polygons = gpd.GeoSeries(
+        [
+            shapely.Point(col * 200 + 7, -row * 200 + 3).buffer(rng.integers(200, 6000))
+            for row, col in middles.to_numpy()
+        ]
+    )
+    expected = np.any([shapely.contains_xy(p, x, y) for p in polygons], axis=0)
+    assert 0.02 < expected.mean() < 0.98
+    np.testing.assert_array_equal(_inside(cells, polygons), expected)

@@ -38,6 +38,9 @@ _OVERLAP = 1.2
 _DRIVER_BYTES, _DRIVER_BYTES_A_CELL = 450 << 20, 450
 """See benchmarks/RESULTS.md, scale."""
 
+_SQUARE = 8
+"""Cells on a side that are looked at together."""
+
 _ROW_BYTES = {"mosaic": 30, "landcover": 8, "predict": 80, "explain": 420}
 """Of a cell in a stage's parts."""
 
@@ -175,11 +178,24 @@ def make_plan(config: Config, rates: Rates, machines: Machines) -> Plan:
 def _inside(cells: pd.DataFrame, polygons: gpd.GeoSeries) -> np.ndarray:
     """Whether the centre of each cell lies in one of the polygons, bool ``(cell,)``."""
     tree = shapely.STRtree(np.asarray(polygons.values, dtype=object))
-    found = np.zeros(len(cells), dtype=bool)
-    y, x = -(cells["row"].to_numpy() + 0.5) * CELL_M, (cells["col"].to_numpy() + 0.5) * CELL_M
-    for a in range(0, len(cells), _AT_ONCE):
+    at = cells[["row", "col"]].to_numpy(np.int64)
+    # squares of cells that lie in one polygon as a whole spare looking at their cells
+    within = at // _SQUARE
+    first = within.min(axis=0, initial=0)
+    code, of = np.unique(
+        (within[:, 0] - first[0] << 32) + within[:, 1] - first[1], return_inverse=True
+    )
+    rows, cols = (code >> 32) + first[0], (code & 0xFFFFFFFF) + first[1]
+    side = _SQUARE * CELL_M
+    boxes = shapely.box(cols * side, -(rows + 1) * side, (cols + 1) * side, -rows * side)
+    whole = np.zeros(len(code), dtype=bool)
+    whole[tree.query(boxes, predicate="within")[0]] = True
+    found = whole[of]
+    left = np.flatnonzero(~found)
+    y, x = -(at[left, 0] + 0.5) * CELL_M, (at[left, 1] + 0.5) * CELL_M
+    for a in range(0, len(left), _AT_ONCE):
         points = shapely.points(x[a : a + _AT_ONCE], y[a : a + _AT_ONCE])
-        found[a + np.unique(tree.query(points, predicate="within")[0])] = True
+        found[left[a + tree.query(points, predicate="within")[0]]] = True
     return found
 
 
