@@ -141,7 +141,8 @@ def test_rates_are_measured(nation, tmp_path):
 @pytest.mark.parametrize("seed", range(4))
 def test_cells_inside_are_those_whose_centres_each_polygon_is_asked_for(seed):
     rng = np.random.default_rng(seed)
-    east, south = [*rng.integers(-60, 60, (2, 4000)), [18000], [-15000]]
+    east = 18_000 + rng.integers(-60, 60, 4000)
+    south = -15_000 + rng.integers(-60, 60, 4000)
     cells = pd.DataFrame({"row": south, "col": east}).drop_duplicates()
     x, y = (cells["col"] + 0.5) * 200, -(cells["row"] + 0.5) * 200
     middles = cells.sample(7, random_state=seed)
