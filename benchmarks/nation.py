@@ -219,12 +219,14 @@ def drive(config_path: Path, scheduler: str, last: str) -> dict[str, Any]:
         names = _write_cells(Job(config, files, client, ""), [])
         Cube.open(files.cube).seal(partial(CellTable(files.cells).read, with_id=False), names, {})
         seconds["seal"], peaks["seal"] = time.perf_counter() - started, peak_mb()
-        cpu_s = sum(os.times()[:2])
+        cpu = {"cpu_s": _spent(), "scheduler_cpu_s": client.run_on_scheduler(_spent)}
+        cpu["scheduler_peak_mb"] = client.run_on_scheduler(peak_mb)
+        cpu["worker_peak_mb"] = max(client.run(peak_mb).values())
         for stage in ("analyse", "report") if last == "report" else ():
             started = time.perf_counter()
             run_stages(config, client, stage, lambda line: print(line, file=sys.stderr))
             seconds[stage], peaks[stage] = time.perf_counter() - started, peak_mb()
-    return {"seconds": seconds, "driver_peak_mb": peaks, "cpu_s": cpu_s}
+    return {"seconds": seconds, "driver_peak_mb": peaks, **cpu}
 
 
 def run_nation(folder: Path, cells: int = CELLS, rounds: int = 3) -> dict[str, Any]:
@@ -309,24 +311,15 @@ def _run_once(folder: Path, config: Path, environment: dict[str, str], last: str
         command = [sys.executable, "-m", "benchmarks.scale", "--drive", str(config), address, last]
         done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
         told = dict(json.loads(done.stdout.splitlines()[-1]))
-        told["scheduler_peak_mb"] = _status(cluster[0].pid, "VmHWM") >> 10
-        told["scheduler_cpu_s"] = _cpu_seconds(cluster[0].pid)
-        told["worker_peak_mb"] = max(_status(p.pid, "VmHWM") for p in cluster[1:]) >> 10
     finally:
         for process in cluster:
             process.kill()
     return told
 
 
-def _status(pid: int, field: str) -> int:
-    """Kilobytes, as the system tells of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split(f"{field}:")[1].split()[0])
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def _spent() -> float:
+    """Seconds of a processor that this process took."""
+    return sum(os.times()[:2])
 
 
 def _ended(journals: Path) -> tuple[int, float, dict[str, list[float]]]:
@@ -354,8 +347,8 @@ def _rates(rounds: Sequence[dict[str, list[float]]], windows: Sequence[Window]) 
         took = np.array(
             [[ended[stage][b - 1] - ended[stage][a - 1] for a, b in windows] for ended in rounds]
         )
-        first, second = np.median(took, axis=0)
-        rates[stage] = float(first / second)
+        first, second = [b - a for a, b in windows] / np.median(took, axis=0)
+        rates[stage] = float(second / first)
     return rates
 
 

@@ -18,6 +18,8 @@ from sesgrid.errors import FormatError, GridMismatchError, MissingInputError, To
 from sesgrid.grid import Extent, Grid, rowcol_of_ids
 from sesgrid.kernels.features import cell_features
 from sesgrid.kernels.statistics import pearson_r
+from sesgrid.run import baselines as running
+from sesgrid.run.config import Config
 from sesgrid.stages.analyse import metrics
 from sesgrid.stages.baselines import baselines, features
 from sesgrid.stages.folds import training_cells
@@ -245,6 +247,33 @@ def test_every_cell_is_predicted_by_what_did_not_see_it_as_scikit_learn_would(sm
         pd.testing.assert_frame_equal(
             pd.DataFrame(table[probabilities]), pd.DataFrame(again[name][probabilities])
         )
+
+
+def test_of_very_many_cells_some_are_drawn(small, monkeypatch, tmp_path):
+    """Always the same; only their pixels are looked at, and only they are scored."""
+    cells, values = small[0].assign(void_share=0.0), small[1]
+    looked = []
+
+    def read(_config, _client, some):
+        looked.append(list(some.index))
+        return values.loc[some.index]
+
+    monkeypatch.setattr(running, "_features", read)
+    paths = {"census": tmp_path / "c", "ortho": [tmp_path / "o"]}
+    config = Config(name="Ville", output=tmp_path, sources=paths)
+    whole = running.run_baselines(config, None, cells)
+    monkeypatch.setattr(running, "MOST_CELLS", 150)
+    some, same = (running.run_baselines(config, None, cells) for _ in range(2))
+    assert looked[0] == list(cells.index[cells["labelled"]])
+    assert len(set(looked[1])) == len(looked[1]) == 150 < len(looked[0])
+    assert set(looked[1]) <= set(looked[0])
+    assert looked[1] == looked[2]
+    assert some == same
+    covered = (cells["coverage"] >= 0.99)[looked[1]].sum()
+    assert some["gradient_boosting"]["n"] == covered < whole["gradient_boosting"]["n"]
+    config = config.model_copy(update={"analyse": config.analyse.model_copy(update={"seed": 5})})
+    running.run_baselines(config, None, cells)
+    assert set(looked[3]) != set(looked[1])
 
 
 def test_baselines_say_what_they_lack(small):

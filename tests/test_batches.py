@@ -434,7 +434,7 @@ def test_workers_that_all_stay_paused_end_the_run_with_advice(client, tmp_path, 
 def test_results_lost_with_the_last_worker_are_made_again_by_the_next(tmp_path, monkeypatch, back):
     """Nothing is fetched before all workers are gone; without another the run ends, and says so."""
     monkeypatch.setattr(flying, "_LOOK_S", 0.1)
-    monkeypatch.setattr(flying, "_FETCH_S", 0.3)
+    monkeypatch.setattr(flying, "_FETCH_S", 2.0)
     monkeypatch.setattr(flying, "_ALONE_S", 120 if back else 1.0)
     plain, found = Flight._fetch, []
     with processes(tmp_path, workers=1) as cluster, Client(cluster.address) as client:
@@ -445,7 +445,10 @@ def test_results_lost_with_the_last_worker_are_made_again_by_the_next(tmp_path, 
                 cluster.kill("worker-0")
                 while client.scheduler_info(n_workers=-1)["workers"]:
                     time.sleep(0.05)
+                begun = time.monotonic()
                 found.append(plain(flight, futures))
+                # not one after the other
+                assert time.monotonic() - begun < 2.5 * flying._FETCH_S
                 if back:
                     cluster.mend()
                 return found[0]

@@ -5,8 +5,8 @@ unit may be a cell, or a block of cells that are alike because they are neighbou
 
 A nation has millions of units. Drawing from them takes long and tells no more than drawing from some ten
 thousand: where there are more than `MOST_UNITS`, they are put into groups at random, which are drawn instead.
-Sums over g groups spread as sums over units do, but for √(1 / 2g) of their width, 0.4 %; 2,000 resamples
-leave the bounds of an interval uncertain by 2 %.
+Ratios of sums over g groups, means among them, spread as those over units do, but for √(1 / 2g) of their
+width, 0.4 %; 2,000 resamples leave the width of an interval uncertain by 2 %.
 
 References
 ----------
@@ -129,7 +129,7 @@ def sums_by_unit(
     [[0.0, 6.0], [1.0, 0.0]]
     """
     entries = scipy.sparse.coo_array(statistics)
-    cell, column = entries.coords
+    cell, column = entries.row, entries.col
     n_groups, n_units = (int(a.max(initial=-1)) + 1 for a in (group, unit))
     n_statistics = statistics.shape[1]
     # entries at the same place add up

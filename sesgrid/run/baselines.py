@@ -42,6 +42,7 @@ def run_baselines(
 
     Features of cells are parts like others: they are computed once for a cube and its land cover. Of more
     than `MOST_CELLS` labelled cells, so many are drawn by ``analyse.seed``; ``n`` tells how many were scored.
+    A buffer between spatial folds is then drawn around the drawn cells: around every one that is scored.
 
     Parameters
     ----------

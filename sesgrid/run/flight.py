@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import os
 import queue
@@ -12,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ _PAUSED_S = 120.0
 _ALONE_S = 3600.0
 """How long there may be no worker: jobs wait in a queue."""
 
-_FETCH_S = 10.0
+_FETCH_S = 30.0
 """How long results may take to arrive; they are rows, not pixels."""
 
 _TOGETHER_S = 0.05
@@ -224,6 +224,7 @@ class Flight:
         ClusterError
             The scheduler is gone, or all workers are gone or paused for good.
         """
+        self._look()
         self._launch()
         landed = self._wait()
         found = self._fetch(landed)
@@ -275,25 +276,28 @@ class Flight:
     def _fetch(self, futures: Sequence[Future]) -> dict[Future, Any]:
         """Results, or errors; what was lost with its worker is left out: it is computed again."""
         found: dict[Future, Any] = {f: f.exception() for f in futures if f.status == "error"}
-        well = [f for f in futures if f not in found]
+        well = [f for f in futures if f not in found and f.done()]
         with suppress(Exception):  # then each is asked for on its own
-            return found | dict(zip(well, self._gather(well), strict=True))
-        for future in well:
-            try:
-                # asking told the client what is lost
-                found |= {future: self._gather([future])[0]} if future.status != "pending" else {}
-            except TimeoutError:
-                pass
-            except Exception as error:  # the cluster forgot it, or it cannot be read
-                found[future] = error
+            return found | dict(zip(well, self._client.sync(self._gather, well), strict=True))
+        # asking told the client what is lost: that is no longer done
+        well = [f for f in well if f.done()]
+        told = self._client.sync(self._gather_each, well)
+        # what takes too long may still come, or its worker is gone and nobody knows it yet; an error else
+        # says that the cluster forgot it, or that it cannot be read
+        found |= {f: t for f, t in zip(well, told, strict=True) if not isinstance(t, TimeoutError)}
         return found
 
-    def _gather(self, futures: Sequence[Future]) -> list[Any]:
+    async def _gather(self, futures: Sequence[Future]) -> list[Any]:
         """Results, in so much time: what is lost would be waited for until there are workers again."""
         if not futures:
             return []
-        ask = partial(self._client.gather, list(futures), asynchronous=True)
-        return list(self._client.sync(ask, callback_timeout=_FETCH_S))
+        asked = self._client.gather(list(futures), asynchronous=True)
+        return list(await asyncio.wait_for(asked, _FETCH_S))
+
+    async def _gather_each(self, futures: Sequence[Future]) -> list[Any]:
+        """The result of each, or why there is none, all asked for at once."""
+        ends = await asyncio.gather(*(self._gather([f]) for f in futures), return_exceptions=True)
+        return [end if isinstance(end, BaseException) else end[0] for end in ends]
 
     def _look(self) -> None:
         """How large the cluster is, and whether it is there."""

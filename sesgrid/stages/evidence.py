@@ -67,21 +67,23 @@ def sides(cells: pd.DataFrame, activation: xr.Dataset | None) -> Iterator[Side]:
     if activation is None:
         return
     at, maps, area = _evidence(cells, activation)
-    present = np.asarray((area > 0).any(axis=0))
+    order = np.argsort(at)  # the table's; the sums are not copied into it: a nation's are gigabytes
+    at, absent = at[order], (area == 0)[order]
+    present = ~absent.all(axis=0)
     true, predicted = (
         cells[c].to_numpy(np.float64, na_value=np.nan)[at] for c in ("ses_true", "ses_predicted")
     )
     if "labelled" in cells:  # an imputed income is no truth unless the protocol takes it for one
         labelled = cells["labelled"].fillna(False).to_numpy(bool)
         true = np.where(labelled[at], true, np.nan)
-    unknown = np.isnan(true)[:, None] | (area == 0)
+    unknown = np.isnan(true)[:, None] | absent
     n_extreme = n_extreme_classes(n_classes)
     for name in ("low", "high"):
         # ranks count from the side's own end: 1 is the lowest (highest) class
         true_rank, predicted_rank = (
             r if name == "low" else n_classes + 1 - r for r in (true, predicted)
         )
-        chosen = predicted_rank <= n_extreme
+        chosen = order[predicted_rank <= n_extreme]
         ratios = activation_ratios(maps[name][chosen], area[chosen])
         dark = (area[chosen] > 0).any(axis=1) & ~np.isfinite(ratios).any(axis=1)
         within, outermost = (
@@ -113,7 +115,7 @@ def _evidence(
 ) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
     """Where the explained cells stand in the table; sums by map, and areas, ``(explained cell, class)``.
 
-    In the table's order. Cells that were not explained have no evidence; "unclassified" is left out.
+    In the order of the sums. Cells that were not explained have no evidence; "unclassified" is left out.
     """
     class_names(activation)
     ids = pd.Index(activation["cell"].values)
@@ -125,9 +127,6 @@ def _evidence(
             f"(first: {list(strangers[:1])}), and {int(ids.duplicated().sum())} cells twice: they "
             "come from another run; run the stage `explain` again"
         )
-    if (np.diff(at) < 0).any():
-        order = np.argsort(at)
-        at, activation = at[order], activation.isel(cell=order)
 
     def classified(array: xr.DataArray) -> np.ndarray:
         return array.transpose("cell", "landcover_class").values[:, 1:]

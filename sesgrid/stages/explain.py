@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sesgrid.errors import GridMismatchError, MissingInputError
+from sesgrid.errors import FormatError, GridMismatchError, MissingInputError
 from sesgrid.grid import Extent, cell_id_of, rowcol_of_ids
 from sesgrid.kernels.attribution import attributed_sums, attribution_maps, quantised, restored
 from sesgrid.kernels.class_sums import class_areas
@@ -184,13 +184,24 @@ def activation_dataset(
     xarray.Dataset
         ``activation`` float64 ``(cell, map, landcover_class)``: sum of the map over the class' pixels;
         ``area`` int64 ``(cell, landcover_class)``: pixels. Class 0 is "unclassified".
+
+    Raises
+    ------
+    FormatError
+        A row lacks an area.
     """
     names, n_cells = [UNCLASSIFIED, *class_names], len(rows)
     sums = np.zeros((n_cells, len(MAPS), len(names)))
     area = np.zeros((n_cells, len(names)), np.int64)
     if n_cells:  # without rows there are no columns
         for c in range(len(names)):
-            area[:, c] = rows[f"area_{c}"]
+            pixels = np.asarray(rows[f"area_{c}"])
+            if pixels.dtype.kind not in "iu":
+                raise FormatError(
+                    f"area_{c}: expected whole pixels in every row, received {pixels.dtype} with missing "
+                    "ones: run the stage explain again"
+                )
+            area[:, c] = pixels
             for k, m in enumerate(MAPS):
                 sums[:, k, c] = rows[f"{m}_{c}"]
     return xr.Dataset(

@@ -68,8 +68,9 @@ class ScoredCells:
 
     def sums(self) -> np.ndarray:
         """float64 ``(fold, statistic)``: sums over the cells of each fold."""
-        sums = sums_by_unit(self.statistics, np.zeros_like(self.fold), self.fold)
-        return sums.toarray().reshape(len(self.folds), self.statistics.shape[1])
+        n, n_folds = len(self.fold), len(self.folds)
+        of = scipy.sparse.csr_array((np.ones(n), (self.fold, np.arange(n))), shape=(n_folds, n))
+        return np.asarray((of @ self.statistics).toarray())
 
 
 def resample_folds(
