@@ -35,8 +35,8 @@ _AT_ONCE = 200_000
 _OVERLAP = 1.2
 """Source windows of blocks over the blocks' area: the grids are turned against each other by five degrees."""
 
-_DRIVER_BYTES, _DRIVER_BYTES_A_CELL = 450 << 20, 450
-"""See benchmarks/RESULTS.md, scale."""
+_DRIVER_BYTES, _DRIVER_BYTES_A_CELL = 450 << 20, 2_200
+"""Of the analysis, which needs most; see benchmarks/RESULTS.md, scale."""
 
 _SQUARE = 8
 """Cells on a side that are looked at together."""
