@@ -141,7 +141,7 @@ def test_a_store_that_refuses_breaks_off_or_is_away(city, undisturbed, tmp_path)
                     time.sleep(0.05)
                 time.sleep(2)
                 trouble.start()
-                assert driver.wait(400) in (0, 1, 2), machines.said()[-3000:]
+                assert driver.wait(900) in (0, 1, 2), machines.said()[-3000:]
                 stop.set()
                 trouble.join()
                 finish(machines, toml, "explain")
