@@ -40,6 +40,9 @@ _ALONE_S = 3600.0
 _FETCH_S = 30.0
 """How long results may take to arrive; they are rows, not pixels."""
 
+_GLANCE_S = 0.2
+"""How often it is looked at, while results arrive, whether one of them is lost."""
+
 _TOGETHER_S = 0.05
 """What ends within so much time is fetched, and followed by others, together."""
 
@@ -279,7 +282,6 @@ class Flight:
         well = [f for f in futures if f not in found and f.done()]
         with suppress(Exception):  # then each is asked for on its own
             return found | dict(zip(well, self._client.sync(self._gather, well), strict=True))
-        # asking told the client what is lost: that is no longer done
         well = [f for f in well if f.done()]
         told = self._client.sync(self._gather_each, well)
         # what takes too long may still come, or its worker is gone and nobody knows it yet; an error else
@@ -291,8 +293,15 @@ class Flight:
         """Results, in so much time: what is lost would be waited for until there are workers again."""
         if not futures:
             return []
-        asked = self._client.gather(list(futures), asynchronous=True)
-        return list(await asyncio.wait_for(asked, _FETCH_S))
+        asked = asyncio.ensure_future(self._client.gather(list(futures), asynchronous=True))
+        until = time.monotonic() + _FETCH_S
+        while not asked.done():
+            await asyncio.wait([asked], timeout=_GLANCE_S)
+            # asking tells the client what is lost: that is done no longer, and is being computed again
+            if not asked.done() and (time.monotonic() > until or not all(f.done() for f in futures)):
+                asked.cancel()
+                raise TimeoutError(f"{len(futures)} results did not arrive")
+        return list(asked.result())
 
     async def _gather_each(self, futures: Sequence[Future]) -> list[Any]:
         """The result of each, or why there is none, all asked for at once."""
