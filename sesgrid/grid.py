@@ -39,6 +39,7 @@ __all__ = [
     "cell_id_of",
     "format_cell_id",
     "parse_cell_id",
+    "place_codes",
     "rowcol_of_ids",
 ]
 
@@ -183,6 +184,27 @@ def _corners_of_like_ids(cell_ids: list[str]) -> np.ndarray | None:
         and not (metres % CELL_M).any()
     )
     return metres if ordinary else None
+
+
+def place_codes(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """One number per place, in the order of rows and, in a row, of columns.
+
+    Parameters
+    ----------
+    rows, cols : np.ndarray
+        int64 ``(place,)``, of cells, or of squares of cells; from −2³¹ to 2³¹ − 1.
+
+    Returns
+    -------
+    np.ndarray
+        int64 ``(place,)``.
+
+    Examples
+    --------
+    >>> np.argsort(place_codes(np.array([1, 0, -1]), np.array([-5, 9, 0]))).tolist()
+    [2, 1, 0]
+    """
+    return (np.asarray(rows, np.int64) << 32) + np.asarray(cols, np.int64)
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,25 @@ def test_order_of_cells_and_dimensions_does_not_matter(cells, activation):
     pd.testing.assert_frame_equal(activation_table(cells, shuffled, n_bootstrap=20), expected)
 
 
+def test_cells_are_looked_at_some_at_a_time(cells, activation, monkeypatch):
+    tables = [
+        lambda: activation_table(cells, activation, n_bootstrap=20),
+        lambda: pair_table(cells, activation, groups=GROUPS, n_bootstrap=20),
+    ]
+    whole = [table() for table in tables]
+    monkeypatch.setattr("sesgrid.stages.evidence._AT_ONCE", 17)
+    for table, expected in zip(tables, whole, strict=True):
+        pd.testing.assert_frame_equal(table(), expected)
+        assert table().attrs == expected.attrs
+
+
+def test_both_tables_of_an_analysis_are_those_asked_for_alone(cells, activation):
+    found = analyse(cells, activation, groups=GROUPS, n_bootstrap=20, seed=3)
+    drawn = {"groups": GROUPS, "n_bootstrap": 20, "seed": 3}
+    pd.testing.assert_frame_equal(found.activation, activation_table(cells, activation, **drawn))
+    pd.testing.assert_frame_equal(found.pairs, pair_table(cells, activation, **drawn))
+
+
 def test_same_seed_same_intervals_other_seed_others(cells, activation):
     first, again, other = (
         activation_table(cells, activation, n_bootstrap=50, seed=seed)["ci_low"]

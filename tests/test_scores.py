@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -19,12 +20,12 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion
 
 from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.kernels.bootstrap import (
-    group_members,
+    group_units,
     percentile_interval,
     resampled_sums,
     sums_by_unit,
 )
-from sesgrid.kernels.cell_statistics import N_BINS, cell_statistics, majority_elsewhere
+from sesgrid.kernels.cell_statistics import N_BINS, CellStatistics, majority_elsewhere
 from sesgrid.kernels.scores import (
     SCORES,
     bin_means,
@@ -37,6 +38,10 @@ from sesgrid.stages.leakage import compare_folds
 from sesgrid.stages.score import metrics
 
 quick = settings(max_examples=60, deadline=None)
+
+
+def cell_statistics(*columns, **more):
+    return CellStatistics.of(*columns, **more).rows()
 
 
 def made_up(n=300, k=5, n_folds=3, seed=0, side=20, with_p=True):
@@ -312,7 +317,7 @@ def test_sums_by_unit_are_pandas():
     rng = np.random.default_rng(0)
     statistics = rng.integers(0, 3, (50, 4)) * rng.random((50, 4))
     fold, unit = rng.integers(0, 3, 50), rng.integers(0, 6, 50)
-    table = sums_by_unit(statistics, fold, unit).toarray().reshape(6, 3, 4)
+    table = sums_by_unit(statistics, fold, unit, n_groups=3, n_units=6).toarray().reshape(6, 3, 4)
     oracle = pd.DataFrame(statistics).groupby([unit, fold]).sum()
     for (u, f), sums in oracle.iterrows():
         np.testing.assert_allclose(table[u, f], sums)
@@ -320,7 +325,7 @@ def test_sums_by_unit_are_pandas():
 
 
 def test_resampled_sums_do_not_depend_on_the_batch(monkeypatch):
-    table = sums_by_unit(np.random.default_rng(0).random((30, 3)), np.arange(30) % 2, np.arange(30))
+    table = scipy.sparse.csr_array(np.random.default_rng(0).random((30, 3)))
     whole = resampled_sums([table, table * 2], n_bootstrap=40, rng=np.random.default_rng(1))
     monkeypatch.setattr("sesgrid.kernels.bootstrap._BATCH_COUNTS", 30 * 7)
     pieces = resampled_sums([table, table * 2], n_bootstrap=40, rng=np.random.default_rng(1))
@@ -328,37 +333,50 @@ def test_resampled_sums_do_not_depend_on_the_batch(monkeypatch):
     np.testing.assert_array_equal(2 * whole[0], whole[1])
 
 
-def test_groups_of_units_keep_the_totals_and_are_as_large_as_each_other(monkeypatch):
+def test_groups_of_units_are_as_large_as_each_other_and_formed_at_random(monkeypatch):
     monkeypatch.setattr("sesgrid.kernels.bootstrap.MOST_UNITS", 70)
-    ones = np.ones((1000, 1))
-    values = np.random.default_rng(0).integers(0, 9, (1000, 3))
-    members = group_members(1000, np.random.default_rng(1))
-    sums = members @ np.concatenate([ones, values], axis=1)
-    assert sums.shape == (70, 4)
-    assert set(sums[:, 0]) == {14, 15}
-    np.testing.assert_array_equal(sums[:, 1:].sum(axis=0), values.sum(axis=0))
+    groups = group_units(1000, np.random.default_rng(1))
+    assert set(np.bincount(groups)) == {14, 15}
+    assert len(np.bincount(groups)) == 70
     # neighbours must not stay together: they are alike
-    rows = group_members(980, np.random.default_rng(1)) @ np.repeat(np.eye(70), 14, axis=0)
-    assert (rows.max(axis=1) < 7).all()
-    np.testing.assert_array_equal(group_members(70, np.random.default_rng(1)).toarray(), np.eye(70))
+    for of_square in groups[:980].reshape(70, 14):
+        assert np.bincount(of_square).max() < 7
+    np.testing.assert_array_equal(group_units(70, np.random.default_rng(1)), np.arange(70))
 
 
-def test_ratios_of_resampled_groups_are_paired_and_spread_as_those_of_units(monkeypatch):
+@pytest.mark.parametrize("unit", ["cells", "blocks"])
+def test_scores_of_very_many_cells_are_those_of_all_with_intervals_as_wide(monkeypatch, unit):
+    """Groups are drawn instead of cells, and statistics are made of some cells at a time."""
+    cells = made_up(4000, side=80)
+    one = metrics(cells, n_bootstrap=4000, cells_per_block=2)
+    monkeypatch.setattr("sesgrid.kernels.bootstrap.MOST_UNITS", 600)
+    monkeypatch.setattr("sesgrid.stages.scored_cells._AT_ONCE", 777)
+    drawn = []
+
+    def counted(tables, **more):
+        drawn.extend(t.shape[0] for t in tables)
+        return resampled_sums(tables, **more)
+
+    monkeypatch.setattr("sesgrid.stages.scored_cells.resampled_sums", counted)
+    other = metrics(cells, n_bootstrap=4000, cells_per_block=2, seed=1)
+    assert drawn == [600, 600]
+    for name in SCORES:
+        assert other[name] == pytest.approx(one[name], rel=1e-12)
+        bounds, expected = (np.array(s["intervals"][name][unit]) for s in (other, one))
+        np.testing.assert_allclose(bounds, expected, atol=0.1 * np.ptp(expected))
+    assert other["confusion"] == one["confusion"]
+
+
+def test_ratios_of_resampled_groups_are_paired(monkeypatch):
     """Also where some groups have two members and some have one."""
     n, rng = 1600, np.random.default_rng(0)
-    rows = np.stack([rng.lognormal(size=n), np.ones(n)], axis=1)
-    table = sums_by_unit(rows, np.zeros(n, np.int64), np.arange(n))
-
-    def ratios(tables, seed):
-        drawn = resampled_sums(tables, n_bootstrap=4000, rng=np.random.default_rng(seed))
-        return [sums[:, 0] / sums[:, 1] for sums in drawn]
-
-    (exact,) = ratios([table], 1)
     monkeypatch.setattr("sesgrid.kernels.bootstrap.MOST_UNITS", 1000)
-    grouped, other = ratios([table, table.multiply([[3.0, 1.0]]).tocsr()], 2)
-    assert grouped.std() == pytest.approx(exact.std(), rel=0.08)
-    assert grouped.mean() == pytest.approx(exact.mean(), rel=2e-3)
-    np.testing.assert_allclose(other, 3 * grouped, rtol=1e-12)
+    group, rows = group_units(n, rng), np.stack([rng.lognormal(size=n), np.ones(n)], axis=1)
+    zeros = np.zeros(n, np.int64)
+    table = sums_by_unit(rows, zeros, group, n_groups=1, n_units=1000)
+    tables = [table, table.multiply([[3.0, 1.0]]).tocsr()]
+    one, other = (s[:, 0] / s[:, 1] for s in resampled_sums(tables, n_bootstrap=400, rng=rng))
+    np.testing.assert_allclose(other, 3 * one, rtol=1e-12)
 
 
 def test_percentiles_are_numpys_along_the_resamples():
@@ -599,9 +617,13 @@ def test_a_run_compares_the_other_folds_only_where_they_belong_to_it(tmp_path):
     write_cells(job.files, "predict-other", other)
     read = _other_folds(job, cells)
     bare = pd.DataFrame(other.drop(columns="geometry")).reindex(read.index)
-    texts = [n for n in bare if pd.api.types.is_string_dtype(bare[n].dropna())]
-    assert texts == ["model_id"]  # nothing is computed from them
-    bare = bare.drop(columns=texts)
+    # what scores need, and no more: a nation's columns of text fill most of its table
+    assert set(read.columns) < set(bare.columns)
+    assert "model_id" not in read
+    same = other.loc[read.index]
+    same.attrs = other.attrs
+    assert metrics(read, n_bootstrap=5) == metrics(same, n_bootstrap=5)
+    bare = bare[list(read.columns)]
     pd.testing.assert_frame_equal(read, bare, check_dtype=False)
     assert _other_folds(job, other) is None
     elsewhere = cells.copy()

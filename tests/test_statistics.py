@@ -10,14 +10,8 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sesgrid.kernels.bootstrap import resample_counts
-from sesgrid.kernels.statistics import (
-    activation_ratios,
-    bootstrap_interval,
-    column_means,
-    pearson_r,
-    ridge_predict,
-)
+from sesgrid.kernels.bootstrap import percentile_interval, resample_counts
+from sesgrid.kernels.statistics import ColumnSums, activation_ratios, pearson_r, ridge_predict
 
 quick = settings(max_examples=40, deadline=None)
 
@@ -88,9 +82,16 @@ def test_sums_of_absent_classes_and_broken_cells_count_nowhere():
     assert np.isnan(ratios[1:]).all()
 
 
+def resampled(values, n_bootstrap, seed=1):
+    """Means of columns of a table whose cells all come at once."""
+    sums = ColumnSums(*values.shape, np.random.default_rng(seed))
+    sums.add(np.arange(len(values)), values)
+    return sums.means(n_bootstrap)
+
+
 def test_bootstrap_interval_is_scipys():
     values = np.random.default_rng(0).lognormal(size=(150, 1))
-    low, high = bootstrap_interval(values, n_bootstrap=8000, rng=np.random.default_rng(1))
+    low, high = resampled(values, 8000).interval()
     oracle = stats.bootstrap(
         (values[:, 0],), np.mean, n_resamples=8000, method="percentile", rng=2
     ).confidence_interval
@@ -102,7 +103,7 @@ def test_bootstrap_interval_is_scipys():
 def test_bootstrap_of_missing_values_is_the_interval_of_those_there():
     values = np.random.default_rng(0).normal(3, 1, (400, 2))
     values[100:, 1] = np.nan
-    low, high = bootstrap_interval(values, n_bootstrap=6000, rng=np.random.default_rng(1))
+    low, high = resampled(values, 6000).interval()
     oracle = stats.bootstrap(
         (values[:100, 1],), np.mean, n_resamples=6000, method="percentile", rng=2
     ).confidence_interval
@@ -111,32 +112,48 @@ def test_bootstrap_of_missing_values_is_the_interval_of_those_there():
     assert high[1] == pytest.approx(oracle.high, abs=0.08 * width)
 
 
+def test_resamples_are_those_of_a_naive_loop_over_the_same_draws():
+    """Cells come in any order, some at a time; those that have nothing are not drawn."""
+    rng = np.random.default_rng(0)
+    values = np.where(rng.random((40, 3)) < 0.5, np.nan, rng.normal(size=(40, 3)))
+    values[[3, 17]] = np.nan
+    sums = ColumnSums(60, 3, np.random.default_rng(1))
+    order = rng.permutation(40)
+    for some in np.array_split(order, 7):
+        sums.add(some + 20, values[some])  # the first 20 of the table never come
+    means = sums.means(30)
+    there = values[np.isfinite(values).any(axis=1)]
+    draws = np.random.default_rng(1).integers(0, len(there), (30, len(there)))
+    np.testing.assert_allclose(means.resamples, [np.nanmean(there[d], axis=0) for d in draws])
+    np.testing.assert_allclose(means.mean, np.nanmean(values, axis=0))
+    np.testing.assert_array_equal(means.count, np.isfinite(values).sum(axis=0))
+    some = means.columns(np.array([2, 0]))
+    np.testing.assert_array_equal(some.resamples, means.resamples[:, [2, 0]])
+    np.testing.assert_array_equal(
+        [some.count, some.mean], [means.count[[2, 0]], means.mean[[2, 0]]]
+    )
+
+
 def test_bootstrap_covers_the_true_mean_about_as_often_as_it_says():
     rng = np.random.default_rng(3)
     inside = 0
-    for _ in range(200):
-        low, high = bootstrap_interval(rng.normal(size=(40, 1)), n_bootstrap=300, rng=rng)
+    for seed in range(200):
+        low, high = resampled(rng.normal(size=(40, 1)), 300, seed).interval()
         inside += low[0] <= 0 <= high[0]
     assert 0.87 <= inside / 200 <= 0.99
 
 
 def test_bootstrap_resamples_columns_together():
     x = np.random.default_rng(0).lognormal(size=(60, 1))
-    low, high = bootstrap_interval(
-        np.concatenate([x, 2 * x], axis=1),
-        n_bootstrap=200,
-        rng=np.random.default_rng(1),
-        statistic=lambda means: means[:, 1:] / means[:, :1],
-    )
-    np.testing.assert_allclose([low[0], high[0]], 2.0)
+    means = resampled(np.concatenate([x, 2 * x], axis=1), 200).resamples
+    np.testing.assert_allclose(means[:, 1] / means[:, 0], 2.0)
 
 
 def test_bootstrap_does_not_depend_on_the_batch(monkeypatch):
     values = np.random.default_rng(0).normal(size=(30, 2))
-    whole = bootstrap_interval(values, n_bootstrap=100, rng=np.random.default_rng(1))
+    whole = resampled(values, 100).resamples
     monkeypatch.setattr("sesgrid.kernels.bootstrap._BATCH_COUNTS", 30 * 7)
-    pieces = bootstrap_interval(values, n_bootstrap=100, rng=np.random.default_rng(1))
-    np.testing.assert_allclose(whole, pieces, rtol=1e-12)
+    np.testing.assert_allclose(resampled(values, 100).resamples, whole, rtol=1e-12)
 
 
 def test_bootstrap_of_very_many_cells_draws_groups_of_them(monkeypatch):
@@ -146,18 +163,11 @@ def test_bootstrap_of_very_many_cells_draws_groups_of_them(monkeypatch):
     values[rng.random(20_000) < 0.95, 1] = np.nan
 
     def bounds(seed):
-        return np.array(
-            bootstrap_interval(
-                values,
-                n_bootstrap=4000,
-                rng=np.random.default_rng(seed),
-                statistic=lambda m: np.concatenate([m, m[:, 1:] / m[:, :1]], axis=1),
-            )
-        )
+        m = resampled(values, 4000, seed).resamples
+        return np.array(percentile_interval(np.concatenate([m, m[:, 1:] / m[:, :1]], axis=1)))
 
     exact = bounds(1)
     monkeypatch.setattr("sesgrid.kernels.bootstrap.MOST_UNITS", 3_000)
-    monkeypatch.setattr("sesgrid.kernels.statistics._AT_ONCE", 7_001)
     drawn = []
 
     def counted(n_units, *args):
@@ -172,13 +182,17 @@ def test_bootstrap_of_very_many_cells_draws_groups_of_them(monkeypatch):
 
 @pytest.mark.parametrize("values", [np.empty((0, 2)), np.full((5, 2), np.nan)])
 def test_bootstrap_of_nothing_is_nan(values):
-    bounds = bootstrap_interval(values, n_bootstrap=10, rng=np.random.default_rng(0))
-    assert np.isnan(bounds).all()
-    assert np.shape(bounds) == (2, 2)
+    means = resampled(values, 10)
+    assert np.isnan(means.interval()).all()
+    assert np.isnan(means.mean).all()
+    assert means.count.tolist() == [0, 0]
+    assert np.shape(means.interval()) == (2, 2)
 
 
-def test_column_means_of_nothing_is_nan():
-    np.testing.assert_array_equal(column_means(np.array([6.0, 0]), np.array([3, 0])), [2, np.nan])
+def test_a_mean_of_one_cell_has_no_interval():
+    low, high = resampled(np.array([[1.0, np.nan], [2.0, 5.0]]), 50).interval()
+    assert np.isfinite([low[0], high[0]]).all()
+    assert np.isnan([low[1], high[1]]).all()
 
 
 pairs_of_classes = st.lists(

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 
 import numpy as np
 import scipy.sparse
 
 __all__ = [
     "MOST_UNITS",
-    "group_members",
+    "group_units",
     "percentile_interval",
     "resample_counts",
     "resampled_sums",
@@ -47,7 +46,7 @@ def resample_counts(
     Parameters
     ----------
     n_units : int
-        Units to draw from, at least 1; as many are drawn, with replacement.
+        Units to draw from, at least 1 for any resample; as many are drawn, with replacement.
     n_bootstrap : int
         Number of resamples.
     rng : np.random.Generator
@@ -64,7 +63,7 @@ def resample_counts(
     >>> counts.shape, counts.sum(axis=1).tolist()
     ((4, 3), [3.0, 3.0, 3.0, 3.0])
     """
-    batch = max(1, _BATCH_COUNTS // n_units)
+    batch = max(1, _BATCH_COUNTS // max(n_units, 1))
     for start in range(0, n_bootstrap, batch):
         size = min(batch, n_bootstrap - start)
         drawn = rng.integers(0, n_units, (size, n_units))
@@ -73,7 +72,7 @@ def resample_counts(
         yield counts.reshape(size, n_units).astype(np.float64)
 
 
-def group_members(n_units: int, rng: np.random.Generator) -> scipy.sparse.csc_array:
+def group_units(n_units: int, rng: np.random.Generator) -> np.ndarray:
     """Who is drawn together: each unit by itself, or, of more than `MOST_UNITS`, groups of like size.
 
     Parameters
@@ -85,25 +84,27 @@ def group_members(n_units: int, rng: np.random.Generator) -> scipy.sparse.csc_ar
 
     Returns
     -------
-    scipy.sparse.csc_array
-        float64 ``(group, unit)``, 1 where a unit is a member: times sums of units, it gives sums of groups.
+    np.ndarray
+        int64 ``(unit,)``, from 0 and without gaps: the group of each unit.
 
     Examples
     --------
-    >>> members = group_members(40_000, np.random.default_rng(0))
-    >>> sizes = members.sum(axis=1)
-    >>> members.shape, float(sizes.min()), float(sizes.max())
-    ((32768, 40000), 1.0, 2.0)
+    >>> groups = group_units(40_000, np.random.default_rng(0))
+    >>> sizes = np.bincount(groups)
+    >>> len(sizes), sizes.min().item(), sizes.max().item()
+    (32768, 1, 2)
     """
-    n_groups = min(n_units, MOST_UNITS)
-    group = np.arange(n_units) if n_units == n_groups else rng.permutation(n_units) % n_groups
-    return scipy.sparse.csc_array(
-        (np.ones(n_units), (group, np.arange(n_units))), shape=(n_groups, n_units)
-    )
+    units = np.arange(n_units)
+    return units if n_units <= MOST_UNITS else rng.permutation(n_units) % MOST_UNITS
 
 
 def sums_by_unit(
-    statistics: np.ndarray | scipy.sparse.csr_array, group: np.ndarray, unit: np.ndarray
+    statistics: np.ndarray | scipy.sparse.csr_array,
+    group: np.ndarray,
+    unit: np.ndarray,
+    *,
+    n_groups: int,
+    n_units: int,
 ) -> scipy.sparse.csr_array:
     """Add up statistics of cells by unit and group.
 
@@ -116,6 +117,8 @@ def sums_by_unit(
     group, unit : np.ndarray
         int ``(cell,)``, from 0: the group (a fold) that a cell counts in, and the unit it is drawn with; a
         unit may have cells of several groups.
+    n_groups, n_units : int
+        How many there are, cells or not.
 
     Returns
     -------
@@ -124,13 +127,12 @@ def sums_by_unit(
 
     Examples
     --------
-    >>> statistics = np.array([[1.0], [2.0], [4.0]])
-    >>> sums_by_unit(statistics, np.array([0, 1, 1]), np.array([1, 0, 0])).toarray().tolist()
+    >>> statistics, fold, block = np.array([[1.0], [2.0], [4.0]]), np.array([0, 1, 1]), np.array([1, 0, 0])
+    >>> sums_by_unit(statistics, fold, block, n_groups=2, n_units=2).toarray().tolist()
     [[0.0, 6.0], [1.0, 0.0]]
     """
     entries = scipy.sparse.coo_array(statistics)
     cell, column = entries.row, entries.col
-    n_groups, n_units = (int(a.max(initial=-1)) + 1 for a in (group, unit))
     n_statistics = statistics.shape[1]
     # entries at the same place add up
     return scipy.sparse.csr_array(
@@ -146,8 +148,7 @@ def resampled_sums(
     """What tables of units add up to in each resample of the units.
 
     All tables see the same resamples, so differences between them are paired. Sums run over the units
-    in their order: the same bits on any machine. Of more than `MOST_UNITS`, groups are drawn; see
-    `group_members`.
+    in their order: the same bits on any machine.
 
     Parameters
     ----------
@@ -170,11 +171,7 @@ def resampled_sums(
     >>> sums.tolist()
     [[2.0, 4.0], [2.0, 4.0]]
     """
-    widths = [table.shape[1] for table in tables]
-    members = group_members(tables[0].shape[0], rng)
-    together = (members @ scipy.sparse.hstack(tables, format="csr")).tocsr()
-    tables = [together[:, b - w : b] for w, b in zip(widths, accumulate(widths), strict=True)]
-    out = [np.zeros((n_bootstrap, width)) for width in widths]
+    out = [np.zeros((n_bootstrap, table.shape[1])) for table in tables]
     done = 0
     for counts in resample_counts(tables[0].shape[0], n_bootstrap, rng):
         part = slice(done, done + len(counts))

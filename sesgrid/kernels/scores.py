@@ -57,7 +57,7 @@ def confusion_matrix(sums: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     sums : np.ndarray
-        float64 ``(…, statistic)``: sums of `cell_statistics`.
+        float64 ``(…, statistic)``: sums of `CellStatistics.rows`.
 
     Returns
     -------
@@ -66,8 +66,8 @@ def confusion_matrix(sums: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> from sesgrid.kernels.cell_statistics import cell_statistics
-    >>> rows = cell_statistics(np.array([1, 1, 2]), np.array([1, 2, 2]), 2)
+    >>> from sesgrid.kernels.cell_statistics import CellStatistics
+    >>> rows = CellStatistics.of(np.array([1, 1, 2]), np.array([1, 2, 2]), 2).rows()
     >>> confusion_matrix(rows.sum(axis=0)).tolist()
     [[1.0, 1.0], [0.0, 1.0]]
     """
@@ -89,8 +89,8 @@ def row_shares(sums: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> from sesgrid.kernels.cell_statistics import cell_statistics
-    >>> rows = cell_statistics(np.array([1, 1]), np.array([1, 2]), 2)
+    >>> from sesgrid.kernels.cell_statistics import CellStatistics
+    >>> rows = CellStatistics.of(np.array([1, 1]), np.array([1, 2]), 2).rows()
     >>> row_shares(rows.sum(axis=0)).tolist()
     [[0.5, 0.5], [nan, nan]]
     """
@@ -114,9 +114,9 @@ def bin_means(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     Examples
     --------
-    >>> from sesgrid.kernels.cell_statistics import cell_statistics
+    >>> from sesgrid.kernels.cell_statistics import CellStatistics
     >>> p = np.array([[0.75, 0.25], [0.75, 0.25]])
-    >>> rows = cell_statistics(np.array([1, 2]), np.array([1, 1]), 2, probabilities=p)
+    >>> rows = CellStatistics.of(np.array([1, 2]), np.array([1, 1]), 2, probabilities=p).rows()
     >>> n, confidence, accuracy = bin_means(rows.sum(axis=0))
     >>> n[7], confidence[7], accuracy[7]
     (np.float64(2.0), np.float64(0.75), np.float64(0.5))
@@ -131,7 +131,7 @@ def fold_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     Parameters
     ----------
     sums : np.ndarray
-        float64 ``(…, fold, statistic)``: sums of `cell_statistics` over the cells of each fold.
+        float64 ``(…, fold, statistic)``: sums of `CellStatistics.rows` over the cells of each fold.
 
     Returns
     -------
@@ -147,8 +147,8 @@ def fold_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
 
     Examples
     --------
-    >>> from sesgrid.kernels.cell_statistics import cell_statistics
-    >>> rows = cell_statistics(np.array([1, 3, 2, 3]), np.array([1, 1, 2, 2]), 3)
+    >>> from sesgrid.kernels.cell_statistics import CellStatistics
+    >>> rows = CellStatistics.of(np.array([1, 3, 2, 3]), np.array([1, 1, 2, 2]), 3).rows()
     >>> scores = fold_scores(rows.sum(axis=0)[None])
     >>> [scores[name].tolist() for name in ("accuracy", "accuracy_within_one", "mae")]
     [[0.5], [0.75], [0.75]]
@@ -208,7 +208,7 @@ def mean_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
     Parameters
     ----------
     sums : np.ndarray
-        float64 ``(…, fold, statistic)``: sums of `cell_statistics` over the cells of each fold.
+        float64 ``(…, fold, statistic)``: sums of `CellStatistics.rows` over the cells of each fold.
 
     Returns
     -------
@@ -217,8 +217,8 @@ def mean_scores(sums: np.ndarray) -> dict[str, np.ndarray]:
 
     Examples
     --------
-    >>> from sesgrid.kernels.cell_statistics import cell_statistics
-    >>> rows = cell_statistics(np.array([1, 2, 1, 2]), np.array([1, 2, 1, 1]), 2)
+    >>> from sesgrid.kernels.cell_statistics import CellStatistics
+    >>> rows = CellStatistics.of(np.array([1, 2, 1, 2]), np.array([1, 2, 1, 1]), 2).rows()
     >>> folds = np.stack([rows[:2].sum(axis=0), rows[2:].sum(axis=0), np.zeros(40)])
     >>> means = mean_scores(folds)
     >>> means["pearson_r"].item(), means["accuracy"].item()

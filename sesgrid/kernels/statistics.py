@@ -12,22 +12,14 @@ ratio and coactivation. Suel et al. (2019), Scientific Reports 9, 6229: the scor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
+import numba
 import numpy as np
 
-from sesgrid.kernels.bootstrap import group_members, percentile_interval, resample_counts
+from sesgrid.kernels.bootstrap import group_units, percentile_interval, resample_counts
 
-__all__ = [
-    "activation_ratios",
-    "bootstrap_interval",
-    "column_means",
-    "pearson_r",
-    "ridge_predict",
-]
-
-_AT_ONCE = 65_536
-"""Cells that are added up at once: the values of a nation's fill gigabytes."""
+__all__ = ["ColumnSums", "Means", "activation_ratios", "pearson_r", "ridge_predict"]
 
 
 def activation_ratios(activation: np.ndarray, area: np.ndarray) -> np.ndarray:
@@ -64,77 +56,99 @@ def activation_ratios(activation: np.ndarray, area: np.ndarray) -> np.ndarray:
     return share_of_activation / share_of_area
 
 
-def column_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Means from sums and counts of the same shape; NaN where nothing was counted.
+@dataclass(frozen=True)
+class Means:
+    """Means of columns, and those of resamples of the cells."""
 
-    >>> column_means(np.array([3.0, 0.0]), np.array([2, 0])).tolist()
-    [1.5, nan]
-    """
-    return np.divide(sums, counts, out=np.full(np.shape(sums), np.nan), where=counts > 0)
+    count: np.ndarray
+    """int64 ``(column,)``: cells that have it."""
+    mean: np.ndarray
+    """float64 ``(column,)``; NaN where none has it."""
+    resamples: np.ndarray
+    """float64 ``(resample, column)``; NaN where none of the drawn has it."""
+
+    def columns(self, at: slice | np.ndarray) -> Means:
+        """Some of the columns."""
+        return Means(self.count[at], self.mean[at], self.resamples[:, at])
+
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """95 % percentile interval of each mean, low and high float64 ``(column,)``; NaN below 2 cells."""
+        low, high = percentile_interval(self.resamples)
+        few = self.count < 2
+        return np.where(few, np.nan, low), np.where(few, np.nan, high)
 
 
-def bootstrap_interval(
-    values: np.ndarray,
-    *,
-    n_bootstrap: int,
-    rng: np.random.Generator,
-    level: float = 0.95,
-    statistic: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap of the means of columns, resampling cells.
+class ColumnSums:
+    """Sums of columns over cells that come some at a time; means of columns, and of resamples, follow.
 
-    All columns are resampled together (a cell is drawn with all that it holds), so the intervals
-    of ratios of means are right as well. A resample is a vector of counts: one matrix product
-    gives the means of every column. Of a great many cells, groups are drawn; see
-    `sesgrid.kernels.bootstrap.group_members`.
+    All columns are resampled together (a cell is drawn with all that it holds), so the intervals of ratios
+    of means are right as well. A resample is a vector of counts: one matrix product gives the means of
+    every column. Of a great many cells, groups are drawn; see `sesgrid.kernels.bootstrap.group_units`.
 
     Parameters
     ----------
-    values : np.ndarray
-        float ``(cell, column)``, NaN = missing: a column's mean runs over the cells that have it.
-        Cells that have nothing are not drawn.
-    n_bootstrap : int
-        Number of resamples.
+    n_cells : int
+        Of the table that cells are numbered in.
+    n_columns : int
     rng : np.random.Generator
         Source of chance.
-    level : float
-        Share of the resamples inside the interval.
-    statistic : callable, optional
-        From means ``(resample, column)`` to statistics ``(resample, statistic)``; the means
-        themselves by default.
-
-    Returns
-    -------
-    low, high : np.ndarray
-        float64 ``(statistic,)``; NaN where no resample holds the statistic.
 
     Examples
     --------
-    >>> low, high = bootstrap_interval(
-    ...     np.ones((5, 1)), n_bootstrap=50, rng=np.random.default_rng(0)
-    ... )
-    >>> low.tolist(), high.tolist()
-    ([1.0], [1.0])
+    >>> sums = ColumnSums(5, 2, np.random.default_rng(0))
+    >>> sums.add(np.array([0, 4]), np.array([[1.0, np.nan], [3.0, np.nan]]))
+    >>> sums.add(np.array([2]), np.array([[5.0, 2.0]]))
+    >>> means = sums.means(50)
+    >>> means.count.tolist(), means.mean.tolist(), means.resamples.shape
+    ([3, 1], [3.0, 2.0], (50, 2))
     """
-    values = values[np.isfinite(values).any(axis=1)]
-    n_cells, n_columns = values.shape
-    members = group_members(n_cells, rng)
-    # column-major: the product below runs along the groups
-    stacked = np.zeros((members.shape[0], 2 * n_columns), order="F")
-    for a in range(0, n_cells, _AT_ONCE):
-        some = values[a : a + _AT_ONCE]
-        present = np.isfinite(some)
-        both = np.concatenate([np.where(present, some, 0.0), present], axis=1)
-        stacked += members[:, a : a + _AT_ONCE] @ both
-    if n_cells == 0 or n_bootstrap < 1:
-        shape = (1, n_columns)
-        means = np.full(shape, np.nan)
-    else:
-        sums = np.concatenate(
-            [counts @ stacked for counts in resample_counts(len(stacked), n_bootstrap, rng)]
-        )
-        means = column_means(sums[:, :n_columns], sums[:, n_columns:])
-    return percentile_interval(means if statistic is None else statistic(means), level)
+
+    def __init__(self, n_cells: int, n_columns: int, rng: np.random.Generator) -> None:
+        self._rng, self._group = rng, group_units(n_cells, rng)
+        shape = (int(self._group.max(initial=-1)) + 1, n_columns)
+        self._sums, self._counts = np.zeros(shape), np.zeros(shape)
+
+    def add(self, at: np.ndarray, values: np.ndarray) -> None:
+        """Add cells, each once.
+
+        Parameters
+        ----------
+        at : np.ndarray
+            int64 ``(cell,)``: their positions in the table.
+        values : np.ndarray
+            float64 ``(cell, column)``, NaN = missing: a column's mean runs over the cells that have it.
+        """
+        _add(self._sums, self._counts, self._group[at], np.asarray(values, np.float64))
+
+    def means(self, n_bootstrap: int) -> Means:
+        """Means, and those of so many resamples; what has nothing in any column is not drawn."""
+        count = self._counts.sum(axis=0)
+        there = self._counts.any(axis=1)
+        sums, counts = (t if there.all() else t[there] for t in (self._sums, self._counts))
+        resamples = np.full((n_bootstrap if len(sums) else 0, len(count)), np.nan)
+        done = 0
+        for drawn in resample_counts(len(sums), len(resamples), self._rng):
+            part = slice(done, done + len(drawn))
+            resamples[part] = _ratio(drawn @ sums, drawn @ counts)
+            done = part.stop
+        return Means(count.astype(np.int64), _ratio(sums.sum(axis=0), count), resamples)
+
+
+@numba.njit(nogil=True)
+def _add(sums: np.ndarray, counts: np.ndarray, group: np.ndarray, values: np.ndarray) -> None:
+    """Add each row's values to its group's sums, and count them; what is missing counts nowhere."""
+    for i in range(values.shape[0]):
+        g = group[i]
+        for c in range(values.shape[1]):
+            value = values[i, c]
+            if np.isfinite(value):
+                sums[g, c] += value
+                counts[g, c] += 1.0
+
+
+def _ratio(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Means; NaN where nothing was counted."""
+    return np.divide(sums, counts, out=np.full(np.shape(sums), np.nan), where=counts > 0)
 
 
 def pearson_r(x: np.ndarray, y: np.ndarray) -> float:

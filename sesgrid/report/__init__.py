@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from sesgrid.report.gallery import CellThumbnail
-from sesgrid.report.render import write_report
+from sesgrid.report.render import SHOWN, write_report
 
-__all__ = ["CellThumbnail", "write_report"]
+__all__ = ["SHOWN", "CellThumbnail", "write_report"]

@@ -30,10 +30,11 @@ from sesgrid.stages.evidence import n_extreme_classes
 from sesgrid.stages.score import class_count, require_columns
 from sesgrid.store.parts import write_atomically
 
-__all__ = ["write_report"]
+__all__ = ["SHOWN", "write_report"]
 
 _FOLDER = Path(__file__).parent
-_COLUMNS = ("row", "col", "ses_true", "ses_predicted", "labelled", "imputed", "coverage")
+SHOWN = ("row", "col", "ses_true", "ses_predicted", "labelled", "imputed", "coverage")
+"""Columns of the table of cells that a report is made from."""
 
 
 def write_report(
@@ -83,7 +84,7 @@ def write_report(
     MissingInputError
         The table of cells lacks a column.
     """
-    require_columns(cells, _COLUMNS)
+    require_columns(cells, SHOWN)
     html = _render(cells, findings, title, thumbnails or (), provenance or {}, notes, audit)
     path = Path(path)
     write_atomically(path, html)

@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from sesgrid.grid import Grid
+from sesgrid.grid import Grid, place_codes
 from sesgrid.stages.place import GROUP_SIDE, BlockCells
 
 __all__ = [
@@ -130,7 +130,7 @@ def departements_of(cells: pd.DataFrame) -> pd.Series:
 
 def _commonest(groups: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Per row the code that most rows of its group ``(row, 2)`` have, of equals the lowest: ``(row,)``."""
-    _, of = np.unique(_code(groups), return_inverse=True)
+    _, of = np.unique(place_codes(*groups.T), return_inverse=True)
     pairs, counts = np.unique((of << 32) + codes, return_counts=True)
     order = np.lexsort((pairs, -counts, pairs >> 32))
     first = _changes((pairs[order] >> 32)[:, None])
@@ -165,7 +165,7 @@ class PlaceIndex:
     Parameters
     ----------
     places : np.ndarray
-        int64 ``(place, 2)``: row and column, each below 2³¹; each place once.
+        int64 ``(place, 2)``: row and column, see `sesgrid.grid.place_codes`; each place once.
 
     Examples
     --------
@@ -174,24 +174,19 @@ class PlaceIndex:
     """
 
     def __init__(self, places: np.ndarray) -> None:
-        codes = _code(places)
+        codes = place_codes(*places.T)
         self._order = np.argsort(codes)
         self._codes = codes[self._order]
 
     def find(self, places: np.ndarray) -> np.ndarray:
         """int64 ``(asked,)``: the position of each of ``(asked, 2)``; −1 where it is not there."""
-        wanted = _code(places)
+        wanted = place_codes(*places.T)
         at = np.searchsorted(self._codes, wanted)
         there = at < len(self._codes)
         there[there] = self._codes[at[there]] == wanted[there]
         found = np.full(len(wanted), -1, dtype=np.int64)
         found[there] = self._order[at[there]]
         return found
-
-
-def _code(pairs: np.ndarray) -> np.ndarray:
-    """One number per pair of numbers: int64 ``(pair,)``."""
-    return (pairs[:, 0] << 32) + pairs[:, 1]
 
 
 def fullest_group(plan: Sequence[BlockBatch]) -> tuple[BlockCells, ...]:

@@ -24,10 +24,11 @@ from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_o
 from sesgrid.run.tables import CellTable, TableWriter
 from sesgrid.run.trained import assign_trained, trained_cities
 from sesgrid.run.turns import CellColumns, InTurns, cells_per_task
-from sesgrid.run.workspace import Workspace, load_cells, load_places, load_table, save_rows
+from sesgrid.run.workspace import load_cells, load_places, load_table, save_rows
 from sesgrid.sources import class_names, read_urban_atlas
+from sesgrid.stages.activation import MAPS
 from sesgrid.stages.cells import usable
-from sesgrid.stages.explain import MAPS, Explain, activation_dataset, fragments_table
+from sesgrid.stages.explain import Explain, fragments_table
 from sesgrid.stages.folds import other_kind
 from sesgrid.stages.fragments import with_polygons
 from sesgrid.stages.landcover import PolygonIndex
@@ -46,7 +47,6 @@ from sesgrid.store.models import ModelRef
 __all__ = [
     "OTHER_FOLDS",
     "explain_stage",
-    "load_activation",
     "rows_over_cells",
     "run_explain",
     "run_over_cells",
@@ -395,13 +395,3 @@ def explain_stage(config: Config) -> Explain:
     """The explaining stage as the run's settings ask for it."""
     names = class_names(class_table(config))
     return Explain(len(names) + 1, method_of(config), config.explain.precision)
-
-
-def load_activation(config: Config, files: Workspace) -> Any:
-    """The class sums of a run as a dataset; empty without land cover."""
-    known = config.sources.landcover is not None
-    return activation_dataset(
-        CellTable(files.table("explain")) if known else pd.DataFrame(),
-        class_names(class_table(config)),
-        {"preset": method_of(config).name, "precision": config.explain.precision},
-    )

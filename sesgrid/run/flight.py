@@ -298,7 +298,9 @@ class Flight:
         while not asked.done():
             await asyncio.wait([asked], timeout=_GLANCE_S)
             # asking tells the client what is lost: that is done no longer, and is being computed again
-            if not asked.done() and (time.monotonic() > until or not all(f.done() for f in futures)):
+            if not asked.done() and (
+                time.monotonic() > until or not all(f.done() for f in futures)
+            ):
                 asked.cancel()
                 raise TimeoutError(f"{len(futures)} results did not arrive")
         return list(asked.result())

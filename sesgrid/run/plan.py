@@ -14,7 +14,7 @@ import shapely
 from dask.utils import parse_bytes
 
 from sesgrid.errors import ConfigError
-from sesgrid.grid import CELL_M, Grid, rowcol_of_ids
+from sesgrid.grid import CELL_M, Grid, place_codes, rowcol_of_ids
 from sesgrid.run.blocks import BlockBatch, departements_of, fullest_group, plan_batches
 from sesgrid.run.choose import choose_cells
 from sesgrid.run.config import Config
@@ -35,8 +35,8 @@ _AT_ONCE = 200_000
 _OVERLAP = 1.2
 """Source windows of blocks over the blocks' area: the grids are turned against each other by five degrees."""
 
-_DRIVER_BYTES, _DRIVER_BYTES_A_CELL = 450 << 20, 2_200
-"""Of the analysis, which needs most; see benchmarks/RESULTS.md, scale."""
+_DRIVER_BYTES, _DRIVER_BYTES_A_CELL = 450 << 20, 420
+"""At most in a run: tables are joined, and the cells analysed; see benchmarks/RESULTS.md, scale."""
 
 _SQUARE = 8
 """Cells on a side that are looked at together."""
@@ -181,14 +181,11 @@ def _inside(cells: pd.DataFrame, polygons: gpd.GeoSeries) -> np.ndarray:
     at = cells[["row", "col"]].to_numpy(np.int64)
     # squares of cells that lie in one polygon as a whole spare looking at their cells
     within = at // _SQUARE
-    first = within.min(axis=0, initial=0)
-    code, of = np.unique(
-        (within[:, 0] - first[0] << 32) + within[:, 1] - first[1], return_inverse=True
-    )
-    rows, cols = (code >> 32) + first[0], (code & 0xFFFFFFFF) + first[1]
+    _, index, of = np.unique(place_codes(*within.T), return_index=True, return_inverse=True)
+    rows, cols = within[index].T
     side = _SQUARE * CELL_M
     boxes = shapely.box(cols * side, -(rows + 1) * side, (cols + 1) * side, -rows * side)
-    whole = np.zeros(len(code), dtype=bool)
+    whole = np.zeros(len(index), dtype=bool)
     whole[tree.query(boxes, predicate="within")[0]] = True
     found = whole[of]
     left = np.flatnonzero(~found)

@@ -6,23 +6,23 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sesgrid import __version__
-from sesgrid.report import CellThumbnail, write_report
+from sesgrid.report import SHOWN, CellThumbnail, write_report
+from sesgrid.run.activation import load_activation
 from sesgrid.run.baselines import run_baselines
-from sesgrid.run.cell_stages import load_activation
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
 from sesgrid.run.tables import CellTable, TableWriter
-from sesgrid.run.workspace import load_table
 from sesgrid.sources import class_groups, class_names
+from sesgrid.stages.activation import MAPS
 from sesgrid.stages.analyse import Findings, analyse
-from sesgrid.stages.explain import MAPS, UNCLASSIFIED, explain_maps
+from sesgrid.stages.evidence import UNCLASSIFIED
+from sesgrid.stages.explain import explain_maps
 from sesgrid.stages.folds import FOLD_KINDS
 from sesgrid.stages.leakage import folds_kind
 from sesgrid.store.cube import Cube
@@ -36,6 +36,13 @@ _GALLERY = 6
 
 _TABLES = ("activation", "pairs")
 """Tables of the findings."""
+
+_PLACED = ("row", "col", "labelled", "imputed", "ses_true", "fold", "income")
+_SCORED = (*_PLACED, "ses_predicted")
+"""Columns that scores and findings come from, beside probabilities and colours."""
+
+_LEARNT = (*_PLACED, "weight", "coverage", "void_share")
+"""Columns that the baselines are learnt from and scored with."""
 
 _SEALED = (
     "income",
@@ -54,12 +61,12 @@ _SEALED = (
 
 def run_analyse(job: Job) -> dict[str, Any]:
     """Predictions and class sums → metrics, findings, and the result files."""
-    cells = _numbers(job.files.table("predict"))
-    c = job.config
-    colours = [str(name) for name in cells if str(name).startswith("mean_")]
+    c, table = job.config, CellTable(job.files.table("predict"))
+    colours = [n for n in table.columns if n.startswith("mean_")]
+    cells = _cells(table, *_SCORED, "probability_", "mean_")
     findings = analyse(
         cells,
-        load_activation(c, job.files) if c.sources.landcover is not None else None,
+        load_activation(c, job.files),
         groups=class_groups(class_table(c)),
         n_bootstrap=c.analyse.bootstrap,
         seed=c.analyse.seed,
@@ -67,19 +74,22 @@ def run_analyse(job: Job) -> dict[str, Any]:
         other_folds=_other_folds(job, cells),
         cells_per_block=c.cells.fold_block_cells,
     )
-    findings.metrics["baselines"] = run_baselines(c, job.client, cells)
+    del cells  # a nation's are half a gigabyte, and the baselines look at others of their columns
+    findings.metrics["baselines"] = run_baselines(c, job.client, _cells(table, *_LEARNT))
     names = _write_cells(job, colours)
     for name in _TABLES:
-        table = getattr(findings, name)
-        write_atomically(getattr(job.files, name), table.to_csv(index=False))
-        table.to_parquet(job.files.table(name))  # with its attributes, for the report
+        found = getattr(findings, name)
+        write_atomically(getattr(job.files, name), found.to_csv(index=False))
+        found.to_parquet(job.files.table(name))  # with its attributes, for the report
     write_atomically(
         job.files.metrics,
-        json.dumps({**findings.metrics, "run": _named(job, cells)}, indent=1, allow_nan=False),
+        json.dumps(
+            {**findings.metrics, "run": _named(job, table.attrs)}, indent=1, allow_nan=False
+        ),
     )
     _write_cards(job, findings.metrics)
     Cube.open(job.files.cube).seal(
-        partial(CellTable(job.files.cells).read, with_id=False), names, _sealed(job, cells)
+        partial(CellTable(job.files.cells).read, with_id=False), names, _sealed(job, table.attrs)
     )
     m = findings.metrics
     summary = {
@@ -100,10 +110,10 @@ def run_analyse(job: Job) -> dict[str, Any]:
     return summary
 
 
-def _numbers(path: Path) -> pd.DataFrame:
-    """A stage's table of cells without its columns of text, which nothing is computed from."""
-    table = CellTable(path)
-    return table.read([n for n in table.columns if not table.is_text(n)])
+def _cells(table: CellTable, *names: str) -> pd.DataFrame:
+    """Some columns of a stage's table of cells, of those that it has: by their names, or ``start_``."""
+    starts = tuple(n for n in names if n.endswith("_"))
+    return table.read([n for n in table.columns if n in names or (starts and n.startswith(starts))])
 
 
 def _write_cells(job: Job, without: Sequence[str]) -> list[str]:
@@ -129,9 +139,9 @@ def _other_folds(job: Job, cells: pd.DataFrame) -> pd.DataFrame | None:
     path = job.files.table("predict-other")
     if not path.exists():
         return None
-    other = _numbers(path)
+    other = _cells(CellTable(path), *_SCORED, "probability_")
     same = all(other.attrs.get(k) == cells.attrs.get(k) for k in ("city", "thresholds", "labels"))
-    return other if same and folds_kind(other) != folds_kind(cells) else None
+    return other if same and folds_kind(other.attrs) != folds_kind(cells.attrs) else None
 
 
 def _write_cards(job: Job, scores: Mapping[str, Any]) -> None:
@@ -150,7 +160,7 @@ def _write_cards(job: Job, scores: Mapping[str, Any]) -> None:
                 record_metrics(ref, by_fold[number])
 
 
-def _named(job: Job, cells: pd.DataFrame) -> dict[str, Any]:
+def _named(job: Job, attributes: Mapping[Any, Any]) -> dict[str, Any]:
     """The choices by name that every output carries."""
     c = job.config
     return {
@@ -158,19 +168,19 @@ def _named(job: Job, cells: pd.DataFrame) -> dict[str, Any]:
         "protocol": protocol_of(c).name,
         "backbone": protocol_of(c).backbone,
         "head": protocol_of(c).head,
-        "thresholds_of": cells.attrs.get("thresholds_of"),
+        "thresholds_of": attributes.get("thresholds_of"),
         "explain_preset": method_of(c).name,
         "explain_precision": c.explain.precision,
         "labels": c.cells.labels or protocol_of(c).labels,
-        "folds_kind": folds_kind(cells),
+        "folds_kind": folds_kind(attributes),
         "seed": c.train.seed,
     }
 
 
-def _sealed(job: Job, cells: pd.DataFrame) -> dict[str, Any]:
+def _sealed(job: Job, attributes: Mapping[Any, Any]) -> dict[str, Any]:
     """What a finished cube says of its run."""
     configuration = json.loads(job.config.model_dump_json())
-    return {"sealed": job.key, "configuration": configuration, **_named(job, cells)}
+    return {"sealed": job.key, "configuration": configuration, **_named(job, attributes)}
 
 
 def _load_findings(job: Job) -> Findings:
@@ -186,8 +196,8 @@ def _load_findings(job: Job) -> Findings:
 
 def run_report(job: Job) -> dict[str, Any]:
     """Everything → one HTML page."""
-    cells = load_table(job.files.table("predict"))
-    c = job.config
+    c, table = job.config, CellTable(job.files.table("predict"))
+    cells = table.read(SHOWN, with_id=False)
     made = ("cells", "mosaic", "landcover", "train", "predict", "explain")
     notes = [n for stage in made for n in _notes(job, stage)]
     write_report(
@@ -195,11 +205,11 @@ def run_report(job: Job) -> dict[str, Any]:
         cells,
         _load_findings(job),
         title=f"Socioeconomic map of {c.name}",
-        thumbnails=_thumbnails(job, cells),
+        thumbnails=_thumbnails(job, table),
         provenance={
             "city": c.name,
             "date": date.today().isoformat(),
-            **_named(job, cells),
+            **_named(job, cells.attrs),
             "sources": {
                 "census": f"{c.sources.census.name} (vintage {cells.attrs.get('vintage')})",
                 "ortho": ", ".join(p.name for p in c.sources.ortho),
@@ -222,15 +232,15 @@ def _notes(job: Job, stage: str) -> list[str]:
     return [n for kind in ("notes", "errors", "failures") for n in summary.get(kind, [])]
 
 
-def _thumbnails(job: Job, cells: pd.DataFrame) -> list[CellThumbnail]:
+def _thumbnails(job: Job, table: CellTable) -> list[CellThumbnail]:
     """The cells that the models are surest of, half of them low and half high."""
-    known = cells[cells["model_id"].notna()].sort_values("p")
+    p = table.read(["p"], with_id=False)["p"].to_numpy(np.float64, na_value=np.nan)
+    known = np.flatnonzero(np.isfinite(p))
     half = min(_GALLERY // 2, len(known) // 2)
     if half == 0:
         return []
-    places = [*range(half), *range(len(known) - half, len(known))]
-    chosen = known.iloc[places]
-    chosen.attrs = dict(cells.attrs)
+    order = known[np.argsort(p[known], kind="stable")]
+    chosen = table.take([*order[:half], *order[-half:]])
     pixels = Cube.open(job.files.cube).pixels()
     lazy = explain_maps(chosen, pixels, load_models(job), method_of(job.config))
     maps = job.client.compute(lazy.data, resources=on_gpus(job.client)).result()

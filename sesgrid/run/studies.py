@@ -18,8 +18,8 @@ from sesgrid.run.job import class_table, method_of, protocol_of
 from sesgrid.run.trials import Outcome, Variant, run_variants, variant_of, write_results
 from sesgrid.run.workspace import Workspace, load_cells
 from sesgrid.sources import class_names
+from sesgrid.stages.activation import activation_dataset
 from sesgrid.stages.analyse import activation_table
-from sesgrid.stages.explain import activation_dataset
 from sesgrid.stages.protocol import Protocol
 from sesgrid.stages.stability import Finding, stability_of_pairs, stability_table
 from sesgrid.store.parts import write_atomically

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -160,11 +161,11 @@ class CellTable:
         return int(self._file.metadata.num_rows)
 
     @property
-    def attrs(self) -> dict[str, Any]:
+    def attrs(self) -> dict[Any, Any]:
         """Attributes of the table."""
         return dict(json.loads((self._file.schema_arrow.metadata or {}).get(_ATTRS, b"{}")))
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """Rows of each batch."""
         told = self._file.metadata
@@ -175,30 +176,56 @@ class CellTable:
         """Names, the index not among them."""
         return [n for n in self._file.schema_arrow.names if n not in ("cell_id", "geometry")]
 
-    def is_text(self, name: str) -> bool:
-        """Whether a column holds strings."""
-        kind = self._file.schema_arrow.field(name).type
-        return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    def dtype(self, names: Iterable[str]) -> np.dtype[Any]:
+        """That of an array of some columns."""
+        kinds = [self._file.schema_arrow.field(n).type.to_pandas_dtype() for n in names]
+        return np.result_type(*kinds)
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        """One column ``(row,)``."""
-        return self._file.read([name]).column(0).to_numpy()
+    def rows(self, start: int, stop: int, names: Sequence[str]) -> np.ndarray:
+        """Rows [start, stop) of some columns of numbers, ``(row, column)``."""
+        ends = np.cumsum(self.sizes)
+        first, last = np.searchsorted(ends, [start, stop - 1], side="right")
+        table = self._file.read_row_groups(range(first, last + 1), list(names))
+        part = table.select(list(names)).slice(
+            start - (ends[first] - self.sizes[first]), stop - start
+        )
+        return np.column_stack([column.to_numpy() for column in part.columns])
 
     def read(self, columns: Sequence[str] | None = None, *, with_id: bool = True) -> pd.DataFrame:
         """All rows, of some columns; where only the order counts, without the ids: they are most of it."""
-        wanted = self._with_id(columns)
-        return self._dressed(self._file.read(wanted if with_id else wanted[:-1]))
+        names = self.columns if columns is None else columns
+        # one by one: Arrow holds on to memory that it needs no longer, and would to a second table's
+        index = pd.Index(self._column("cell_id"), name="cell_id") if with_id else None
+        frame = pd.DataFrame({n: self._column(n) for n in names}, index, copy=False)
+        frame.attrs = self.attrs
+        pa.default_memory_pool().release_unused()
+        return frame
+
+    def _column(self, name: str) -> Any:
+        frame = self._file.read([name]).to_pandas()
+        return (frame[name] if name in frame.columns else frame.index).array
+
+    def take(self, positions: Sequence[int]) -> pd.DataFrame:
+        """Rows of all columns, by their positions."""
+        ends = np.cumsum(self.sizes)
+        groups = np.searchsorted(ends, positions, side="right")
+        parts = [
+            self._group(k).iloc[[at - (ends[k] - self.sizes[k])]]
+            for at, k in zip(positions, groups.tolist(), strict=True)
+        ]
+        rows = pd.concat(parts)
+        rows.attrs = self.attrs
+        return rows
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """The rows of each batch in turn."""
         for k in range(self._file.num_row_groups):
-            yield self._dressed(self._file.read_row_group(k, self._with_id(columns)))
+            yield self._group(k, columns)
 
-    def _with_id(self, columns: Sequence[str] | None) -> list[str]:
-        return [*(self.columns if columns is None else columns), "cell_id"]
-
-    def _dressed(self, table: pa.Table) -> pd.DataFrame:
-        frame = table.to_pandas()
+    def _group(self, k: int, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The rows of one batch."""
+        names = [*(self.columns if columns is None else columns), "cell_id"]
+        frame = self._file.read_row_group(k, names).to_pandas()
         if "cell_id" in frame.columns:
             frame = frame.set_index("cell_id")
         frame.attrs = self.attrs

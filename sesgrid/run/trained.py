@@ -63,7 +63,7 @@ def trained_cities(folders: Sequence[Path]) -> list[TrainedCity]:
                 "run the stage train there again"
             )
         cells = load_table(files.table("cells"))
-        kind, n = folds_kind(cells), int(cells.attrs["n_folds"])
+        kind, n = folds_kind(cells.attrs), int(cells.attrs["n_folds"])
         models = tuple(ModelRef.open(files.models / f"{kind}-{k}.keras") for k in range(n))
         city = TrainedCity(str(cells.attrs["city"]), cells, models)
         if city.name in {c.name for c in cities}:

@@ -190,7 +190,7 @@ def _foreign(trained: Config, tested: Config, client: Client) -> gpd.GeoDataFram
 
 def _buffer(cells: pd.DataFrame) -> int:
     """How far from a training cell, in cells, a model counts as having seen a place."""
-    return int(cells.attrs["buffer_cells"]) if folds_kind(cells) == "spatial" else 0
+    return int(cells.attrs["buffer_cells"]) if folds_kind(cells.attrs) == "spatial" else 0
 
 
 def _in_order(models: dict[str, ModelRef]) -> list[str]:

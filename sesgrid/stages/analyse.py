@@ -14,7 +14,7 @@ absent from a cell is missing there, never zero; pixels without a class count no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sesgrid.kernels.statistics import bootstrap_interval, column_means
-from sesgrid.stages.evidence import class_names, n_extreme_classes, sides
+from sesgrid.kernels.bootstrap import percentile_interval
+from sesgrid.stages.evidence import Side, class_names, n_extreme_classes, sides
 from sesgrid.stages.leakage import compare_folds, folds_kind
 from sesgrid.stages.score import class_count, colour_baseline, metrics
 
@@ -136,19 +136,21 @@ def analyse(
     drawing = drawn | {"cells_per_block": cells_per_block}
     by_folds = None
     if other_folds is not None:
-        tables = {folds_kind(table): table for table in (cells, other_folds)}
+        tables = {folds_kind(table.attrs): table for table in (cells, other_folds)}
         by_folds = compare_folds(tables, **drawing)
     scores = {
         **metrics(cells, **drawing),
         **_colour_scores(cells, mean_colour),
-        "folds_kind": folds_kind(cells),
+        "folds_kind": folds_kind(cells.attrs),
         "by_folds": by_folds,
     }
+    names = () if activation is None else tuple(class_names(activation))
+    found = list(sides(cells, activation, beside=_residential(names[1:], groups), **drawn))
     return Findings(
         metrics=scores,
-        activation=activation_table(cells, activation, groups=groups, **drawn),
-        pairs=pair_table(cells, activation, groups=groups, pair_minimum=pair_minimum, **drawn),
-        landcover_classes=() if activation is None else tuple(class_names(activation)),
+        activation=_activation_table(found, names[1:], groups, class_count(cells)),
+        pairs=_pair_table(found, names[1:], pair_minimum),
+        landcover_classes=names,
         groups=dict(groups),
     )
 
@@ -160,9 +162,9 @@ def _colour_scores(
     keys = {"pearson_r_colour_baseline": False, "pearson_r_colour_baseline_rounded": True}
     if mean_colour is None or mean_colour.shape[1] == 0:
         return dict.fromkeys(keys)
-    labelled = cells[cells["labelled"].fillna(False).astype(bool)]
-    colour = mean_colour.reindex(labelled.index).to_numpy(np.float64)
-    true, fold = labelled["ses_true"].to_numpy(), labelled["fold"].to_numpy()
+    labelled = cells["labelled"].fillna(False).to_numpy(bool)
+    colour = mean_colour.reindex(cells.index).to_numpy(np.float64)[labelled]
+    true, fold = (cells[name].to_numpy()[labelled] for name in ("ses_true", "fold"))
     n_classes = class_count(cells)
     return {
         key: colour_baseline(colour, true, fold, n_classes=n_classes, rounded=rounded)
@@ -203,38 +205,9 @@ def activation_table(
     MissingInputError, GridMismatchError, FormatError
         As for `analyse`.
     """
-    names = [] if activation is None else class_names(activation)[1:]
-    parts, dark = [], {"low": 0, "high": 0}
-    for stream, side in enumerate(sides(cells, activation)):
-        present = np.flatnonzero(side.present)
-        rows: dict[str, Any] = {
-            "prediction": side.prediction,
-            "landcover_class": [names[u] for u in present],
-            "group": [(groups or {}).get(names[u], "") for u in present],
-        }
-        rng = np.random.default_rng([seed, stream])
-        ratio = _mean_interval(side.ratios[:, present], n_bootstrap, rng)
-        # one resampling for both probabilities: drawing cells is what takes the time
-        truths = np.concatenate([side.truth[:, present], side.truth_extreme[:, present]], axis=1)
-        within, outermost = np.split(np.array(_mean_interval(truths, n_bootstrap, rng)), 2, axis=1)
-        for name, n_cells, prefix, (count, mean, low, high) in (
-            ("activation_ratio", "n_cells", "", ratio),
-            ("probability", "n_cells_probability", "probability_", within),
-            ("probability_extreme", "n_cells_probability", "probability_extreme_", outermost),
-        ):
-            rows |= {n_cells: count, name: mean, f"{prefix}ci_low": low, f"{prefix}ci_high": high}
-        parts.append(pd.DataFrame(rows))
-        dark[side.prediction] = side.n_dark
-    table = _table(parts, _ACTIVATION_COLUMNS)
-    n_classes = class_count(cells)
-    n_extreme = n_extreme_classes(n_classes)
-    table.attrs.update(
-        chance=n_extreme / n_classes,
-        chance_extreme=1 / n_classes,
-        n_extreme=n_extreme,
-        cells_without_activation=dark,
-    )
-    return table
+    found = list(sides(cells, activation, n_bootstrap=n_bootstrap, seed=seed))
+    names = () if activation is None else class_names(activation)[1:]
+    return _activation_table(found, names, groups or {}, class_count(cells))
 
 
 def pair_table(
@@ -267,77 +240,90 @@ def pair_table(
     MissingInputError, GridMismatchError, FormatError
         As for `analyse`.
     """
-    names = [] if activation is None else class_names(activation)[1:]
-    residential = [u for u, name in enumerate(names) if groups.get(name) == RESIDENTIAL]
+    names = () if activation is None else class_names(activation)[1:]
+    beside = _residential(names, groups)
+    found = sides(cells, activation, beside=beside, n_bootstrap=n_bootstrap, seed=seed)
+    return _pair_table(list(found), names, pair_minimum)
+
+
+def _residential(names: Sequence[str], groups: Mapping[str, str]) -> list[int]:
+    return [u for u, name in enumerate(names) if groups.get(name) == RESIDENTIAL]
+
+
+def _activation_table(
+    found: Sequence[Side], names: Sequence[str], groups: Mapping[str, str], n_classes: int
+) -> pd.DataFrame:
+    """The table of `activation_table`, from the evidence."""
     parts = []
-    for stream, side in enumerate(sides(cells, activation)):
-        present = np.flatnonzero(side.present).tolist()
-        for u in (u for u in residential if u in present):
-            others = [v for v in present if v != u]
-            rows: dict[str, Any] = {
-                "prediction": side.prediction,
-                "landcover_class": names[u],
-                "neighbour": [names[v] for v in others],
+    for side in found:
+        present = np.flatnonzero(side.present)
+        shown = [names[u] for u in present.tolist()]
+        rows: dict[str, Any] = {
+            "prediction": side.prediction,
+            "landcover_class": shown,
+            "group": [groups.get(name, "") for name in shown],
+        }
+        for name, n_cells, prefix, means in (
+            ("activation_ratio", "n_cells", "", side.ratio),
+            ("probability", "n_cells_probability", "probability_", side.truth),
+            (
+                "probability_extreme",
+                "n_cells_probability",
+                "probability_extreme_",
+                side.truth_extreme,
+            ),
+        ):
+            means = means.columns(present)
+            low, high = means.interval()
+            rows |= {
+                n_cells: means.count,
+                name: means.mean,
+                f"{prefix}ci_low": low,
+                f"{prefix}ci_high": high,
             }
-            for name, n_cells, prefix, values in (
-                ("coactivation", "n_cells", "", side.ratios),
-                ("gain", "n_cells_gain", "gain_", side.truth),
-            ):
-                rng = np.random.default_rng([seed, stream, len(rows), u])
-                count, ratio, low, high = _gain_interval(
-                    values, u, others, pair_minimum, n_bootstrap, rng
-                )
-                rows |= {
-                    n_cells: count,
-                    name: ratio,
-                    f"{prefix}ci_low": low,
-                    f"{prefix}ci_high": high,
-                }
-            part = pd.DataFrame(rows)
-            parts.append(part[(part["n_cells"] > 0) | (part["n_cells_gain"] > 0)])
+        parts.append(pd.DataFrame(rows))
+    table = _table(parts, _ACTIVATION_COLUMNS)
+    n_extreme = n_extreme_classes(n_classes)
+    table.attrs.update(
+        chance=n_extreme / n_classes,
+        chance_extreme=1 / n_classes,
+        n_extreme=n_extreme,
+        cells_without_activation={"low": 0, "high": 0} | {s.prediction: s.n_dark for s in found},
+    )
+    return table
+
+
+def _pair_table(found: Sequence[Side], names: Sequence[str], pair_minimum: int) -> pd.DataFrame:
+    """The table of `pair_table`, from the evidence."""
+    parts = []
+    for side in found:
+        u, v = side.pairs.T.tolist()
+        rows: dict[str, Any] = {
+            "prediction": side.prediction,
+            "landcover_class": [names[k] for k in u],
+            "neighbour": [names[k] for k in v],
+        }
+        for name, n_cells, prefix, both, alone in (
+            ("coactivation", "n_cells", "", side.pair_ratio, side.ratio.columns(u)),
+            ("gain", "n_cells_gain", "gain_", side.pair_truth, side.truth.columns(u)),
+        ):
+            low, high = percentile_interval(_over(both.resamples, alone.resamples))
+            values = {
+                name: _over(both.mean, alone.mean),
+                f"{prefix}ci_low": low,
+                f"{prefix}ci_high": high,
+            }
+            few = both.count < max(pair_minimum, 1)
+            rows[n_cells] = both.count
+            rows |= {k: np.where(few, np.nan, value) for k, value in values.items()}
+        part = pd.DataFrame(rows)
+        parts.append(part[(part["n_cells"] > 0) | (part["n_cells_gain"] > 0)])
     return _table(parts, _PAIR_COLUMNS)
 
 
-def _mean_interval(
-    values: np.ndarray, n_bootstrap: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(count, mean, low, high) of each column of ``(cell, column)`` with NaN for missing."""
-    count = np.isfinite(values).sum(axis=0)
-    mean = column_means(_sums(values), count)
-    low, high = bootstrap_interval(values, n_bootstrap=n_bootstrap, rng=rng)
-    few = count < 2
-    return count, mean, np.where(few, np.nan, low), np.where(few, np.nan, high)
-
-
-def _sums(values: np.ndarray) -> np.ndarray:
-    """Of the columns, without what is missing: float64 ``(column,)``."""
-    return np.asarray(np.nansum(values, axis=0, dtype=np.float64))
-
-
-def _gain_interval(
-    values: np.ndarray,
-    u: int,
-    others: list[int],
-    pair_minimum: int,
-    n_bootstrap: int,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(count, ratio, low, high): mean of column u where v is present too ÷ mean of column u."""
-    alone = values[:, [u]]
-    both = np.where(np.isfinite(values[:, others]), alone, np.nan)
-    count = np.isfinite(both).sum(axis=0)
-    columns = np.concatenate([alone, both], axis=1)
-
-    def ratio_of(means: np.ndarray) -> np.ndarray:
-        base = np.where(means[:, :1] > 0, means[:, :1], np.nan)
-        return means[:, 1:] / base
-
-    full = np.isfinite(columns)
-    ratio = ratio_of(column_means(_sums(columns), full.sum(axis=0))[None])[0]
-    low, high = bootstrap_interval(columns, n_bootstrap=n_bootstrap, rng=rng, statistic=ratio_of)
-    few = count < max(pair_minimum, 1)
-    ratio, low, high = (np.where(few, np.nan, a) for a in (ratio, low, high))
-    return count, ratio, low, high
+def _over(both: np.ndarray, alone: np.ndarray) -> np.ndarray:
+    """The mean beside a neighbour ÷ the mean anywhere; NaN where that is not above 0."""
+    return both / np.where(alone > 0, alone, np.nan)
 
 
 def _table(parts: list[pd.DataFrame], columns: dict[str, str]) -> pd.DataFrame:

@@ -11,10 +11,11 @@ import pandas as pd
 from scipy import stats
 
 from sesgrid.errors import ConfigError
+from sesgrid.kernels.bootstrap import percentile_interval
 from sesgrid.kernels.faithfulness import area_under, rank_correlation
-from sesgrid.kernels.statistics import activation_ratios, bootstrap_interval
+from sesgrid.kernels.statistics import ColumnSums, activation_ratios
+from sesgrid.stages.activation import MAPS
 from sesgrid.stages.evidence import UNCLASSIFIED
-from sesgrid.stages.explain import MAPS
 
 __all__ = ["require_known", "summarise"]
 
@@ -91,10 +92,10 @@ def _mean(values: Any) -> dict[str, Any]:
     known = values[np.isfinite(values)]
     if not len(known):
         return {"mean": np.nan, "ci": [np.nan, np.nan], "cells": 0}
-    low, high = bootstrap_interval(
-        known[:, None], n_bootstrap=_RESAMPLES, rng=np.random.default_rng(0)
-    )
-    return {"mean": known.mean(), "ci": [low[0], high[0]], "cells": len(known)}
+    sums = ColumnSums(len(known), 1, np.random.default_rng(0))
+    sums.add(np.arange(len(known)), known[:, None])
+    low, high = percentile_interval(sums.means(_RESAMPLES).resamples[:, 0])
+    return {"mean": known.mean(), "ci": [float(low), float(high)], "cells": len(known)}
 
 
 def _planted_truth(

@@ -1,29 +1,35 @@
-"""The two ends of the income scale, and what each cell says about them.
+"""The two ends of the income scale, and what the cells say about them.
 
 A side is **low** or **high**: the two outermost classes (fewer where the ends
 would overlap). Its cells are those *predicted* there, read on the map of the
 outermost class; its truth is about all cells whose *true* class is known.
+
+All that is told of a side are means over cells, so cells are looked at some at a
+time: a nation's class sums, which fill gigabytes, are never in memory as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import xarray as xr
 
 from sesgrid.errors import FormatError, GridMismatchError
-from sesgrid.kernels.statistics import activation_ratios
+from sesgrid.kernels.statistics import ColumnSums, Means, activation_ratios
 from sesgrid.stages.score import class_count, require_columns
 
 __all__ = ["UNCLASSIFIED", "Side", "class_names", "n_extreme_classes", "sides"]
 
-_NAN = np.float32(np.nan)
-
 UNCLASSIFIED = "unclassified"
 """Name of index 0 of ``landcover_class``: pixels outside the land-cover map."""
+
+_AT_ONCE = 32_768
+"""Cells that are looked at at once."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +38,23 @@ class Side:
 
     prediction: str
     """``low`` or ``high``."""
-    ratios: np.ndarray
-    """float64 ``(cell predicted on this side, class)``: r_u; NaN where absent."""
-    truth: np.ndarray
-    """float32 ``(cell, class)``: 1 where the true class is on this side, else 0; NaN where the
-    landcover class is absent or the true class unknown."""
-    truth_extreme: np.ndarray
-    """The same for the outermost class alone."""
     present: np.ndarray
     """bool ``(class,)``: lies in at least one cell."""
     n_dark: int
     """Cells of this side with land cover and a map of zeros (or none): they have no ratios."""
+    ratio: Means
+    """Of r_u, ``(class,)``, over the cells predicted on this side that hold the class."""
+    truth: Means
+    """Of whether the true class is on this side, ``(class,)``, over the cells that hold the landcover class
+    and whose true class is known."""
+    truth_extreme: Means
+    """The same for the outermost class alone."""
+    pairs: np.ndarray
+    """int64 ``(pair, 2)``: u and v ≠ u, for each u that was asked for."""
+    pair_ratio: Means
+    """Of r_u, ``(pair,)``, over the cells that have r_v too."""
+    pair_truth: Means
+    """As ``truth``, ``(pair,)``, over the cells that hold both."""
 
 
 def n_extreme_classes(n_classes: int) -> int:
@@ -54,8 +66,22 @@ def n_extreme_classes(n_classes: int) -> int:
     return min(2, n_classes // 2)
 
 
-def sides(cells: pd.DataFrame, activation: xr.Dataset | None) -> Iterator[Side]:
+def sides(
+    cells: pd.DataFrame,
+    activation: xr.Dataset | None,
+    *,
+    beside: Sequence[int] = (),
+    n_bootstrap: int,
+    seed: int,
+) -> Iterator[Side]:
     """The low side, then the high one; nothing without land cover.
+
+    Parameters
+    ----------
+    cells, activation, n_bootstrap, seed
+        As for `sesgrid.stages.analyse.analyse`.
+    beside : sequence of int
+        Classes, from 0 without "unclassified", that are looked at beside every other.
 
     Raises
     ------
@@ -66,31 +92,86 @@ def sides(cells: pd.DataFrame, activation: xr.Dataset | None) -> Iterator[Side]:
     n_classes = class_count(cells)
     if activation is None:
         return
-    at, maps, area = _evidence(cells, activation)
-    order = np.argsort(at)  # the table's; the sums are not copied into it: a nation's are gigabytes
-    at, absent = at[order], (area == 0)[order]
-    present = ~absent.all(axis=0)
+    class_names(activation)
+    at = _positions(cells.index, activation["cell"].to_index())
     true, predicted = (
-        cells[c].to_numpy(np.float64, na_value=np.nan)[at] for c in ("ses_true", "ses_predicted")
+        cells[c].to_numpy(np.float64, na_value=np.nan) for c in ("ses_true", "ses_predicted")
     )
     if "labelled" in cells:  # an imputed income is no truth unless the protocol takes it for one
-        labelled = cells["labelled"].fillna(False).to_numpy(bool)
-        true = np.where(labelled[at], true, np.nan)
-    unknown = np.isnan(true)[:, None] | absent
-    n_extreme = n_extreme_classes(n_classes)
-    for name in ("low", "high"):
+        true = np.where(cells["labelled"].fillna(False).to_numpy(bool), true, np.nan)
+    for stream, name in enumerate(("low", "high")):
         # ranks count from the side's own end: 1 is the lowest (highest) class
         true_rank, predicted_rank = (
             r if name == "low" else n_classes + 1 - r for r in (true, predicted)
         )
-        chosen = order[predicted_rank <= n_extreme]
-        ratios = activation_ratios(maps[name][chosen], area[chosen])
-        dark = (area[chosen] > 0).any(axis=1) & ~np.isfinite(ratios).any(axis=1)
-        within, outermost = (
-            np.where(unknown, _NAN, (true_rank <= n).astype(np.float32)[:, None])
-            for n in (n_extreme, 1)
+        yield _side(
+            name,
+            true_rank,
+            predicted_rank,
+            at,
+            activation[["area"]].assign(sums=activation["activation"].sel(map=name)),
+            n_extreme=n_extreme_classes(n_classes),
+            beside=beside,
+            n_bootstrap=n_bootstrap,
+            seeds=([seed, stream, 0], [seed, stream, 1]),
         )
-        yield Side(name, ratios, within, outermost, present, int(dark.sum()))
+
+
+def _side(
+    name: str,
+    true: np.ndarray,
+    predicted: np.ndarray,
+    at: np.ndarray,
+    found: xr.Dataset,
+    *,
+    n_extreme: int,
+    beside: Sequence[int],
+    n_bootstrap: int,
+    seeds: Sequence[Sequence[int]],
+) -> Side:
+    """One side; ranks ``(cell,)`` of the table, and what was found in its cells ``at``."""
+    n = found.sizes["landcover_class"] - 1
+    pairs = np.array([(u, v) for u in beside for v in range(n) if v != u], np.int64).reshape(-1, 2)
+    first, second = pairs.T
+
+    def with_pairs(values: np.ndarray) -> list[np.ndarray]:
+        return [values, np.where(np.isfinite(values[:, second]), values[:, first], np.nan)]
+
+    ratios, truths = (
+        ColumnSums(len(true), width + len(pairs), np.random.default_rng(of))
+        for width, of in zip((n, 2 * n), seeds, strict=True)
+    )
+    present, dark = np.zeros(n, dtype=bool), 0
+    for start in range(0, len(at), _AT_ONCE):
+        some, here = slice(start, start + _AT_ONCE), at[start : start + _AT_ONCE]
+        area, sums = (_classified(found[k].isel(cell=some).compute()) for k in ("area", "sums"))
+        if (sums < 0).any():
+            raise FormatError(
+                "activation sums must not be negative (ratios of signed sums have no bounds); take "
+                "the sum over bands of |activation| before summing by class"
+            )
+        present |= (area > 0).any(axis=0)
+        chosen = predicted[here] <= n_extreme
+        r = activation_ratios(sums[chosen], area[chosen])
+        dark += int(((area[chosen] > 0).any(axis=1) & ~np.isfinite(r).any(axis=1)).sum())
+        ratios.add(here[chosen], np.concatenate(with_pairs(r), axis=1))
+        unknown = np.isnan(true[here])[:, None] | (area == 0)
+        within, outermost = (
+            np.where(unknown, np.nan, (true[here] <= k)[:, None]) for k in (n_extreme, 1)
+        )
+        truths.add(here, np.concatenate([outermost, *with_pairs(within)], axis=1))
+    ratio, truth = ratios.means(n_bootstrap), truths.means(n_bootstrap)
+    return Side(
+        name,
+        present,
+        dark,
+        ratio=ratio.columns(slice(0, n)),
+        truth=truth.columns(slice(n, 2 * n)),
+        truth_extreme=truth.columns(slice(0, n)),
+        pairs=pairs,
+        pair_ratio=ratio.columns(slice(n, None)),
+        pair_truth=truth.columns(slice(2 * n, None)),
+    )
 
 
 def class_names(activation: xr.Dataset) -> list[str]:
@@ -110,31 +191,23 @@ def class_names(activation: xr.Dataset) -> list[str]:
     return names
 
 
-def _evidence(
-    cells: pd.DataFrame, activation: xr.Dataset
-) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
-    """Where the explained cells stand in the table; sums by map, and areas, ``(explained cell, class)``.
-
-    In the order of the sums. Cells that were not explained have no evidence; "unclassified" is left out.
-    """
-    class_names(activation)
-    ids = pd.Index(activation["cell"].values)
-    at = cells.index.get_indexer(ids)
-    strangers = ids[at < 0]
-    if len(strangers) or not ids.is_unique:
+def _positions(cells: pd.Index, explained: pd.Index) -> np.ndarray:
+    """Where the explained cells stand in the table, int64 ``(explained cell,)``."""
+    # in Arrow's memory: pandas would make an object of every id
+    table, ids = (pa.array(pd.Series(i).astype("str")) for i in (cells, explained))
+    found = pc.index_in(ids, table).fill_null(-1)
+    at = np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
+    strangers = explained[at < 0]
+    twice = len(at) - len(np.unique(at)) if not len(strangers) else 0
+    if len(strangers) or twice:
         raise GridMismatchError(
             f"the activation sums name {len(strangers)} cells that the table of cells lacks "
-            f"(first: {list(strangers[:1])}), and {int(ids.duplicated().sum())} cells twice: they "
-            "come from another run; run the stage `explain` again"
+            f"(first: {list(strangers[:1])}), and {twice} cells twice: they come from another run; run the "
+            "stage `explain` again"
         )
+    return at
 
-    def classified(array: xr.DataArray) -> np.ndarray:
-        return array.transpose("cell", "landcover_class").values[:, 1:]
 
-    maps = {name: classified(activation["activation"].sel(map=name)) for name in ("low", "high")}
-    if any((sums < 0).any() for sums in maps.values()):
-        raise FormatError(
-            "activation sums must not be negative (ratios of signed sums have no bounds); take "
-            "the sum over bands of |activation| before summing by class"
-        )
-    return at, maps, classified(activation["area"])
+def _classified(found: xr.DataArray) -> np.ndarray:
+    """``(cell, class)``, without the unclassified."""
+    return found.transpose("cell", "landcover_class").values[:, 1:]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import dask.array as da
 import geopandas as gpd
@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sesgrid.errors import FormatError, GridMismatchError, MissingInputError
+from sesgrid.errors import GridMismatchError, MissingInputError
 from sesgrid.grid import Extent, cell_id_of, rowcol_of_ids
 from sesgrid.kernels.attribution import attributed_sums, attribution_maps, quantised, restored
 from sesgrid.kernels.class_sums import class_areas
 from sesgrid.kernels.method import PRESETS, Method, method_named
-from sesgrid.stages.evidence import UNCLASSIFIED
+from sesgrid.stages.activation import MAPS, activation_dataset
 from sesgrid.stages.fragments import PolygonTask, fragments_of
 from sesgrid.stages.mosaic import OBSERVED
 from sesgrid.stages.predict import (
@@ -37,25 +37,11 @@ from sesgrid.stages.predict import (
 from sesgrid.store.models import ModelRef
 
 __all__ = [
-    "MAPS",
-    "UNCLASSIFIED",
     "Explain",
-    "activation_dataset",
     "explain",
     "explain_maps",
     "kept_maps",
 ]
-
-
-class Columns(Protocol):
-    """A table of rows whose columns are asked for by name."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, name: str, /) -> Any: ...
-
-
-MAPS = ("low", "high")
-"""Maps of the lowest and the highest class, in this order."""
 
 
 @dataclass(frozen=True)
@@ -165,59 +151,6 @@ def fragments_table(rows: pd.DataFrame, polygons: gpd.GeoDataFrame) -> pd.DataFr
     return pd.concat([listed, what, found], axis=1)
 
 
-def activation_dataset(
-    rows: Columns, class_names: Sequence[str], attributes: Mapping[str, Any]
-) -> xr.Dataset:
-    """Rows of the stage as a dataset.
-
-    Parameters
-    ----------
-    rows : DataFrame or other table
-        Its columns are taken one at a time: a nation's fill gigabytes.
-    class_names : sequence of str
-        Names of the land-cover values 1, 2, …
-    attributes : mapping
-        Of the dataset.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``activation`` float64 ``(cell, map, landcover_class)``: sum of the map over the class' pixels;
-        ``area`` int64 ``(cell, landcover_class)``: pixels. Class 0 is "unclassified".
-
-    Raises
-    ------
-    FormatError
-        A row lacks an area.
-    """
-    names, n_cells = [UNCLASSIFIED, *class_names], len(rows)
-    sums = np.zeros((n_cells, len(MAPS), len(names)))
-    area = np.zeros((n_cells, len(names)), np.int64)
-    if n_cells:  # without rows there are no columns
-        for c in range(len(names)):
-            pixels = np.asarray(rows[f"area_{c}"])
-            if pixels.dtype.kind not in "iu":
-                raise FormatError(
-                    f"area_{c}: expected whole pixels in every row, received {pixels.dtype} with missing "
-                    "ones: run the stage explain again"
-                )
-            area[:, c] = pixels
-            for k, m in enumerate(MAPS):
-                sums[:, k, c] = rows[f"{m}_{c}"]
-    return xr.Dataset(
-        {
-            "activation": (("cell", "map", "landcover_class"), sums),
-            "area": (("cell", "landcover_class"), area),
-        },
-        coords={
-            "cell": np.asarray(rows["cell_id"], object) if n_cells else np.empty(0, object),
-            "map": list(MAPS),
-            "landcover_class": names,
-        },
-        attrs=dict(attributes),
-    )
-
-
 def explain(
     cells: gpd.GeoDataFrame,
     pixels: xr.Dataset,
@@ -251,7 +184,7 @@ def explain(
     Returns
     -------
     xarray.Dataset
-        See `activation_dataset`.
+        See `sesgrid.stages.activation.class_sums`.
 
     Raises
     ------

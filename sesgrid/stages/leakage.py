@@ -22,18 +22,18 @@ from sesgrid.stages.scored_cells import SCORED, scorable
 __all__ = ["compare_folds", "folds_kind"]
 
 
-def folds_kind(cells: pd.DataFrame) -> str:
-    """How the cells were dealt to folds, from ``cells.attrs["folds_kind"]``; "random" where it is missing.
+def folds_kind(attributes: Mapping[Any, Any]) -> str:
+    """How cells were dealt to folds: ``folds_kind`` of their table's attributes; without it "random".
 
     Raises
     ------
     FormatError
         No such kind.
     """
-    kind = str(cells.attrs.get("folds_kind", "random"))
+    kind = str(attributes.get("folds_kind", "random"))
     if kind not in FOLD_KINDS:
         raise FormatError(
-            f"expected cells.attrs['folds_kind'] to be {' or '.join(FOLD_KINDS)}, received {kind!r}"
+            f"expected the table's attribute 'folds_kind' to be {' or '.join(FOLD_KINDS)}, received {kind!r}"
         )
     return kind
 
@@ -89,14 +89,15 @@ def _shared_rows(tables: Mapping[str, pd.DataFrame]) -> list[pd.DataFrame]:
     for table in tables.values():
         require_columns(table, SCORED)
     random, spatial = (scorable(tables[kind]) for kind in FOLD_KINDS)
-    shared = random.index.intersection(spatial.index)
-    random, spatial = random.loc[shared], spatial.loc[shared]
+    if not random.index.equals(spatial.index):
+        shared = random.index.intersection(spatial.index)
+        random, spatial = random.loc[shared], spatial.loc[shared]
     n_classes = [class_count(tables[kind]) for kind in FOLD_KINDS]
     differ = int((random["ses_true"] != spatial["ses_true"]).sum())
     if differ or n_classes[0] != n_classes[1]:
         raise FormatError(
             f"the tables of random and spatial folds have {n_classes[0]} and {n_classes[1]} classes and "
-            f"differ in the true class of {differ} of {len(shared)} cells: expected the same cells "
+            f"differ in the true class of {differ} of {len(random)} cells: expected the same cells "
             "with the same labels; train both kinds in one run"
         )
     return [random, spatial]

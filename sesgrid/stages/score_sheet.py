@@ -89,12 +89,12 @@ def interval(value: float | None, draws: np.ndarray, n: float = 2) -> list[float
 
 def _sheet(scored: ScoredCells, draws: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Scores and intervals of one table; draws ``(resample, fold, statistic)``."""
-    sums = scored.sums()
+    sums = scored.sums
     means = _means(scored)
     drawn = {unit: mean_scores(sums) for unit, sums in draws.items()}
     return {
         **means,
-        "n": len(scored.fold),
+        "n": len(scored),
         "n_blocks": scored.n_units("blocks") or None,
         "intervals": {
             name: {unit: interval(mean, d[name]) for unit, d in drawn.items()}
@@ -109,7 +109,7 @@ def _sheet(scored: ScoredCells, draws: Mapping[str, np.ndarray]) -> dict[str, An
 
 def _means(scored: ScoredCells) -> dict[str, float | None]:
     """Each score's mean over the folds."""
-    return {name: plain(mean) for name, mean in mean_scores(scored.sums()).items()}
+    return {name: plain(mean) for name, mean in mean_scores(scored.sums).items()}
 
 
 def _counts(sums: np.ndarray) -> list[list[int]]:
@@ -118,7 +118,7 @@ def _counts(sums: np.ndarray) -> list[list[int]]:
 
 def _folds(scored: ScoredCells, draws: np.ndarray) -> list[dict[str, Any]]:
     """The scores of each fold; their intervals are over cells."""
-    sums = scored.sums()
+    sums = scored.sums
     scores, drawn = fold_scores(sums), fold_scores(draws)
     out = []
     for f, number in enumerate(scored.folds):
@@ -173,9 +173,9 @@ def _observed_only(
     rows: pd.DataFrame, n_classes: int, cells_per_block: int
 ) -> dict[str, Any] | None:
     """The means on cells whose income was observed; None where no other cell is scored."""
-    if "imputed" not in rows or not rows["imputed"].fillna(False).astype(bool).any():
+    if "imputed" not in rows or not rows["imputed"].fillna(False).any():
         return None
-    observed = rows[~rows["imputed"].fillna(True).astype(bool)]
+    observed = rows.loc[~rows["imputed"].fillna(True).to_numpy(bool)]
     return {**_means(ScoredCells.of(observed, n_classes, cells_per_block)), "n": len(observed)}
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 import scipy.sparse
 
-from sesgrid.kernels.bootstrap import resampled_sums, sums_by_unit
-from sesgrid.kernels.cell_statistics import cell_statistics, majority_elsewhere
+from sesgrid.grid import place_codes
+from sesgrid.kernels.bootstrap import group_units, resampled_sums, sums_by_unit
+from sesgrid.kernels.cell_statistics import CellStatistics, majority_elsewhere
 
 __all__ = ["SCORED", "UNITS", "ScoredCells", "resample_folds", "scorable"]
 
@@ -19,20 +21,23 @@ UNITS = ("cells", "blocks")
 SCORED = ("labelled", "ses_true", "ses_predicted", "fold")
 """Columns without which nothing can be scored."""
 
+_AT_ONCE = 131_072
+"""Cells whose statistics are made at once: a nation's take a gigabyte."""
+
 
 def scorable(cells: pd.DataFrame) -> pd.DataFrame:
     """The rows of labelled cells with a fold, a true and a predicted class."""
-    labelled = cells["labelled"].fillna(False).astype(bool)
-    complete = cells[["ses_true", "ses_predicted", "fold"]].notna().all(axis=1)
-    return cells.loc[labelled & complete]
+    labelled = cells["labelled"].fillna(False).to_numpy(bool)
+    # as an array: looked up by a series, pandas makes an object of every id
+    scored = labelled & cells[["ses_true", "ses_predicted", "fold"]].notna().all(axis=1).to_numpy()
+    return cells if scored.all() else cells.loc[scored]
 
 
 @dataclass(frozen=True)
 class ScoredCells:
     """What each scored cell adds to the scores of its fold, and the units that it is drawn with."""
 
-    statistics: scipy.sparse.csr_array
-    """float64 ``(cell, statistic)``; see `sesgrid.kernels.cell_statistics`."""
+    statistics: CellStatistics
     fold: np.ndarray
     """int64 ``(cell,)``: the position of the cell's fold in ``folds``."""
     folds: np.ndarray
@@ -45,32 +50,51 @@ class ScoredCells:
     def of(cls, scored: pd.DataFrame, n_classes: int, cells_per_block: int) -> ScoredCells:
         """Statistics and units of the rows that `scorable` chose."""
         names = [f"probability_{k + 1}" for k in range(n_classes)]
-        has_probabilities = set(names) <= set(scored.columns)
+        probabilities = None
+        if set(names) <= set(scored.columns):
+            probabilities = np.empty((len(scored), n_classes))
+            for k, name in enumerate(names):
+                probabilities[:, k] = _floats(scored[name])
         folds, fold = np.unique(scored["fold"].to_numpy(np.int64), return_inverse=True)
         true = scored["ses_true"].to_numpy(np.int64)
-        statistics = cell_statistics(
+        statistics = CellStatistics.of(
             true,
             scored["ses_predicted"].to_numpy(np.int64),
             n_classes,
             baseline=majority_elsewhere(true, fold),
-            probabilities=_floats(scored[names]) if has_probabilities else None,
+            probabilities=probabilities,
             income=_floats(scored["income"]) if "income" in scored else None,
         )
         units = {"cells": np.arange(len(scored))}
         if {"row", "col"} <= set(scored.columns):
-            place = scored[["row", "col"]].to_numpy(np.int64) // cells_per_block
-            units["blocks"] = np.unique(place, axis=0, return_inverse=True)[1].ravel()
+            row, col = (scored[n].to_numpy(np.int64) // cells_per_block for n in ("row", "col"))
+            units["blocks"] = np.unique(place_codes(row, col), return_inverse=True)[1]
         return cls(statistics, fold, folds, units)
+
+    def __len__(self) -> int:
+        return len(self.fold)
 
     def n_units(self, kind: str) -> int:
         """How many units of a kind hold scored cells; 0 where they are not known."""
-        return len(np.unique(self.units.get(kind, [])))
+        return int(self.units[kind].max(initial=-1)) + 1 if kind in self.units else 0
 
+    @cached_property
     def sums(self) -> np.ndarray:
         """float64 ``(fold, statistic)``: sums over the cells of each fold."""
-        n, n_folds = len(self.fold), len(self.folds)
-        of = scipy.sparse.csr_array((np.ones(n), (self.fold, np.arange(n))), shape=(n_folds, n))
-        return np.asarray((of @ self.statistics).toarray())
+        together = self.sums_by(np.zeros(len(self), np.int64), 1)
+        return together.toarray().reshape(len(self.folds), self.statistics.width)
+
+    def sums_by(self, unit: np.ndarray, n_units: int) -> scipy.sparse.csr_array:
+        """Sums over the cells that are drawn together, ``(unit, fold × statistic)``; unit int ``(cell,)``."""
+        shape = (n_units, len(self.folds) * self.statistics.width)
+        total = scipy.sparse.csr_array(shape, dtype=np.float64)
+        for start in range(0, len(self), _AT_ONCE):
+            at = slice(start, start + _AT_ONCE)
+            rows = self.statistics.rows(at)
+            total += sums_by_unit(
+                rows, self.fold[at], unit[at], n_groups=len(self.folds), n_units=n_units
+            )
+        return total
 
 
 def resample_folds(
@@ -95,19 +119,18 @@ def resample_folds(
         For each table, float64 ``(resample, fold, statistic)``; no resamples of fewer than two units,
         which would not tell how far chance reaches.
     """
-    if tables[0].n_units(kind) < 2:
-        return [np.zeros((0, *t.sums().shape)) for t in tables]
+    n_units = tables[0].n_units(kind)
+    if n_units < 2:
+        return [np.zeros((0, *t.sums.shape)) for t in tables]
+    rng = np.random.default_rng([seed, UNITS.index(kind)])
+    group = group_units(n_units, rng)
+    drawn, n_groups = group[tables[0].units[kind]], int(group.max()) + 1
     sums = resampled_sums(
-        [sums_by_unit(t.statistics, t.fold, t.units[kind]) for t in tables],
-        n_bootstrap=n_bootstrap,
-        rng=np.random.default_rng([seed, UNITS.index(kind)]),
+        [t.sums_by(drawn, n_groups) for t in tables], n_bootstrap=n_bootstrap, rng=rng
     )
-    return [
-        s.reshape(n_bootstrap, len(t.folds), t.statistics.shape[1])
-        for t, s in zip(tables, sums, strict=True)
-    ]
+    return [s.reshape(n_bootstrap, *t.sums.shape) for t, s in zip(tables, sums, strict=True)]
 
 
-def _floats(values: pd.DataFrame | pd.Series) -> np.ndarray:
+def _floats(values: pd.Series) -> np.ndarray:
     """float64, NaN where missing."""
-    return values.astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    return values.to_numpy(np.float64, na_value=np.nan)

@@ -1,0 +1,78 @@
+"""The class sums of a run as a dataset, read as they are looked at: a nation's fill gigabytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core.indexing import (
+    ExplicitIndexer,
+    IndexingSupport,
+    LazilyIndexedArray,
+    explicit_indexing_adapter,
+)
+
+from sesgrid.errors import FormatError
+from sesgrid.run.config import Config
+from sesgrid.run.job import class_table, method_of
+from sesgrid.run.tables import CellTable
+from sesgrid.run.workspace import Workspace
+from sesgrid.sources import class_names
+from sesgrid.stages.activation import activation_dataset, class_sums, sum_columns
+
+__all__ = ["load_activation"]
+
+
+def load_activation(config: Config, files: Workspace) -> xr.Dataset | None:
+    """The class sums of a run, lazy, as of `sesgrid.stages.activation.class_sums`; None without land cover.
+
+    Raises
+    ------
+    MissingInputError
+        The stage `explain` has not run.
+    FormatError
+        A row lacks an area.
+    """
+    if config.sources.landcover is None:
+        return None
+    table, names = CellTable(files.table("explain")), class_names(class_table(config))
+    named = {"preset": method_of(config).name, "precision": config.explain.precision}
+    if not len(table):  # without rows there are no columns
+        return activation_dataset(pd.DataFrame(), names, named)
+    sums, area = (LazilyIndexedArray(_Columns(table, n)) for n in sum_columns(1 + len(names)))
+    return class_sums(table.read([]).index, sums, area, names, named)
+
+
+class _Columns(BackendArray):
+    """Columns of a table as an array ``(row, …)``.
+
+    Parameters
+    ----------
+    table : CellTable
+    names : np.ndarray
+        Of the columns, in the shape of the other axes.
+    """
+
+    def __init__(self, table: CellTable, names: np.ndarray) -> None:
+        self._table, self._names = table, names
+        self.shape = (len(table), *names.shape)
+        self.dtype = table.dtype(names.ravel())
+
+    def __getitem__(self, key: ExplicitIndexer) -> Any:
+        return explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, self._read)
+
+    def _read(self, key: tuple[slice | int, ...]) -> np.ndarray:
+        names, at = np.asarray(self._names[key[1:]]), np.arange(len(self._table))[key[0]]
+        if not at.size:
+            return np.empty((0, *names.shape), self.dtype)
+        first = int(at.min())
+        values = self._table.rows(first, int(at.max()) + 1, names.ravel().tolist())
+        if values.dtype != self.dtype:
+            raise FormatError(
+                f"{self._table.path}: expected {self.dtype} in every row of {names.ravel()[0]} …, received "
+                f"{values.dtype} with missing ones: run the stage explain again"
+            )
+        return values[at - first].reshape((*at.shape, *names.shape))
