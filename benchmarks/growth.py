@@ -40,10 +40,10 @@ def run_growth(folder: Path, sides: Sequence[int] = SIDES, rounds: int = 3) -> d
     dict
         Figures of `benchmarks.scale`'s text, and what they are made of.
     """
+    from sesgrid.batches.flight import peak_mb
     from sesgrid.run.cluster import connected
     from sesgrid.run.config import ClusterSettings, load_config
     from sesgrid.run.engine import run_stages
-    from sesgrid.run.flight import peak_mb
     from sesgrid.synth import write_city
 
     cities = [
@@ -98,8 +98,8 @@ def _write_models(folder: Path, censuses: Sequence[Path]) -> list[int]:
     start_backend()
     import keras
 
+    from sesgrid.batches.blocks import members_of, plan_batches
     from sesgrid.kernels.network import build_network
-    from sesgrid.run.blocks import members_of, plan_batches
     from sesgrid.run.tables import write_table
     from sesgrid.run.workspace import Workspace
     from sesgrid.sources import read_census

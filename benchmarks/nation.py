@@ -150,8 +150,8 @@ def _write_landcover(folder: Path, north: np.ndarray, east: np.ndarray) -> None:
 
 def _write_city(folder: Path, north: np.ndarray, east: np.ndarray) -> None:
     """The models of a city whose cells are the first of the nation's; nobody opens the networks."""
+    from sesgrid.batches.blocks import members_of, plan_batches
     from sesgrid.grid import Grid
-    from sesgrid.run.blocks import members_of, plan_batches
     from sesgrid.run.config import GridSettings
     from sesgrid.run.tables import write_table
     from sesgrid.run.workspace import Workspace
@@ -178,8 +178,8 @@ def _write_city(folder: Path, north: np.ndarray, east: np.ndarray) -> None:
 @contextmanager
 def _without_kernels() -> Iterator[None]:
     """The engine as it is, but for what would look at pixels."""
+    from sesgrid.batches.turns import InTurns
     from sesgrid.run import baselines, cell_stages, pixel_stages, results
-    from sesgrid.run.turns import InTurns
 
     real = InTurns.of
     with ExitStack() as stack:
@@ -198,10 +198,10 @@ def _without_kernels() -> Iterator[None]:
 
 def drive(config_path: Path, scheduler: str, last: str) -> dict[str, Any]:
     """The driver: every stage up to the last, and what it took."""
+    from sesgrid.batches.flight import peak_mb
     from sesgrid.run.cluster import connected
     from sesgrid.run.config import load_config
     from sesgrid.run.engine import run_stages
-    from sesgrid.run.flight import peak_mb
     from sesgrid.run.job import Job
     from sesgrid.run.results import _write_cells
     from sesgrid.run.tables import CellTable
@@ -324,7 +324,7 @@ def _spent() -> float:
 
 def _ended(journals: Path) -> tuple[int, float, dict[str, list[float]]]:
     """Blocks of a stage, seconds of all stages from plan to last block, and when each one's blocks ended."""
-    from sesgrid.run.journal import plan_path, read_journals
+    from sesgrid.batches.journal import plan_path, read_journals
 
     ended: dict[str, list[float]] = {stage: [] for stage in STAGES}
     for line in read_journals(journals):
@@ -361,7 +361,7 @@ def _plan(config: Path, environment: dict[str, str]) -> dict[str, float]:
     rates = config.with_name("rates.json")
     rates.write_text(json.dumps(asdict(_RATES)))
     code = (
-        "import sys, time; from sesgrid.run.cli import main; from sesgrid.run.flight import peak_mb;"
+        "import sys, time; from sesgrid.commands.cli import main; from sesgrid.batches.flight import peak_mb;"
         "started = time.perf_counter(); main(sys.argv[1:], standalone_mode=False);"
         "print(time.perf_counter() - started, peak_mb())"
     )

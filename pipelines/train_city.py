@@ -9,8 +9,14 @@ from pathlib import Path
 
 import click
 
+from sesgrid.commands.command import (
+    Command,
+    bring_up_to_date,
+    config_argument,
+    end,
+    scheduler_option,
+)
 from sesgrid.run.cluster import connected
-from sesgrid.run.command import Command, bring_up_to_date, config_argument, end, scheduler_option
 from sesgrid.run.config import load_config
 
 

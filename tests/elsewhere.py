@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sesgrid.batches.blocks import members_of, plan_batches
 from sesgrid.grid import Grid, rowcol_of_ids
-from sesgrid.run.blocks import members_of, plan_batches
 from sesgrid.run.tables import write_table
 from sesgrid.run.workspace import Workspace
 from sesgrid.sources import read_census

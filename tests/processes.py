@@ -84,7 +84,7 @@ class Cluster:
 
     def drive(self, *command: str) -> subprocess.Popen:
         """A driver: a command of sesgrid on this cluster."""
-        return self.start("driver", "sesgrid.run.cli", *command, "--scheduler", self.address)
+        return self.start("driver", "sesgrid.commands.cli", *command, "--scheduler", self.address)
 
     def said(self, name: str = "driver") -> str:
         """All that the processes of a name wrote."""

@@ -15,9 +15,9 @@ from distributed import WorkerPlugin
 from keras import layers
 
 import sesgrid
+from sesgrid.batches.blocks import members_of, plan_batches
 from sesgrid.grid import Extent, Grid, rowcol_of_ids
 from sesgrid.kernels.backbones import BACKBONES, Backbone
-from sesgrid.run.blocks import members_of, plan_batches
 from sesgrid.run.config import Config, load_config
 from sesgrid.run.job import Job
 from sesgrid.run.tables import write_table

@@ -20,15 +20,15 @@ import pytest
 from distributed import Client, LocalCluster, Nanny
 from distributed.core import Status
 
+from sesgrid.batches import flight as flying
+from sesgrid.batches import running as batching
+from sesgrid.batches.blocks import plan_batches
+from sesgrid.batches.failures import Failure, is_transient, wait_before
+from sesgrid.batches.flight import Flight, Noted, pack_rows, slots
+from sesgrid.batches.journal import Journal, read_journals
+from sesgrid.batches.leases import Leases
+from sesgrid.batches.running import Batch, Outcome, Task, run_batches
 from sesgrid.errors import ClusterError, ConfigError, FormatError, StoreError
-from sesgrid.run import batches as batching
-from sesgrid.run import flight as flying
-from sesgrid.run.batches import Batch, Outcome, Task, run_batches
-from sesgrid.run.blocks import plan_batches
-from sesgrid.run.failures import Failure, is_transient, wait_before
-from sesgrid.run.flight import Flight, Noted, pack_rows, slots
-from sesgrid.run.journal import Journal, read_journals
-from sesgrid.run.leases import Leases
 from sesgrid.run.status import lines, status_of
 from sesgrid.run.workspace import Workspace
 from sesgrid.stages.place import place

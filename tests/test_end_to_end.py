@@ -18,10 +18,10 @@ from click.testing import CliRunner
 from scipy.ndimage import binary_dilation
 
 import sesgrid
+from sesgrid.batches import blocks
+from sesgrid.batches.leases import Leases
+from sesgrid.commands.cli import main
 from sesgrid.grid import rowcol_of_ids
-from sesgrid.run import blocks
-from sesgrid.run.cli import main
-from sesgrid.run.leases import Leases
 from sesgrid.run.workspace import Workspace, load_table
 from tests.conftest import fill
 

@@ -10,9 +10,9 @@ import rasterio
 from click.testing import CliRunner
 from shapely import box
 
+from sesgrid.commands.cli import main
 from sesgrid.errors import ConfigError, MissingInputError
 from sesgrid.grid import CELL_M, CRS, Extent, Grid, cell_id_of
-from sesgrid.run.cli import main
 from sesgrid.run.export import export
 from sesgrid.store.cube import Cube
 

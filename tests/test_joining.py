@@ -8,9 +8,9 @@ import sys
 import pandas as pd
 import pytest
 
+from sesgrid.batches.blocks import plan_batches
+from sesgrid.batches.leases import Leases
 from sesgrid.grid import Grid
-from sesgrid.run.blocks import plan_batches
-from sesgrid.run.leases import Leases
 from sesgrid.run.workspace import Workspace, load_table
 from tests.elsewhere import PX, SIDE, configure, make
 from tests.processes import result_of, same
@@ -36,7 +36,7 @@ def start(toml, *command: str) -> subprocess.Popen:
     """A driver with a cluster of its own."""
     with open(toml.parent / f"{'-'.join(command)}.log", "wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "sesgrid.run.cli", command[0], str(toml), *command[1:]],
+            [sys.executable, "-m", "sesgrid.commands.cli", command[0], str(toml), *command[1:]],
             stdout=log,
             stderr=log,
         )

@@ -18,7 +18,11 @@ ALLOWED = {
     "stages": {"errors", "grid", "kernels", "store", "stages"},
     "report": {"errors", "grid", "store", "stages", "report", ""},
     "synth": {"errors", "grid", "synth", "sources"},
+    "batches": {"errors", "grid", "store", "stages", "batches"},
 }
+_BELOW = {"errors", "grid", "kernels", "sources", "store", "stages", "report", "synth", "batches"}
+ALLOWED["run"] = _BELOW | {"run", ""}
+ALLOWED["studies"] = ALLOWED["run"] | {"studies"}
 FORBIDDEN_OUTSIDE = {
     # kernels take arrays and give arrays
     "kernels": {"dask", "distributed", "xarray", "rioxarray", "pandas", "geopandas", "zarr"},

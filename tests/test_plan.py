@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from pyproj import Transformer
 
 from benchmarks.france import draw_france, write_census, write_tiles
+from sesgrid.commands.cli import main
 from sesgrid.errors import ConfigError, FormatError
-from sesgrid.run.cli import main
 from sesgrid.run.config import load_config
 from sesgrid.run.plan import Machines, _inside, lines, make_plan, memory_of
 from sesgrid.run.rates import Rates, measure_rates, read_rates

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from sesgrid.run.cli import main
+from sesgrid.commands.cli import main
 
 pytestmark = pytest.mark.slow
 

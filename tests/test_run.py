@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 from pandas.testing import assert_frame_equal
 
+from sesgrid.commands.command import Command, end
 from sesgrid.errors import ConfigError, FormatError, MissingInputError, StoreError
-from sesgrid.run.command import Command, end
 from sesgrid.run.config import load_config
 from sesgrid.run.freshness import StageRecord, fingerprint, key_of
 from sesgrid.run.job import protocol_of

@@ -56,7 +56,7 @@ def test_a_cancelled_job_is_replaced_and_changes_nothing(site, tmp_path):
     environment = {**os.environ, **site, "PYTHONPATH": str(Path(__file__).parents[1])}
     log, cancelled = tmp_path / "driver.log", ""
     with open(log, "wb") as out:
-        command = [sys.executable, "-m", "sesgrid.run.cli", "explain", str(toml)]
+        command = [sys.executable, "-m", "sesgrid.commands.cli", "explain", str(toml)]
         driver = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
         try:
             until = time.monotonic() + 400

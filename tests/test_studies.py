@@ -16,13 +16,13 @@ import sesgrid
 from sesgrid import __version__
 from sesgrid.errors import ConfigError, MissingInputError
 from sesgrid.kernels.scores import SCORES
-from sesgrid.run import trials
-from sesgrid.run.studies import compare, planned, resolution, stability
 from sesgrid.run.trainings import run_trainings
-from sesgrid.run.trials import run_variants, variant_of
 from sesgrid.run.workspace import Workspace
 from sesgrid.store.cube import Cube
 from sesgrid.store.models import ModelRef
+from sesgrid.studies import trials
+from sesgrid.studies.comparisons import compare, planned, resolution, stability
+from sesgrid.studies.trials import run_variants, variant_of
 from tests.small_run import CLASSES, FOLDS, PX, configure, small_backbones, write_run
 
 pytestmark = pytest.mark.slow

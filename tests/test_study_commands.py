@@ -10,11 +10,14 @@ import pytest
 from click.testing import CliRunner
 
 import sesgrid
-from sesgrid.run import cluster, studies, study_commands, trials
-from sesgrid.run.cli import main
+from sesgrid.commands import study as study_commands
+from sesgrid.commands.cli import main
+from sesgrid.run import cluster
 from sesgrid.run.config import load_config
 from sesgrid.run.trainings import run_trainings
 from sesgrid.run.workspace import Workspace
+from sesgrid.studies import comparisons as studies
+from sesgrid.studies import trials
 from tests.small_run import SETTINGS, configure, small_backbones
 
 

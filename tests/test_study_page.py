@@ -20,8 +20,8 @@ from sesgrid.report.study_charts import (
     resolution_chart,
     squeeze,
 )
-from sesgrid.run.studies import score_row
 from sesgrid.stages.stability import Finding, stability_of_pairs, stability_table
+from sesgrid.studies.comparisons import score_row
 from tests.fake_city import GROUPS
 from tests.test_report import Page
 
@@ -33,7 +33,7 @@ CITIES += ("Saint-Étienne-du-Rouvray 2015", "Saint-Étienne-du-Rouvray 2019", E
 
 
 def scores(r, n=1234):
-    """As of `sesgrid.run.studies.score_row`, around a correlation."""
+    """As of `sesgrid.studies.comparisons.score_row`, around a correlation."""
     values = dict(
         zip(
             SCORES,

@@ -13,15 +13,15 @@ from sklearn.metrics import accuracy_score
 
 from sesgrid import __version__
 from sesgrid.errors import ConfigError
-from sesgrid.run import transfer as module
 from sesgrid.run.config import CubeSettings
 from sesgrid.run.job import protocol_of, scores_of
-from sesgrid.run.transfer import require_alike, transfer
 from sesgrid.run.workspace import Workspace, load_cells, load_table
 from sesgrid.stages.score import metrics
 from sesgrid.stages.train import plan_folds
 from sesgrid.store.cube import Cube
 from sesgrid.store.models import ModelRef
+from sesgrid.studies import transfer as module
+from sesgrid.studies.transfer import require_alike, transfer
 from tests.small_run import (
     FOLDS,
     configure,

@@ -25,12 +25,13 @@ from distributed import (
 )
 
 from sesgrid.errors import SesgridError, SesgridWarning, TooFewCellsError
-from sesgrid.run import trainings, trials
+from sesgrid.run import trainings
 from sesgrid.run.trainings import run_trainings
-from sesgrid.run.trials import run_variants, variant_of
 from sesgrid.run.workspace import Workspace
 from sesgrid.store.checkpoint import Checkpoint
 from sesgrid.store.models import ModelRef
+from sesgrid.studies import trials
+from sesgrid.studies.trials import run_variants, variant_of
 from tests.small_run import Register, configure, small_backbones, write_cells, write_run
 
 SPANS: list[tuple[str, float, float]] = []

@@ -156,7 +156,7 @@ def write_study(path: str | Path, name: str, tables: Mapping[str, pd.DataFrame])
     name : {"compare", "resolution", "stability", "transfer"}
         Which comparison.
     tables : mapping of str to DataFrame
-        As ``Study.tables`` of `sesgrid.run.studies` and `sesgrid.run.transfer`. NaN and None
+        As ``Study.tables`` of `sesgrid.studies.comparisons` and `sesgrid.studies.transfer`. NaN and None
         become en dashes.
 
     Returns

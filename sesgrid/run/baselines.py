@@ -10,9 +10,9 @@ import pandas as pd
 from distributed import Client
 
 from sesgrid import __version__
-from sesgrid.run.batches import Batch, Task, run_batches
+from sesgrid.batches.flight import Noted
+from sesgrid.batches.running import Batch, Task, run_batches
 from sesgrid.run.config import Config
-from sesgrid.run.flight import Noted
 from sesgrid.run.freshness import key_of
 from sesgrid.run.job import class_table, protocol_of, scores_of
 from sesgrid.run.workspace import Workspace

@@ -13,17 +13,17 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 
+from sesgrid.batches.blocks import BlockBatch, members_of, plan_batches
+from sesgrid.batches.flight import Noted, Packed, pack_rows, slots
+from sesgrid.batches.running import Batch, Outcome, Task, run_batches
+from sesgrid.batches.turns import CellColumns, InTurns, cells_per_task
 from sesgrid.errors import ConfigError, StoreError
-from sesgrid.run.batches import Batch, Outcome, Task, run_batches
-from sesgrid.run.blocks import BlockBatch, members_of, plan_batches
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
-from sesgrid.run.flight import Noted, Packed, pack_rows, slots
 from sesgrid.run.freshness import digest, fingerprint
 from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
 from sesgrid.run.tables import CellTable, TableWriter
 from sesgrid.run.trained import assign_trained, trained_cities
-from sesgrid.run.turns import CellColumns, InTurns, cells_per_task
 from sesgrid.run.workspace import load_cells, load_places, load_table, save_rows
 from sesgrid.sources import class_names, read_urban_atlas
 from sesgrid.stages.activation import MAPS

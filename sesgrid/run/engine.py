@@ -12,13 +12,13 @@ from typing import Any
 from distributed import Client
 
 from sesgrid import __version__
+from sesgrid.batches.blocks import departements_of
+from sesgrid.batches.leases import Leases
 from sesgrid.errors import ClusterError, ConfigError, FormatError, MissingInputError, SesgridWarning
-from sesgrid.run.blocks import departements_of
 from sesgrid.run.cell_stages import OTHER_FOLDS, run_explain, run_predict
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import digest, fingerprint, key_of
 from sesgrid.run.job import Job, class_table, folds_kind, method_of, protocol_of
-from sesgrid.run.leases import Leases
 from sesgrid.run.performance import reported
 from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
 from sesgrid.run.results import run_analyse, run_report

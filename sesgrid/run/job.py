@@ -9,11 +9,11 @@ import geopandas as gpd
 import pandas as pd
 from distributed import Client
 
+from sesgrid.batches.journal import Journal
+from sesgrid.batches.leases import Leases
 from sesgrid.grid import Extent, Grid
 from sesgrid.kernels.method import Method, method_named
 from sesgrid.run.config import Config
-from sesgrid.run.journal import Journal
-from sesgrid.run.leases import Leases
 from sesgrid.run.trained import trained_cities
 from sesgrid.run.workspace import Workspace
 from sesgrid.sources import read_class_table

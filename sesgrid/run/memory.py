@@ -26,7 +26,7 @@ def mosaic_bytes(
     ----------
     stage : Mosaic
     fullest : sequence of TiledBlock
-        The group with the most cells, from `sesgrid.run.blocks.fullest_group`.
+        The group with the most cells, from `sesgrid.batches.blocks.fullest_group`.
     threads : int
         Of the worker.
     gdal_cache_mb : int

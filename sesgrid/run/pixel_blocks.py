@@ -10,12 +10,12 @@ from typing import Any
 
 import dask.array as da
 
-from sesgrid.run.batches import Batch, Outcome, Task, run_batches
-from sesgrid.run.blocks import BlockBatch
-from sesgrid.run.flight import Noted, Packed, pack_rows, slots
+from sesgrid.batches.blocks import BlockBatch
+from sesgrid.batches.flight import Noted, Packed, pack_rows, slots
+from sesgrid.batches.running import Batch, Outcome, Task, run_batches
+from sesgrid.batches.turns import groups_per_task
 from sesgrid.run.freshness import digest
 from sesgrid.run.job import Job
-from sesgrid.run.turns import groups_per_task
 from sesgrid.run.workspace import Workspace
 from sesgrid.stages.classified import Classified
 from sesgrid.stages.landcover import Landcover

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from sesgrid import __version__
+from sesgrid.batches.blocks import BlockBatch, fullest_group, plan_batches
+from sesgrid.batches.running import Outcome
 from sesgrid.errors import ClusterError, FormatError, MissingInputError
 from sesgrid.grid import Extent
-from sesgrid.run.batches import Outcome
-from sesgrid.run.blocks import BlockBatch, fullest_group, plan_batches
 from sesgrid.run.choose import choose_cells
 from sesgrid.run.freshness import Folders, digest, fingerprint
 from sesgrid.run.job import Job, class_table, folds_kind, protocol_of

@@ -13,16 +13,16 @@ import pandas as pd
 import shapely
 from dask.utils import parse_bytes
 
+from sesgrid.batches.blocks import BlockBatch, departements_of, fullest_group, plan_batches
+from sesgrid.batches.turns import cells_per_task, groups_per_task
 from sesgrid.errors import ConfigError
 from sesgrid.grid import CELL_M, Grid, place_codes, rowcol_of_ids
-from sesgrid.run.blocks import BlockBatch, departements_of, fullest_group, plan_batches
 from sesgrid.run.choose import choose_cells
 from sesgrid.run.config import Config
 from sesgrid.run.job import class_table, protocol_of
 from sesgrid.run.memory import mosaic_bytes
 from sesgrid.run.rates import Rates
 from sesgrid.run.trained import trained_cities
-from sesgrid.run.turns import cells_per_task, groups_per_task
 from sesgrid.sources import RasterReader, read_class_rasters, read_ortho, read_urban_atlas
 from sesgrid.stages.mosaic import Mosaic, TileIndex
 from sesgrid.stages.predict import GROUP

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from sesgrid.batches.flight import peak_mb
 from sesgrid.errors import FormatError
 from sesgrid.grid import Extent, Grid, rowcol_of_ids
 from sesgrid.run.config import Config
-from sesgrid.run.flight import peak_mb
 from sesgrid.run.job import protocol_of
 from sesgrid.store.parts import write_atomically
 
@@ -105,7 +105,7 @@ def measure_rates(config: Config) -> Rates:
 def _pixels(config: Config) -> dict[str, Any]:
     # the whole city would fit into GDAL's own: nothing would be decoded the second time
     os.environ["GDAL_CACHEMAX"] = "16"
-    from sesgrid.run.blocks import plan_batches
+    from sesgrid.batches.blocks import plan_batches
     from sesgrid.sources import RasterReader, read_filosofi, read_ortho, read_urban_atlas
     from sesgrid.stages.landcover import Landcover, LandcoverIndex
     from sesgrid.stages.mosaic import Mosaic, TileIndex

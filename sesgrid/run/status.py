@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sesgrid.run.journal import read_journals, read_plan
+from sesgrid.batches.journal import read_journals, read_plan
 from sesgrid.run.workspace import Workspace
 from sesgrid.store.parts import Parts
 

@@ -126,7 +126,7 @@ def write_table(path: Path, table: pd.DataFrame, members: Iterable[np.ndarray]) 
     table : DataFrame
         Indexed by ``cell_id``; geometry is left out.
     members : iterable of np.ndarray
-        Positions of the rows of each batch; see `sesgrid.run.blocks.members_of`.
+        Positions of the rows of each batch; see `sesgrid.batches.blocks.members_of`.
     """
     bare = pd.DataFrame(table.drop(columns="geometry", errors="ignore"))
     with TableWriter(path, table.attrs) as writer:

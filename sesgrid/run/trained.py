@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
+from sesgrid.batches.blocks import PlaceIndex
 from sesgrid.errors import ConfigError, MissingInputError
-from sesgrid.run.blocks import PlaceIndex
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.stages.cells import usable
 from sesgrid.stages.folds import fold_of_block

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from distributed import Client, KilledWorker, as_completed, get_worker
 
+from sesgrid.batches.running import progress_bar
 from sesgrid.errors import SesgridError, SesgridWarning
 from sesgrid.kernels.device import DEVICE_LOCK
-from sesgrid.run.batches import progress_bar
 from sesgrid.run.cluster import TRAINING, on_gpus
 from sesgrid.stages.train import Progress
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import pandas as pd
 from distributed import Client
 
+from sesgrid.batches.blocks import BlockBatch, plan_batches
+from sesgrid.batches.leases import Leases
 from sesgrid.errors import ClusterError, FormatError, GridMismatchError
-from sesgrid.run.blocks import BlockBatch, plan_batches
 from sesgrid.run.config import Config
 from sesgrid.run.job import Job
-from sesgrid.run.leases import Leases
 from sesgrid.run.pixel_blocks import PixelWork, place_written
 from sesgrid.run.pixel_stages import landcover_work, mosaic_work
 from sesgrid.run.workspace import Workspace, load_table
@@ -131,22 +131,20 @@ def _redo(
     cells = load_table(files.table("cells"))
     left = [f for f in faults if f.block is None or f.stage not in _STAGES]
     for stage in _STAGES:
-        broken = [f for f in faults if f.stage == stage and f.block is not None]
+        broken = [(f, f.block) for f in faults if f.stage == stage and f.block is not None]
         if not broken:
             continue
         job = Job(config, files, client, "")
         plan = plan_batches(job.grid, cells)
         work = _work(job, stage, cells, plan)
-        blocks = {f.block for f in broken if f.block is not None}
-        again = _made_again(job, stage, plan, work, blocks)
+        again = _made_again(job, stage, plan, work, {block for _, block in broken})
         parts = job.parts(stage)
-        for batch in dict.fromkeys(f.batch for f in broken):
+        for batch in dict.fromkeys(f.batch for f, _ in broken):
             recorded = {(r, c): s for r, c, s in (parts.record(batch) or {"shards": []})["shards"]}
-            for fault in (f for f in broken if f.batch == batch):
-                made = again.get(fault.block)  # type: ignore[arg-type]
+            for fault, block in (pair for pair in broken if pair[0].batch == batch):
+                made = again.get(block)
                 same = made is not None and all(
-                    list(made[layer]) == list(recorded[fault.block][layer])  # type: ignore[index]
-                    for layer in made
+                    list(shard) == list(recorded[block][layer]) for layer, shard in made.items()
                 )
                 tell(f"{fault}: {'made again' if same else 'came out otherwise'}")
                 if not same:

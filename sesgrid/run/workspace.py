@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from sesgrid.batches.blocks import PLACES
 from sesgrid.errors import MissingInputError
-from sesgrid.run.blocks import PLACES
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import StageRecord
 from sesgrid.run.tables import CellTable

@@ -15,7 +15,6 @@ from sesgrid.kernels.scores import SCORES
 from sesgrid.run.baselines import run_baselines
 from sesgrid.run.config import Config
 from sesgrid.run.job import class_table, method_of, protocol_of
-from sesgrid.run.trials import Outcome, Variant, run_variants, variant_of, write_results
 from sesgrid.run.workspace import Workspace, load_cells
 from sesgrid.sources import class_names
 from sesgrid.stages.activation import activation_dataset
@@ -23,6 +22,7 @@ from sesgrid.stages.analyse import activation_table
 from sesgrid.stages.protocol import Protocol
 from sesgrid.stages.stability import Finding, stability_of_pairs, stability_table
 from sesgrid.store.parts import write_atomically
+from sesgrid.studies.trials import Outcome, Variant, run_variants, variant_of, write_results
 
 __all__ = ["Study", "compare", "planned", "resolution", "score_row", "stability"]
 

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sesgrid.run.failures import Failure
-from sesgrid.run.flight import Note
+from sesgrid.batches.failures import Failure
+from sesgrid.batches.flight import Note
 from sesgrid.store.location import writing
 from sesgrid.store.parts import write_atomically
 

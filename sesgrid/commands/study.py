@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sesgrid.run.command import Command, bring_up_to_date, config_argument, end, scheduler_option
+from sesgrid.commands.command import (
+    Command,
+    bring_up_to_date,
+    config_argument,
+    end,
+    scheduler_option,
+)
 
 if TYPE_CHECKING:
-    from sesgrid.run.studies import Study
+    from sesgrid.studies.comparisons import Study
 
 __all__ = ["STUDY_COMMANDS"]
 
@@ -57,11 +63,11 @@ _backbones = click.option(
 def _run(
     config_path: Path, scheduler: str | None, last: str, name: str, **asked: Sequence[Any]
 ) -> None:
-    from sesgrid.run import studies
     from sesgrid.run.cluster import connected
     from sesgrid.run.config import load_config
     from sesgrid.run.job import protocol_of
     from sesgrid.run.workspace import Workspace
+    from sesgrid.studies import comparisons
 
     config = load_config(config_path)
     protocol = protocol_of(config)
@@ -71,10 +77,10 @@ def _run(
         "seeds": [config.train.seed],
     }
     settings: dict[str, Any] = {k: list(v) or usual[k] for k, v in asked.items()}
-    studies.planned(config, name, **settings)
+    comparisons.planned(config, name, **settings)
     with connected(config.cluster, scheduler) as client:
         summaries = bring_up_to_date(config, client, last)
-        study = getattr(studies, name)(config, client, click.echo, **settings)
+        study = getattr(comparisons, name)(config, client, click.echo, **settings)
     _tell(study, Workspace.of(config).studies / name)
     end(summaries)
 
@@ -141,8 +147,8 @@ def transfer(configs: Sequence[Path], output: Path, scheduler: str | None) -> No
     from sesgrid.run.cluster import connected
     from sesgrid.run.config import load_config
     from sesgrid.run.training import train_together
-    from sesgrid.run.transfer import require_alike
-    from sesgrid.run.transfer import transfer as run_transfer
+    from sesgrid.studies.transfer import require_alike
+    from sesgrid.studies.transfer import transfer as run_transfer
 
     loaded = [load_config(path) for path in configs]
     require_alike(loaded)

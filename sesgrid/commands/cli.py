@@ -10,8 +10,14 @@ from typing import Any
 import click
 
 from sesgrid import __version__
-from sesgrid.run.command import Command, bring_up_to_date, config_argument, end, scheduler_option
-from sesgrid.run.study_commands import STUDY_COMMANDS
+from sesgrid.commands.command import (
+    Command,
+    bring_up_to_date,
+    config_argument,
+    end,
+    scheduler_option,
+)
+from sesgrid.commands.study import STUDY_COMMANDS
 
 __all__ = ["main"]
 

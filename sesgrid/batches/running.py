@@ -19,11 +19,11 @@ import pandas as pd
 from distributed import Client
 from tqdm import tqdm
 
+from sesgrid.batches.failures import ATTEMPTS, Failure, is_transient, require_hope, wait_before
+from sesgrid.batches.flight import Flight, Note, Packed
+from sesgrid.batches.journal import Journal
+from sesgrid.batches.leases import Leases
 from sesgrid.errors import ClusterError
-from sesgrid.run.failures import ATTEMPTS, Failure, is_transient, require_hope, wait_before
-from sesgrid.run.flight import Flight, Note, Packed
-from sesgrid.run.journal import Journal
-from sesgrid.run.leases import Leases
 from sesgrid.store.parts import Parts, concatenated
 
 __all__ = ["Batch", "Outcome", "Task", "progress_bar", "run_batches"]
@@ -151,7 +151,7 @@ def run_batches(
         The plan.
     make : callable
         Some tasks of a batch → the placed graph, object ``(item,)``, one chunk a task; its stage wrapped
-        in `sesgrid.run.flight.Noted`.
+        in `sesgrid.batches.flight.Noted`.
     sum_up : callable
         What the batch's tasks brought beside their rows, in order → what its record keeps of that.
     journal : Journal, optional

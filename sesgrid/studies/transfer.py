@@ -19,7 +19,6 @@ from sesgrid.run.config import Config
 from sesgrid.run.freshness import key_of
 from sesgrid.run.job import Job, load_models, protocol_of, scores_of
 from sesgrid.run.job import folds_kind as folds_kind_of
-from sesgrid.run.studies import Study, score_row
 from sesgrid.run.workspace import Workspace, load_table, save_rows
 from sesgrid.stages.cells import usable
 from sesgrid.stages.folds import near, training_cells
@@ -28,6 +27,7 @@ from sesgrid.stages.predict import Predict, join_predictions
 from sesgrid.stages.scored_cells import scorable
 from sesgrid.store.models import ModelRef
 from sesgrid.store.parts import write_atomically
+from sesgrid.studies.comparisons import Study, score_row
 
 __all__ = ["require_alike", "transfer"]
 
