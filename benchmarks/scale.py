@@ -13,9 +13,9 @@
 ``stages_ms_per_block``
     The same with all that stands before and after: reading catalogue and tables, keys, tables written.
 ``driver_peak_gb``, ``scheduler_peak_gb``
-    Most memory that the processes ever held, from the census to the sealed arrays.
-``analyse_s``, ``analyse_peak_gb``
-    Scores, baselines, findings and report of all cells: what they take, and the driver's peak after them.
+    Most memory that the processes ever held, from the census to the report.
+``analyse_s``
+    What scores, baselines, findings and report of all cells take.
 ``rate_late_over_early``
     Of the worst stage: blocks 190,000–200,000 by those 2,000–12,000, blocks a second, each the median of the
     rounds. Such a window takes two seconds, in which batches end by bursts and the disk pauses:

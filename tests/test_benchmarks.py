@@ -69,7 +69,6 @@ def test_a_small_nation_and_small_cities_end_with_their_figures():
     assert 25 <= first < second < third <= 100
     for name in (
         "driver_peak_gb",
-        "analyse_peak_gb",
         "plan_s",
         "slope_spread",
         "worker_peak_growth",
