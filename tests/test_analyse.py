@@ -268,6 +268,19 @@ def test_sums_of_another_run_are_refused(cells, activation):
         activation_table(cells, twice)
 
 
+def test_sums_with_a_stranger_and_a_cell_twice_are_refused_for_both(cells, activation):
+    both = activation.isel(cell=[0, 1, 1])
+    with pytest.raises(GridMismatchError, match=r"names 1 cells that .* lacks .* 1 cells twice"):
+        activation_table(cells.iloc[1:], both)
+
+
+def test_a_cell_twice_in_the_table_is_refused(cells, activation):
+    twice = cells.iloc[[0, *range(len(cells))]]
+    twice.attrs = cells.attrs
+    with pytest.raises(GridMismatchError, match="table of cells names 1 cells twice"):
+        activation_table(twice, activation)
+
+
 def test_negative_sums_are_refused(cells, activation):
     with pytest.raises(FormatError, match="must not be negative"):
         activation_table(cells, activation * -1)

@@ -10,11 +10,12 @@ import time
 import dask
 import pytest
 
-from sesgrid.errors import ConfigError
+from sesgrid.errors import ClusterError, ConfigError, MissingInputError
 from sesgrid.run import cluster
 from sesgrid.run.cluster import connected, local_size
 from sesgrid.run.config import ClusterSettings
 from sesgrid.stages.place import place
+from tests import processes
 
 
 def test_local_clusters_use_all_cores_once():
@@ -38,6 +39,25 @@ def test_a_worker_of_this_machine_comes_back_however_long_it_takes_to_start():
             time.sleep(0.05)
         time.sleep(0.2)
         client.wait_for_workers(1, timeout=60)
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_is_an_error_with_advice_whatever_it_was_asked(tmp_path):
+    def lose(machines, asked):
+        with connected(ClusterSettings(), machines.address) as client:
+            machines.kill("scheduler")
+            asked(client)
+
+    def own_error(_):
+        raise MissingInputError("a table is missing")
+
+    with processes.cluster(tmp_path / "logs", workers=1) as machines:
+        lost = r"connection to the Dask scheduler broke .* run again"
+        with pytest.raises(ClusterError, match=lost):
+            lose(machines, lambda client: client.run_on_scheduler(os.getpid))
+        machines.mend()
+        with pytest.raises(MissingInputError, match="a table"):
+            lose(machines, own_error)
 
 
 def test_a_silent_scheduler_is_an_error_with_advice(monkeypatch):

@@ -16,8 +16,8 @@ from pyproj import Transformer
 from benchmarks.france import draw_france, write_census, write_tiles
 from sesgrid.commands.cli import main
 from sesgrid.errors import ConfigError, FormatError
-from sesgrid.run.config import load_config
-from sesgrid.run.plan import Machines, _inside, lines, make_plan, memory_of
+from sesgrid.run.config import ModelSettings, load_config
+from sesgrid.run.plan import Machines, _driver_bytes, _inside, lines, make_plan, memory_of
 from sesgrid.run.rates import Rates, measure_rates, read_rates
 
 RATES = Rates(
@@ -67,6 +67,19 @@ def test_blocks_and_what_is_missing_are_those_of_the_census(nation):
     assert plan.missing["cells without land cover"] is None
     assert plan.missing["cells without a model"] == 0
     assert any(f"cells without imagery: {dark.sum()}" in line for line in lines(plan))
+
+
+def test_the_driver_holds_more_where_both_kinds_of_folds_are_analysed(nation):
+    config = load_config(nation[0] / "run.toml")
+    elsewhere = ModelSettings(cities=[nation[0]])
+    alone = config.model_copy(
+        update={"cells": config.cells.model_copy(update={"compare_folds": False})}
+    )
+    both, one, trained_elsewhere = (
+        _driver_bytes(c, 1_000_000) / 1e6
+        for c in (config, alone, config.model_copy(update={"models": elsewhere}))
+    )
+    assert 800 < one == trained_elsewhere < both - 100
 
 
 def test_hours_and_cost_are_rates_times_cells_by_the_machines(nation):

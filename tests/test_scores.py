@@ -36,6 +36,7 @@ from sesgrid.kernels.scores import (
 )
 from sesgrid.stages.leakage import compare_folds
 from sesgrid.stages.score import metrics
+from sesgrid.stages.scored_cells import ScoredCells
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -344,6 +345,18 @@ def test_groups_of_units_are_as_large_as_each_other_and_formed_at_random(monkeyp
     np.testing.assert_array_equal(group_units(70, np.random.default_rng(1)), np.arange(70))
 
 
+def test_sums_taken_some_cells_at_a_time_are_pandas(monkeypatch):
+    monkeypatch.setattr("sesgrid.stages.scored_cells._AT_ONCE", 17)
+    scored = ScoredCells.of(made_up(100), 5, 8)
+    unit = np.random.default_rng(0).integers(0, 6, 100)
+    sums = scored.sums_by(unit, 7).toarray().reshape(7, len(scored.folds), -1)
+    oracle = pd.DataFrame(scored.statistics.rows().toarray()).groupby([unit, scored.fold]).sum()
+    for (u, f), expected in oracle.iterrows():
+        np.testing.assert_allclose(sums[u, f], expected)
+    assert sums.sum() == pytest.approx(oracle.to_numpy().sum())
+    np.testing.assert_allclose(scored.sums, sums.sum(axis=0))
+
+
 @pytest.mark.parametrize("unit", ["cells", "blocks"])
 def test_scores_of_very_many_cells_are_those_of_all_with_intervals_as_wide(monkeypatch, unit):
     """Groups are drawn instead of cells, and statistics are made of some cells at a time."""
@@ -605,7 +618,8 @@ def test_tables_that_do_not_belong_together_are_refused():
 def test_a_run_compares_the_other_folds_only_where_they_belong_to_it(tmp_path):
     from types import SimpleNamespace
 
-    from sesgrid.run.results import _other_folds
+    from sesgrid.run.results import _LEARNT, _cells, _other_folds
+    from sesgrid.run.tables import CellTable
     from sesgrid.run.workspace import Workspace
     from tests.fake_city import fake_cells, fake_spatial_folds
     from tests.small_run import write_cells
@@ -625,6 +639,12 @@ def test_a_run_compares_the_other_folds_only_where_they_belong_to_it(tmp_path):
     assert metrics(read, n_bootstrap=5) == metrics(same, n_bootstrap=5)
     bare = bare[list(read.columns)]
     pd.testing.assert_frame_equal(read, bare, check_dtype=False)
+    # nor less: the baselines are scored with what they read
+    learnt = _cells(CellTable(job.files.table("predict-other")), *_LEARNT)
+    assert {"weight", "coverage", "void_share"} <= {*_LEARNT}
+    scored = learnt.join(read.filter(regex="ses_predicted|probability_"))
+    scored.attrs = other.attrs
+    assert metrics(scored, n_bootstrap=5) == metrics(same, n_bootstrap=5)
     assert _other_folds(job, other) is None
     elsewhere = cells.copy()
     elsewhere.attrs = {**cells.attrs, "thresholds": [1.0, 2.0, 3.0, 4.0]}

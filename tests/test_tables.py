@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,9 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sesgrid.errors import FormatError
+from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.run import activation as lazily
+from sesgrid.run.results import _surest
 from sesgrid.run.tables import CellTable, TableWriter
 from sesgrid.run.workspace import Workspace
 from sesgrid.stages.activation import MAPS, activation_dataset
@@ -72,6 +74,44 @@ def test_rows_are_pandas_for_any_batches(tmp_path_factory, sizes, at, chosen):
     assert found.rows(0, 1, ["count"]).dtype == found.dtype(["count"]) == np.int64
     positions = [k % len(table) for k in chosen]
     pd.testing.assert_frame_equal(found.take(positions), table.iloc[positions])
+
+
+def test_a_column_that_is_not_there_is_refused(tmp_path):
+    found = write(tmp_path / "t.parquet", some_table(5), [2, 3])
+    for ask in (
+        lambda: found.read(["share", "nope"]),
+        lambda: found.rows(0, 2, ["nope"]),
+        lambda: found.dtype(["nope"]),
+        lambda: list(found.batches(["nope"])),
+    ):
+        with pytest.raises(
+            MissingInputError, match=r"t\.parquet has no column nope, but name, count"
+        ):
+            ask()
+    some_table(5).reset_index(drop=True).to_parquet(tmp_path / "bare.parquet")
+    with pytest.raises(MissingInputError, match="no column cell_id"):
+        CellTable(tmp_path / "bare.parquet").read()
+
+
+def test_a_table_may_be_asked_for_no_rows_or_columns_and_travel(tmp_path):
+    found = write(tmp_path / "t.parquet", some_table(5), [5])
+    assert found.read([], with_id=False).shape == (5, 0)
+    assert found.take([]).shape == (0, 5)
+    pd.testing.assert_frame_equal(copy.deepcopy(found).read(), found.read())
+
+
+def test_the_gallery_shows_the_cells_that_the_models_are_surest_of():
+    nan = np.nan
+    assert _surest(np.array([0.5, nan, 0.1, 0.9, 0.2, 0.8, 0.3, nan, 0.7, 0.05])) == [
+        9,
+        2,
+        4,
+        8,
+        5,
+        3,
+    ]
+    assert _surest(np.array([nan, 0.4, nan, 0.3, 0.5])) == [3, 4]
+    assert _surest(np.array([nan, 0.4])) == _surest(np.array([])) == []
 
 
 # Class sums -------------------------------------------------------------------------------------
@@ -138,11 +178,26 @@ def test_a_missing_area_is_refused(explained):
     write(path, rows, [50, len(rows) - 50])
     lazy = lazily.load_activation(explained.config, explained.files)
     assert lazy["area"].isel(cell=slice(0, 50)).values.dtype == np.int64
-    with pytest.raises(FormatError, match="missing"):
+    missing = f"in every row of area_2, 1 of {len(rows)} are missing"
+    with pytest.raises(FormatError, match=missing):
         activation_table(explained.cells, lazy, n_bootstrap=10)
+    with pytest.raises(FormatError, match=r"area_2: .* 1 missing"):
+        activation_dataset(rows.reset_index(), CLASSES[1:], {})
     write(path, explained.rows.astype({"area_2": float}), [len(rows)])
     with pytest.raises(FormatError, match="whole pixels"):
         lazily.load_activation(explained.config, explained.files)
+
+
+def test_types_of_columns_do_not_matter(explained):
+    rows = explained.rows.astype({"area_1": np.int32, "area_3": "Int64", "low_2": np.float32})
+    write(explained.files.table("explain"), rows, [len(rows)])
+    lazy = lazily.load_activation(explained.config, explained.files)
+    eager = activation_dataset(rows.reset_index(), CLASSES[1:], lazy.attrs)
+    assert {v.dtype for v in eager.values()} == {np.dtype(np.float64), np.dtype(np.int64)}
+    xr.testing.assert_identical(lazy.compute(), eager)
+    part = lazy["area"].isel(landcover_class=1).compute()
+    assert part.dtype == np.int64
+    xr.testing.assert_identical(part, eager["area"].isel(landcover_class=1))
 
 
 def test_no_land_cover_has_no_class_sums(explained):

@@ -125,7 +125,7 @@ class ColumnSums:
         count = self._counts.sum(axis=0)
         there = self._counts.any(axis=1)
         sums, counts = (t if there.all() else t[there] for t in (self._sums, self._counts))
-        resamples = np.full((n_bootstrap if len(sums) else 0, len(count)), np.nan)
+        resamples = np.full((max(n_bootstrap, 0) if len(sums) else 0, len(count)), np.nan)
         done = 0
         for drawn in resample_counts(len(sums), len(resamples), self._rng):
             part = slice(done, done + len(drawn))

@@ -15,7 +15,6 @@ from xarray.core.indexing import (
     explicit_indexing_adapter,
 )
 
-from sesgrid.errors import FormatError
 from sesgrid.run.config import Config
 from sesgrid.run.job import class_table, method_of
 from sesgrid.run.tables import CellTable
@@ -66,13 +65,9 @@ class _Columns(BackendArray):
 
     def _read(self, key: tuple[slice | int, ...]) -> np.ndarray:
         names, at = np.asarray(self._names[key[1:]]), np.arange(len(self._table))[key[0]]
-        if not at.size:
-            return np.empty((0, *names.shape), self.dtype)
+        if not at.size or not names.size:
+            return np.empty((*at.shape, *names.shape), self.dtype)
         first = int(at.min())
         values = self._table.rows(first, int(at.max()) + 1, names.ravel().tolist())
-        if values.dtype != self.dtype:
-            raise FormatError(
-                f"{self._table.path}: expected {self.dtype} in every row of {names.ravel()[0]} …, received "
-                f"{values.dtype} with missing ones: run the stage explain again"
-            )
-        return values[at - first].reshape((*at.shape, *names.shape))
+        # of some of the columns the type may be narrower than that of all
+        return values[at - first].reshape((*at.shape, *names.shape)).astype(self.dtype, copy=False)

@@ -15,9 +15,10 @@ from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.comm.core import CommClosedError
 from distributed.security import Security
 
-from sesgrid.errors import ConfigError
+from sesgrid.errors import ClusterError, ConfigError, SesgridError
 from sesgrid.run.config import ClusterSettings, TlsSettings
 
 __all__ = ["TRAINING", "connected", "local_size", "on_gpus"]
@@ -100,6 +101,8 @@ def connected(settings: ClusterSettings, scheduler: str | None) -> Iterator[Clie
     ConfigError
         The scheduler cannot be reached, or has no workers; the class of cluster does not exist, is not
         installed, or cannot be made with these options; a certificate is refused.
+    ClusterError
+        The scheduler was lost on the way.
     """
     if scheduler == "local":
         settings, scheduler = settings.model_copy(update={"kind": None, "address": None}), None
@@ -115,10 +118,20 @@ def connected(settings: ClusterSettings, scheduler: str | None) -> Iterator[Clie
             if settings.adapt is not None:
                 cluster.adapt(minimum=settings.adapt.minimum, maximum=settings.adapt.maximum)
             client = stack.enter_context(_Client(cluster, **_secured(security)))
-        if address is not None or settings.kind is not None:
-            _wait_for_workers(client, address or client.scheduler.address, settings.patience_s)
-        client.register_plugin(GdalPlugin(settings.gdal_cache_mb))
-        yield client
+        try:
+            if address is not None or settings.kind is not None:
+                _wait_for_workers(client, address or client.scheduler.address, settings.patience_s)
+            client.register_plugin(GdalPlugin(settings.gdal_cache_mb))
+            yield client
+        except OSError as error:
+            # whatever is asked of a scheduler may come when it has just died
+            lost = isinstance(error, CommClosedError) or client.status != "running"
+            if lost and not isinstance(error, SesgridError):
+                raise ClusterError(
+                    f"the connection to the Dask scheduler broke ({error}): what was finished is kept; see "
+                    "the scheduler's own logs, and run again"
+                ) from error
+            raise
 
 
 class _Client(Client):

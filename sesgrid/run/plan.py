@@ -35,8 +35,9 @@ _AT_ONCE = 200_000
 _OVERLAP = 1.2
 """Source windows of blocks over the blocks' area: the grids are turned against each other by five degrees."""
 
-_DRIVER_BYTES, _DRIVER_BYTES_A_CELL = 450 << 20, 420
-"""At most in a run: tables are joined, and the cells analysed; see benchmarks/RESULTS.md, scale."""
+_DRIVER_BYTES, _DRIVER_BYTES_A_CELL, _OF_OTHER_FOLDS = 450 << 20, 420, 220
+"""At most in a run: tables are joined, and the cells analysed, beside their predictions by models of the other
+kind of folds where there are such; see benchmarks/RESULTS.md, scale."""
 
 _SQUARE = 8
 """Cells on a side that are looked at together."""
@@ -165,7 +166,7 @@ def make_plan(config: Config, rates: Rates, machines: Machines) -> Plan:
         batches=len(plan),
         tiles=len(tiles),
         stages=stages,
-        driver_bytes=_DRIVER_BYTES + _DRIVER_BYTES_A_CELL * len(cells),
+        driver_bytes=_driver_bytes(config, len(cells)),
         hours=sum(s.hours for s in stages),
         cost=sum(_cost(s, machines) for s in stages),
         missing=missing,
@@ -173,6 +174,11 @@ def make_plan(config: Config, rates: Rates, machines: Machines) -> Plan:
         machines=machines,
         over_memory=over,
     )
+
+
+def _driver_bytes(config: Config, cells: int) -> int:
+    twice = config.models is None and config.cells.compare_folds
+    return _DRIVER_BYTES + cells * (_DRIVER_BYTES_A_CELL + (_OF_OTHER_FOLDS if twice else 0))
 
 
 def _inside(cells: pd.DataFrame, polygons: gpd.GeoSeries) -> np.ndarray:

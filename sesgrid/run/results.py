@@ -24,7 +24,7 @@ from sesgrid.stages.analyse import Findings, analyse
 from sesgrid.stages.evidence import UNCLASSIFIED
 from sesgrid.stages.explain import explain_maps
 from sesgrid.stages.folds import FOLD_KINDS
-from sesgrid.stages.leakage import folds_kind
+from sesgrid.stages.leakage import kind_of_folds
 from sesgrid.store.cube import Cube
 from sesgrid.store.models import record_metrics
 from sesgrid.store.parts import write_atomically
@@ -141,7 +141,7 @@ def _other_folds(job: Job, cells: pd.DataFrame) -> pd.DataFrame | None:
         return None
     other = _cells(CellTable(path), *_SCORED, "probability_")
     same = all(other.attrs.get(k) == cells.attrs.get(k) for k in ("city", "thresholds", "labels"))
-    return other if same and folds_kind(other.attrs) != folds_kind(cells.attrs) else None
+    return other if same and kind_of_folds(other.attrs) != kind_of_folds(cells.attrs) else None
 
 
 def _write_cards(job: Job, scores: Mapping[str, Any]) -> None:
@@ -172,7 +172,7 @@ def _named(job: Job, attributes: Mapping[Any, Any]) -> dict[str, Any]:
         "explain_preset": method_of(c).name,
         "explain_precision": c.explain.precision,
         "labels": c.cells.labels or protocol_of(c).labels,
-        "folds_kind": folds_kind(attributes),
+        "folds_kind": kind_of_folds(attributes),
         "seed": c.train.seed,
     }
 
@@ -235,12 +235,10 @@ def _notes(job: Job, stage: str) -> list[str]:
 def _thumbnails(job: Job, table: CellTable) -> list[CellThumbnail]:
     """The cells that the models are surest of, half of them low and half high."""
     p = table.read(["p"], with_id=False)["p"].to_numpy(np.float64, na_value=np.nan)
-    known = np.flatnonzero(np.isfinite(p))
-    half = min(_GALLERY // 2, len(known) // 2)
-    if half == 0:
+    surest = _surest(p)
+    if not surest:
         return []
-    order = known[np.argsort(p[known], kind="stable")]
-    chosen = table.take([*order[:half], *order[-half:]])
+    chosen = table.take(surest)
     pixels = Cube.open(job.files.cube).pixels()
     lazy = explain_maps(chosen, pixels, load_models(job), method_of(job.config))
     maps = job.client.compute(lazy.data, resources=on_gpus(job.client)).result()
@@ -263,3 +261,11 @@ def _thumbnails(job: Job, table: CellTable) -> list[CellThumbnail]:
             )
         )
     return out
+
+
+def _surest(p: np.ndarray) -> list[int]:
+    """Positions of the lowest and, as many, the highest of what is known; each cell once."""
+    known = np.flatnonzero(np.isfinite(p))
+    half = min(_GALLERY // 2, len(known) // 2)
+    order = known[np.argsort(p[known], kind="stable")].tolist()
+    return [*order[:half], *order[len(order) - half :]]

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import shapely
 from pyproj import CRS
 
-from sesgrid.errors import MissingInputError, StoreError
+from sesgrid.errors import FormatError, MissingInputError, StoreError
 from sesgrid.grid import CELL_M
 from sesgrid.grid import CRS as GRID_CRS
 
@@ -157,6 +157,9 @@ class CellTable:
             raise MissingInputError(f"{path} is missing: run the stage that writes it")
         self.path, self._file = path, pq.ParquetFile(path)
 
+    def __reduce__(self) -> tuple[type[CellTable], tuple[Path]]:
+        return CellTable, (self.path,)
+
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
 
@@ -178,32 +181,60 @@ class CellTable:
 
     def dtype(self, names: Iterable[str]) -> np.dtype[Any]:
         """That of an array of some columns."""
+        names = list(names)
+        self._require(names)
         kinds = [self._file.schema_arrow.field(n).type.to_pandas_dtype() for n in names]
         return np.result_type(*kinds)
 
     def rows(self, start: int, stop: int, names: Sequence[str]) -> np.ndarray:
-        """Rows [start, stop) of some columns of numbers, ``(row, column)``."""
+        """Rows [start, stop) of some columns of numbers, ``(row, column)``; NaN where a real one is missing.
+
+        Raises
+        ------
+        FormatError
+            A whole number is missing.
+        """
+        self._require(names)
         ends = np.cumsum(self.sizes)
         first, last = np.searchsorted(ends, [start, stop - 1], side="right")
         table = self._file.read_row_groups(range(first, last + 1), list(names))
-        part = table.select(list(names)).slice(
-            start - (ends[first] - self.sizes[first]), stop - start
-        )
-        return np.column_stack([column.to_numpy() for column in part.columns])
+        skipped = ends[first] - self.sizes[first]
+        columns = [table[n].slice(start - skipped, stop - start) for n in names]
+        for name, column in zip(names, columns, strict=True):
+            if column.null_count and pa.types.is_integer(column.type):
+                raise FormatError(
+                    f"{self.path}: expected a whole number in every row of {name}, {column.null_count} of "
+                    f"{len(column)} are missing: run the stage that writes it again"
+                )
+        return np.column_stack([column.to_numpy() for column in columns])
 
     def read(self, columns: Sequence[str] | None = None, *, with_id: bool = True) -> pd.DataFrame:
         """All rows, of some columns; where only the order counts, without the ids: they are most of it."""
         names = self.columns if columns is None else columns
         # one by one: Arrow holds on to memory that it needs no longer, and would to a second table's
-        index = pd.Index(self._column("cell_id"), name="cell_id") if with_id else None
+        index = (
+            pd.Index(self._column("cell_id"), name="cell_id")
+            if with_id
+            else pd.RangeIndex(len(self))
+        )
         frame = pd.DataFrame({n: self._column(n) for n in names}, index, copy=False)
         frame.attrs = self.attrs
         pa.default_memory_pool().release_unused()
         return frame
 
     def _column(self, name: str) -> Any:
+        self._require([name])
         frame = self._file.read([name]).to_pandas()
         return (frame[name] if name in frame.columns else frame.index).array
+
+    def _require(self, names: Iterable[str]) -> None:
+        # Arrow reads what is there and says nothing of the rest
+        missing = sorted(set(names) - set(self._file.schema_arrow.names))
+        if missing:
+            raise MissingInputError(
+                f"{self.path} has no column {', '.join(missing)}, but {', '.join(self.columns)}: run the "
+                "stage that writes it again"
+            )
 
     def take(self, positions: Sequence[int]) -> pd.DataFrame:
         """Rows of all columns, by their positions."""
@@ -213,7 +244,7 @@ class CellTable:
             self._group(k).iloc[[at - (ends[k] - self.sizes[k])]]
             for at, k in zip(positions, groups.tolist(), strict=True)
         ]
-        rows = pd.concat(parts)
+        rows = pd.concat(parts or [self.read().iloc[:0]])
         rows.attrs = self.attrs
         return rows
 
@@ -225,6 +256,7 @@ class CellTable:
     def _group(self, k: int, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The rows of one batch."""
         names = [*(self.columns if columns is None else columns), "cell_id"]
+        self._require(names)
         frame = self._file.read_row_group(k, names).to_pandas()
         if "cell_id" in frame.columns:
             frame = frame.set_index("cell_id")

@@ -21,7 +21,7 @@ from sesgrid.errors import ConfigError, MissingInputError
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.stages.cells import usable
 from sesgrid.stages.folds import fold_of_block
-from sesgrid.stages.leakage import folds_kind
+from sesgrid.stages.leakage import kind_of_folds
 from sesgrid.store.models import ModelRef
 
 __all__ = ["TrainedCity", "assign_trained", "trained_cities"]
@@ -63,7 +63,7 @@ def trained_cities(folders: Sequence[Path]) -> list[TrainedCity]:
                 "run the stage train there again"
             )
         cells = load_table(files.table("cells"))
-        kind, n = folds_kind(cells.attrs), int(cells.attrs["n_folds"])
+        kind, n = kind_of_folds(cells.attrs), int(cells.attrs["n_folds"])
         models = tuple(ModelRef.open(files.models / f"{kind}-{k}.keras") for k in range(n))
         city = TrainedCity(str(cells.attrs["city"]), cells, models)
         if city.name in {c.name for c in cities}:

@@ -41,15 +41,22 @@ def activation_dataset(
     FormatError
         A row lacks an area.
     """
-    names = sum_columns(1 + len(class_names))
-    if len(rows):
-        activation, area = (rows[n.ravel()].to_numpy().reshape(-1, *n.shape) for n in names)
+    sums, areas = sum_columns(1 + len(class_names))
+    activation = np.zeros((len(rows), *sums.shape))
+    area = np.zeros((len(rows), *areas.shape), np.int64)
+    ids: Any = np.empty(0, object)
+    if len(rows):  # without rows there are no columns
         ids = rows["cell_id"].to_numpy(object)
-    else:  # without rows there are no columns
-        activation, area = (
-            np.zeros((0, *n.shape), t) for n, t in zip(names, (float, int), strict=True)
-        )
-        ids = np.empty(0, object)
+        for at, name in np.ndenumerate(sums):
+            activation[(slice(None), *at)] = rows[name].to_numpy(np.float64, na_value=np.nan)
+        for c, name in enumerate(areas):
+            pixels = rows[name]
+            if pixels.isna().any() or not pd.api.types.is_integer_dtype(pixels):
+                raise FormatError(
+                    f"{name}: expected whole pixels in every row, received {pixels.dtype}, "
+                    f"{int(pixels.isna().sum())} missing: run the stage explain again"
+                )
+            area[:, c] = pixels
     return class_sums(ids, activation, area, class_names, attributes)
 
 
@@ -94,8 +101,8 @@ def class_sums(
     """
     if area.dtype.kind not in "iu":
         raise FormatError(
-            f"area: expected whole pixels in every row, received {area.dtype} with missing ones: run the "
-            "stage explain again"
+            f"area: expected whole pixels, received {area.dtype}: a row lacks one; run the stage explain "
+            "again"
         )
     return xr.Dataset(
         {

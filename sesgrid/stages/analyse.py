@@ -24,7 +24,7 @@ import xarray as xr
 
 from sesgrid.kernels.bootstrap import percentile_interval
 from sesgrid.stages.evidence import Side, class_names, n_extreme_classes, sides
-from sesgrid.stages.leakage import compare_folds, folds_kind
+from sesgrid.stages.leakage import compare_folds, kind_of_folds
 from sesgrid.stages.score import class_count, colour_baseline, metrics
 
 __all__ = [
@@ -136,12 +136,12 @@ def analyse(
     drawing = drawn | {"cells_per_block": cells_per_block}
     by_folds = None
     if other_folds is not None:
-        tables = {folds_kind(table.attrs): table for table in (cells, other_folds)}
+        tables = {kind_of_folds(table.attrs): table for table in (cells, other_folds)}
         by_folds = compare_folds(tables, **drawing)
     scores = {
         **metrics(cells, **drawing),
         **_colour_scores(cells, mean_colour),
-        "folds_kind": folds_kind(cells.attrs),
+        "folds_kind": kind_of_folds(cells.attrs),
         "by_folds": by_folds,
     }
     names = () if activation is None else tuple(class_names(activation))

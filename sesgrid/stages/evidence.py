@@ -195,15 +195,19 @@ def _positions(cells: pd.Index, explained: pd.Index) -> np.ndarray:
     """Where the explained cells stand in the table, int64 ``(explained cell,)``."""
     # in Arrow's memory: pandas would make an object of every id
     table, ids = (pa.array(pd.Series(i).astype("str")) for i in (cells, explained))
+    if table.null_count or len(pc.unique(table)) < len(table):
+        raise GridMismatchError(
+            f"the table of cells names {int(cells.duplicated().sum())} cells twice, and {table.null_count} "
+            "have no id: expected a row a cell; run the stage `cells` again"
+        )
     found = pc.index_in(ids, table).fill_null(-1)
     at = np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
     strangers = explained[at < 0]
-    twice = len(at) - len(np.unique(at)) if not len(strangers) else 0
-    if len(strangers) or twice:
+    if len(strangers) or len(np.unique(at)) < len(at):
         raise GridMismatchError(
             f"the activation sums name {len(strangers)} cells that the table of cells lacks "
-            f"(first: {list(strangers[:1])}), and {twice} cells twice: they come from another run; run the "
-            "stage `explain` again"
+            f"(first: {list(strangers[:1])}), and {int(explained.duplicated().sum())} cells twice: they "
+            "come from another run; run the stage `explain` again"
         )
     return at
 

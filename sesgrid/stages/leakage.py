@@ -19,10 +19,10 @@ from sesgrid.stages.score import class_count, require_columns
 from sesgrid.stages.score_sheet import interval, score_sheets
 from sesgrid.stages.scored_cells import SCORED, scorable
 
-__all__ = ["compare_folds", "folds_kind"]
+__all__ = ["compare_folds", "kind_of_folds"]
 
 
-def folds_kind(attributes: Mapping[Any, Any]) -> str:
+def kind_of_folds(attributes: Mapping[Any, Any]) -> str:
     """How cells were dealt to folds: ``folds_kind`` of their table's attributes; without it "random".
 
     Raises

@@ -21,16 +21,20 @@ UNITS = ("cells", "blocks")
 SCORED = ("labelled", "ses_true", "ses_predicted", "fold")
 """Columns without which nothing can be scored."""
 
+_TOLD = (*SCORED, "income", "imputed", "row", "col")
+"""Columns that scores come from, beside probabilities."""
+
 _AT_ONCE = 131_072
 """Cells whose statistics are made at once: a nation's take a gigabyte."""
 
 
 def scorable(cells: pd.DataFrame) -> pd.DataFrame:
-    """The rows of labelled cells with a fold, a true and a predicted class."""
+    """Rows of labelled cells with a fold, a true and a predicted class; of the columns, those of scores."""
+    told = [n for n in cells if n in _TOLD or str(n).startswith("probability_")]
     labelled = cells["labelled"].fillna(False).to_numpy(bool)
     # as an array: looked up by a series, pandas makes an object of every id
     scored = labelled & cells[["ses_true", "ses_predicted", "fold"]].notna().all(axis=1).to_numpy()
-    return cells if scored.all() else cells.loc[scored]
+    return cells[told] if scored.all() else cells.loc[scored, told]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from sesgrid.run.job import folds_kind as folds_kind_of
 from sesgrid.run.workspace import Workspace, load_table, save_rows
 from sesgrid.stages.cells import usable
 from sesgrid.stages.folds import near, training_cells
-from sesgrid.stages.leakage import folds_kind
+from sesgrid.stages.leakage import kind_of_folds
 from sesgrid.stages.predict import Predict, join_predictions
 from sesgrid.stages.scored_cells import scorable
 from sesgrid.store.models import ModelRef
@@ -190,7 +190,7 @@ def _foreign(trained: Config, tested: Config, client: Client) -> gpd.GeoDataFram
 
 def _buffer(cells: pd.DataFrame) -> int:
     """How far from a training cell, in cells, a model counts as having seen a place."""
-    return int(cells.attrs["buffer_cells"]) if folds_kind(cells.attrs) == "spatial" else 0
+    return int(cells.attrs["buffer_cells"]) if kind_of_folds(cells.attrs) == "spatial" else 0
 
 
 def _in_order(models: dict[str, ModelRef]) -> list[str]:
