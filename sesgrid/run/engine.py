@@ -19,6 +19,7 @@ from sesgrid.run.cell_stages import OTHER_FOLDS, run_explain, run_predict
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import digest, fingerprint, key_of
 from sesgrid.run.job import Job, class_table, folds_kind, method_of, protocol_of
+from sesgrid.run.memory import give_back
 from sesgrid.run.performance import reported
 from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
 from sesgrid.run.results import run_analyse, run_report
@@ -342,6 +343,7 @@ def _run_stages(
             warnings.simplefilter("always", SesgridWarning)
             job = Job(config, files, client, settings_key(name, facts), leases, only)
             summary = dict(STAGES[name].run(job))
+        give_back()
         notes = [str(w.message) for w in caught if issubclass(w.category, SesgridWarning)]
         summary["notes"] = list(dict.fromkeys([*summary.get("notes", []), *notes]))
         leases.release_all()

@@ -1,15 +1,18 @@
-"""Memory, projected before a stage runs; a plan that does not fit is refused with the numbers."""
+"""Memory: projected before a stage runs, where a plan that does not fit is refused; and given back after."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
+from contextlib import suppress
 
+import pyarrow as pa
 from distributed import Client
 
 from sesgrid.errors import ConfigError
 from sesgrid.stages.mosaic import Mosaic, TiledBlock
 
-__all__ = ["WORKER_BASE_BYTES", "mosaic_bytes", "require_mosaic_fits"]
+__all__ = ["WORKER_BASE_BYTES", "give_back", "mosaic_bytes", "require_mosaic_fits"]
 
 WORKER_BASE_BYTES = 450 << 20
 """A worker that has imported what the stage needs and compiled its kernels."""
@@ -70,3 +73,14 @@ def require_mosaic_fits(
                 "or make blocks smaller (grid.cells_per_block)"
             )
     return worst
+
+
+def give_back() -> None:
+    """Hand this process' freed memory back to the system.
+
+    The C library and Arrow keep it for later; of a driver that has joined a nation's tables these are
+    hundreds of megabytes.
+    """
+    pa.default_memory_pool().release_unused()
+    with suppress(OSError, AttributeError):  # there is no such thing but in glibc
+        ctypes.CDLL(None).malloc_trim(0)

@@ -17,6 +17,7 @@ from sesgrid.run.activation import load_activation
 from sesgrid.run.baselines import run_baselines
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
+from sesgrid.run.memory import give_back
 from sesgrid.run.tables import CellTable, TableWriter
 from sesgrid.sources import class_groups, class_names
 from sesgrid.stages.activation import MAPS
@@ -75,7 +76,9 @@ def run_analyse(job: Job) -> dict[str, Any]:
         cells_per_block=c.cells.fold_block_cells,
     )
     del cells  # a nation's are half a gigabyte, and the baselines look at others of their columns
+    give_back()
     findings.metrics["baselines"] = run_baselines(c, job.client, _cells(table, *_LEARNT))
+    give_back()
     names = _write_cells(job, colours)
     for name in _TABLES:
         found = getattr(findings, name)

@@ -195,13 +195,13 @@ def _positions(cells: pd.Index, explained: pd.Index) -> np.ndarray:
     """Where the explained cells stand in the table, int64 ``(explained cell,)``."""
     # in Arrow's memory: pandas would make an object of every id
     table, ids = (pa.array(pd.Series(i).astype("str")) for i in (cells, explained))
-    if table.null_count or len(pc.unique(table)) < len(table):
+    first = _found(table, table)
+    if table.null_count or (first != np.arange(len(first))).any():
         raise GridMismatchError(
             f"the table of cells names {int(cells.duplicated().sum())} cells twice, and {table.null_count} "
             "have no id: expected a row a cell; run the stage `cells` again"
         )
-    found = pc.index_in(ids, table).fill_null(-1)
-    at = np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
+    at = first if ids.equals(table) else _found(ids, table)
     strangers = explained[at < 0]
     if len(strangers) or len(np.unique(at)) < len(at):
         raise GridMismatchError(
@@ -210,6 +210,12 @@ def _positions(cells: pd.Index, explained: pd.Index) -> np.ndarray:
             "come from another run; run the stage `explain` again"
         )
     return at
+
+
+def _found(ids: pa.Array, table: pa.Array) -> np.ndarray:
+    """Where each id first stands in a table, int64 ``(id,)``; −1: nowhere."""
+    found = pc.index_in(ids, table).fill_null(-1)
+    return np.asarray(found.to_numpy(zero_copy_only=False), np.int64)
 
 
 def _classified(found: xr.DataArray) -> np.ndarray:

@@ -24,7 +24,7 @@ SCORED = ("labelled", "ses_true", "ses_predicted", "fold")
 _TOLD = (*SCORED, "income", "imputed", "row", "col")
 """Columns that scores come from, beside probabilities."""
 
-_AT_ONCE = 131_072
+_AT_ONCE = 65_536
 """Cells whose statistics are made at once: a nation's take a gigabyte."""
 
 
