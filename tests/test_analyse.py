@@ -270,7 +270,7 @@ def test_sums_of_another_run_are_refused(cells, activation):
 
 def test_sums_with_a_stranger_and_a_cell_twice_are_refused_for_both(cells, activation):
     both = activation.isel(cell=[0, 1, 1])
-    with pytest.raises(GridMismatchError, match=r"names 1 cells that .* lacks .* 1 cells twice"):
+    with pytest.raises(GridMismatchError, match=r"name 1 cells that .* lacks .* 1 cells twice"):
         activation_table(cells.iloc[1:], both)
 
 
