@@ -41,8 +41,9 @@ from sesgrid.stages.scored_cells import ScoredCells
 quick = settings(max_examples=60, deadline=None)
 
 
-def cell_statistics(*columns, **more):
-    return CellStatistics.of(*columns, **more).rows()
+def cell_statistics(*columns, probabilities=None, **more):
+    told = None if probabilities is None else list(probabilities.T)
+    return CellStatistics.of(*columns, probabilities=told, **more).rows()
 
 
 def made_up(n=300, k=5, n_folds=3, seed=0, side=20, with_p=True):

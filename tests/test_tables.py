@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -142,7 +143,7 @@ def test_class_sums_are_read_as_they_are_looked_at(explained, monkeypatch):
     path = explained.files.table("explain")
     n = len(explained.rows)
     write(path, explained.rows, [7, 50, n - 57])
-    lazy = lazily.load_activation(explained.config, explained.files)
+    lazy = lazily.load_activation(explained.config, explained.files, explained.cells.index)
     eager = activation_dataset(explained.rows.reset_index(), CLASSES[1:], lazy.attrs)
     read = []
     real = CellTable.rows
@@ -176,7 +177,7 @@ def test_a_missing_area_is_refused(explained):
     rows = explained.rows.astype({"area_2": "Int64"})
     rows.iloc[60, rows.columns.get_loc("area_2")] = pd.NA
     write(path, rows, [50, len(rows) - 50])
-    lazy = lazily.load_activation(explained.config, explained.files)
+    lazy = lazily.load_activation(explained.config, explained.files, explained.cells.index)
     assert lazy["area"].isel(cell=slice(0, 50)).values.dtype == np.int64
     missing = f"in every row of area_2, 1 of {len(rows)} are missing"
     with pytest.raises(FormatError, match=missing):
@@ -185,13 +186,13 @@ def test_a_missing_area_is_refused(explained):
         activation_dataset(rows.reset_index(), CLASSES[1:], {})
     write(path, explained.rows.astype({"area_2": float}), [len(rows)])
     with pytest.raises(FormatError, match="whole pixels"):
-        lazily.load_activation(explained.config, explained.files)
+        lazily.load_activation(explained.config, explained.files, explained.cells.index)
 
 
 def test_types_of_columns_do_not_matter(explained):
     rows = explained.rows.astype({"area_1": np.int32, "area_3": "Int64", "low_2": np.float32})
     write(explained.files.table("explain"), rows, [len(rows)])
-    lazy = lazily.load_activation(explained.config, explained.files)
+    lazy = lazily.load_activation(explained.config, explained.files, explained.cells.index)
     eager = activation_dataset(rows.reset_index(), CLASSES[1:], lazy.attrs)
     assert {v.dtype for v in eager.values()} == {np.dtype(np.float64), np.dtype(np.int64)}
     xr.testing.assert_identical(lazy.compute(), eager)
@@ -200,6 +201,23 @@ def test_types_of_columns_do_not_matter(explained):
     xr.testing.assert_identical(part, eager["area"].isel(landcover_class=1))
 
 
+def test_ids_are_the_tables_own_where_all_cells_are_explained(explained):
+    path, cells = explained.files.table("explain"), explained.cells.index
+
+    def where(index):
+        found = pa.array(index.array)
+        return (
+            (found.chunk(0) if isinstance(found, pa.ChunkedArray) else found).buffers()[-1].address
+        )
+
+    write(path, explained.rows, [len(cells)])
+    lazy = lazily.load_activation(explained.config, explained.files, cells)
+    assert where(lazy["cell"].to_index()) == where(cells)
+    write(path, explained.rows.iloc[3:], [len(cells) - 3])
+    fewer = lazily.load_activation(explained.config, explained.files, cells)
+    assert fewer["cell"].values.tolist() == cells[3:].tolist()
+
+
 def test_no_land_cover_has_no_class_sums(explained):
     explained.config.sources.landcover = None
-    assert lazily.load_activation(explained.config, explained.files) is None
+    assert lazily.load_activation(explained.config, explained.files, explained.cells.index) is None

@@ -58,7 +58,7 @@ class CellStatistics:
         n_classes: int,
         *,
         baseline: np.ndarray | None = None,
-        probabilities: np.ndarray | None = None,
+        probabilities: Sequence[np.ndarray] | None = None,
         income: np.ndarray | None = None,
     ) -> CellStatistics:
         """From classes, probabilities and incomes.
@@ -71,8 +71,9 @@ class CellStatistics:
             K.
         baseline : np.ndarray, optional
             int ``(cell,)``, 1…K: the class that a baseline says; see `majority_elsewhere`.
-        probabilities : np.ndarray, optional
-            float ``(cell, class)``; a cell with NaN adds nothing to the bins and moments.
+        probabilities : sequence of np.ndarray, optional
+            float ``(cell,)`` of each class, one at a time: a nation's are a hundred megabytes; a cell with
+            NaN adds nothing to the bins and moments.
         income : np.ndarray, optional
             float ``(cell,)``, any unit: only ranks matter; a cell with NaN adds nothing to the moments.
 
@@ -90,14 +91,20 @@ class CellStatistics:
         true, predicted = np.asarray(true, np.int32), np.asarray(predicted, np.int32)
         confidence = rank = expected = None
         if probabilities is not None:
-            p = np.asarray(probabilities, np.float64)
-            known = np.isfinite(p).all(axis=1)
-            confidence = np.where(known, p[np.arange(len(p)), predicted - 1], np.nan)
+            confidence = np.full(len(true), np.nan)
+            known = np.ones(len(true), dtype=bool)
+            for k, p in enumerate(probabilities):
+                known &= np.isfinite(p)
+                np.copyto(confidence, p, where=predicted == k + 1)
+            confidence[~known] = np.nan
             if income is not None:
                 rank = _ranks(np.asarray(income, np.float64))
                 shares = np.bincount(true[np.isfinite(rank)] - 1, minlength=n_classes)
                 # Σ_k P(k) · (middle of class k's share of the cells)
-                expected = np.where(known, p @ _middles(shares) - 0.5, np.nan)
+                expected = np.full(len(true), -0.5)
+                for p, middle in zip(probabilities, _middles(shares), strict=True):
+                    expected += p * middle
+                expected[~known] = np.nan
         said = None if baseline is None else np.asarray(baseline, np.int32)
         return cls(n_classes, true, predicted, said, confidence, rank, expected)
 
@@ -130,7 +137,7 @@ class CellStatistics:
 
         Examples
         --------
-        >>> p = np.array([[0.75, 0.25], [0.5, 0.5]])
+        >>> p = [np.array([0.75, 0.5]), np.array([0.25, 0.5])]
         >>> cells = CellStatistics.of(
         ...     np.array([1, 2]), np.array([1, 1]), 2, probabilities=p, income=np.array([10.0, 20.0])
         ... )

@@ -115,7 +115,7 @@ def bin_means(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Examples
     --------
     >>> from sesgrid.kernels.cell_statistics import CellStatistics
-    >>> p = np.array([[0.75, 0.25], [0.75, 0.25]])
+    >>> p = [np.array([0.75, 0.75]), np.array([0.25, 0.25])]
     >>> rows = CellStatistics.of(np.array([1, 2]), np.array([1, 1]), 2, probabilities=p).rows()
     >>> n, confidence, accuracy = bin_means(rows.sum(axis=0))
     >>> n[7], confidence[7], accuracy[7]

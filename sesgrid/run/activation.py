@@ -25,8 +25,15 @@ from sesgrid.stages.activation import activation_dataset, class_sums, sum_column
 __all__ = ["load_activation"]
 
 
-def load_activation(config: Config, files: Workspace) -> xr.Dataset | None:
+def load_activation(config: Config, files: Workspace, cells: pd.Index) -> xr.Dataset | None:
     """The class sums of a run, lazy, as of `sesgrid.stages.activation.class_sums`; None without land cover.
+
+    Parameters
+    ----------
+    config : Config
+    files : Workspace
+    cells : Index
+        Ids of the run's cells; where all were explained, the dataset has these, and not a nation's once more.
 
     Raises
     ------
@@ -42,7 +49,8 @@ def load_activation(config: Config, files: Workspace) -> xr.Dataset | None:
     if not len(table):  # without rows there are no columns
         return activation_dataset(pd.DataFrame(), names, named)
     sums, area = (LazilyIndexedArray(_Columns(table, n)) for n in sum_columns(1 + len(names)))
-    return class_sums(table.read([]).index, sums, area, names, named)
+    explained = table.read([]).index
+    return class_sums(cells if explained.equals(cells) else explained, sums, area, names, named)
 
 
 class _Columns(BackendArray):

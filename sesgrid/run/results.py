@@ -67,7 +67,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
     cells = _cells(table, *_SCORED, "probability_", "mean_")
     findings = analyse(
         cells,
-        load_activation(c, job.files),
+        load_activation(c, job.files, cells.index),
         groups=class_groups(class_table(c)),
         n_bootstrap=c.analyse.bootstrap,
         seed=c.analyse.seed,

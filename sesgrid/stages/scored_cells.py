@@ -54,11 +54,7 @@ class ScoredCells:
     def of(cls, scored: pd.DataFrame, n_classes: int, cells_per_block: int) -> ScoredCells:
         """Statistics and units of the rows that `scorable` chose."""
         names = [f"probability_{k + 1}" for k in range(n_classes)]
-        probabilities = None
-        if set(names) <= set(scored.columns):
-            probabilities = np.empty((len(scored), n_classes))
-            for k, name in enumerate(names):
-                probabilities[:, k] = _floats(scored[name])
+        told = set(names) <= set(scored.columns)
         folds, fold = np.unique(scored["fold"].to_numpy(np.int64), return_inverse=True)
         true = scored["ses_true"].to_numpy(np.int64)
         statistics = CellStatistics.of(
@@ -66,7 +62,7 @@ class ScoredCells:
             scored["ses_predicted"].to_numpy(np.int64),
             n_classes,
             baseline=majority_elsewhere(true, fold),
-            probabilities=probabilities,
+            probabilities=[_floats(scored[name]) for name in names] if told else None,
             income=_floats(scored["income"]) if "income" in scored else None,
         )
         units = {"cells": np.arange(len(scored))}
