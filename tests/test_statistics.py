@@ -174,7 +174,7 @@ def test_bootstrap_of_very_many_cells_draws_groups_of_them(monkeypatch):
         drawn.append(n_units)
         return resample_counts(n_units, *args)
 
-    monkeypatch.setattr("sesgrid.kernels.statistics.resample_counts", counted)
+    monkeypatch.setattr("sesgrid.kernels.bootstrap.resample_counts", counted)
     off = np.abs(bounds(2) - exact).max(axis=0)
     np.testing.assert_array_less(off, 0.08 * np.ptp(exact, axis=0))
     assert drawn == [3_000]

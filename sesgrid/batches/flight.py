@@ -295,12 +295,9 @@ class Flight:
             return []
         asked = asyncio.ensure_future(self._client.gather(list(futures), asynchronous=True))
         until = time.monotonic() + _FETCH_S
-        while not asked.done():
-            await asyncio.wait([asked], timeout=_GLANCE_S)
+        while not (await asyncio.wait([asked], timeout=_GLANCE_S))[0]:
             # asking tells the client what is lost: that is done no longer, and is being computed again
-            if not asked.done() and (
-                time.monotonic() > until or not all(f.done() for f in futures)
-            ):
+            if time.monotonic() > until or not all(f.done() for f in futures):
                 asked.cancel()
                 raise TimeoutError(f"{len(futures)} results did not arrive")
         return list(asked.result())

@@ -143,7 +143,10 @@ def sums_by_unit(
 
 
 def resampled_sums(
-    tables: Sequence[scipy.sparse.csr_array], *, n_bootstrap: int, rng: np.random.Generator
+    tables: Sequence[np.ndarray | scipy.sparse.csr_array],
+    *,
+    n_bootstrap: int,
+    rng: np.random.Generator,
 ) -> list[np.ndarray]:
     """What tables of units add up to in each resample of the units.
 
@@ -152,7 +155,7 @@ def resampled_sums(
 
     Parameters
     ----------
-    tables : sequence of scipy.sparse.csr_array
+    tables : sequence of np.ndarray or scipy.sparse.csr_array
         Each ``(unit, column)``, of the same units, at least one; see `sums_by_unit`.
     n_bootstrap : int
         Number of resamples.

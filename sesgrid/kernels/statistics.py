@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from sesgrid.kernels.bootstrap import group_units, percentile_interval, resample_counts
+from sesgrid.kernels.bootstrap import group_units, percentile_interval, resampled_sums
 
 __all__ = ["ColumnSums", "Means", "activation_ratios", "pearson_r", "ridge_predict"]
 
@@ -125,13 +125,9 @@ class ColumnSums:
         count = self._counts.sum(axis=0)
         there = self._counts.any(axis=1)
         sums, counts = (t if there.all() else t[there] for t in (self._sums, self._counts))
-        resamples = np.full((max(n_bootstrap, 0) if len(sums) else 0, len(count)), np.nan)
-        done = 0
-        for drawn in resample_counts(len(sums), len(resamples), self._rng):
-            part = slice(done, done + len(drawn))
-            resamples[part] = _ratio(drawn @ sums, drawn @ counts)
-            done = part.stop
-        return Means(count.astype(np.int64), _ratio(sums.sum(axis=0), count), resamples)
+        n = max(n_bootstrap, 0) if len(sums) else 0
+        drawn = resampled_sums([sums, counts], n_bootstrap=n, rng=self._rng)
+        return Means(count.astype(np.int64), _ratio(sums.sum(axis=0), count), _ratio(*drawn))
 
 
 @numba.njit(nogil=True)

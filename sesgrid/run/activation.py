@@ -72,7 +72,7 @@ class _Columns(BackendArray):
         return explicit_indexing_adapter(key, self.shape, IndexingSupport.BASIC, self._read)
 
     def _read(self, key: tuple[slice | int, ...]) -> np.ndarray:
-        names, at = np.asarray(self._names[key[1:]]), np.arange(len(self._table))[key[0]]
+        names, at = np.asarray(self._names[key[1:]]), np.asarray(range(len(self._table))[key[0]])
         if not at.size or not names.size:
             return np.empty((*at.shape, *names.shape), self.dtype)
         first = int(at.min())

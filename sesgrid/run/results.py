@@ -26,6 +26,7 @@ from sesgrid.stages.evidence import UNCLASSIFIED
 from sesgrid.stages.explain import explain_maps
 from sesgrid.stages.folds import FOLD_KINDS
 from sesgrid.stages.leakage import kind_of_folds
+from sesgrid.stages.scored_cells import TOLD
 from sesgrid.store.cube import Cube
 from sesgrid.store.models import record_metrics
 from sesgrid.store.parts import write_atomically
@@ -38,11 +39,7 @@ _GALLERY = 6
 _TABLES = ("activation", "pairs")
 """Tables of the findings."""
 
-_PLACED = ("row", "col", "labelled", "imputed", "ses_true", "fold", "income")
-_SCORED = (*_PLACED, "ses_predicted")
-"""Columns that scores and findings come from, beside probabilities and colours."""
-
-_LEARNT = (*_PLACED, "weight", "coverage", "void_share")
+_LEARNT = (*(n for n in TOLD if n != "ses_predicted"), "weight", "coverage", "void_share")
 """Columns that the baselines are learnt from and scored with."""
 
 _SEALED = (
@@ -64,7 +61,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
     """Predictions and class sums → metrics, findings, and the result files."""
     c, table = job.config, CellTable(job.files.table("predict"))
     colours = [n for n in table.columns if n.startswith("mean_")]
-    cells = _cells(table, *_SCORED, "probability_", "mean_")
+    cells = _cells(table, *TOLD, "probability_", "mean_")
     findings = analyse(
         cells,
         load_activation(c, job.files, cells.index),
@@ -142,7 +139,7 @@ def _other_folds(job: Job, cells: pd.DataFrame) -> pd.DataFrame | None:
     path = job.files.table("predict-other")
     if not path.exists():
         return None
-    other = _cells(CellTable(path), *_SCORED, "probability_")
+    other = _cells(CellTable(path), *TOLD, "probability_")
     same = all(other.attrs.get(k) == cells.attrs.get(k) for k in ("city", "thresholds", "labels"))
     return other if same and kind_of_folds(other.attrs) != kind_of_folds(cells.attrs) else None
 

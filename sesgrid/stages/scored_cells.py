@@ -13,7 +13,7 @@ from sesgrid.grid import place_codes
 from sesgrid.kernels.bootstrap import group_units, resampled_sums, sums_by_unit
 from sesgrid.kernels.cell_statistics import CellStatistics, majority_elsewhere
 
-__all__ = ["SCORED", "UNITS", "ScoredCells", "resample_folds", "scorable"]
+__all__ = ["SCORED", "TOLD", "UNITS", "ScoredCells", "resample_folds", "scorable"]
 
 UNITS = ("cells", "blocks")
 """What is drawn in a bootstrap: cells one by one, or whole blocks of neighbours."""
@@ -21,7 +21,7 @@ UNITS = ("cells", "blocks")
 SCORED = ("labelled", "ses_true", "ses_predicted", "fold")
 """Columns without which nothing can be scored."""
 
-_TOLD = (*SCORED, "income", "imputed", "row", "col")
+TOLD = (*SCORED, "income", "imputed", "row", "col")
 """Columns that scores come from, beside probabilities."""
 
 _AT_ONCE = 65_536
@@ -30,7 +30,7 @@ _AT_ONCE = 65_536
 
 def scorable(cells: pd.DataFrame) -> pd.DataFrame:
     """Rows of labelled cells with a fold, a true and a predicted class; of the columns, those of scores."""
-    told = [n for n in cells if n in _TOLD or str(n).startswith("probability_")]
+    told = [n for n in cells if n in TOLD or str(n).startswith("probability_")]
     labelled = cells["labelled"].fillna(False).to_numpy(bool)
     # as an array: looked up by a series, pandas makes an object of every id
     scored = labelled & cells[["ses_true", "ses_predicted", "fold"]].notna().all(axis=1).to_numpy()
