@@ -17,10 +17,13 @@
 ``analyse_s``
     What scores, baselines, findings and report of all cells take.
 ``rate_late_over_early``
-    Of the worst stage: blocks 190,000–200,000 by those 2,000–12,000, blocks a second, each the median of the
-    rounds. Such a window takes two seconds, in which batches end by bursts and the disk pauses:
+    Of all stages together: blocks 190,000–200,000 by those 2,000–12,000, blocks a second, each the median of
+    the rounds.
+``rates``
+    The same by stage. Such a window of one stage takes two seconds, in which batches end by bursts and the
+    disk pauses: it differs by a sixth from its neighbours, which is why
 ``rate_second_half_over_first``
-    the same of all blocks, in halves, by stage.
+    tells of all blocks, in halves, by stage.
 
 **The cells**, see `benchmarks.growth`.
 

@@ -19,7 +19,7 @@ from sesgrid.run.cell_stages import OTHER_FOLDS, run_explain, run_predict
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import digest, fingerprint, key_of
 from sesgrid.run.job import Job, class_table, folds_kind, method_of, protocol_of
-from sesgrid.run.memory import give_back
+from sesgrid.run.memory import give_back, sparing
 from sesgrid.run.performance import reported
 from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
 from sesgrid.run.results import run_analyse, run_report
@@ -301,7 +301,7 @@ def run_stages(
     if only is not None and last not in PARTLY:
         raise ConfigError(f"{last} needs all départements: give --only to {' or '.join(PARTLY)}")
     files = Workspace.of(config)
-    with Leases(files.leases) as leases, reported(client, files.performance):
+    with sparing(), Leases(files.leases) as leases, reported(client, files.performance):
         return _run_stages(config, client, last, tell, files, leases, only)
 
 

@@ -1,10 +1,10 @@
-"""Memory: projected before a stage runs, where a plan that does not fit is refused; and given back after."""
+"""Memory: projected before a stage runs, where a plan that does not fit is refused; held, and given back."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import pyarrow as pa
 from distributed import Client
@@ -12,7 +12,7 @@ from distributed import Client
 from sesgrid.errors import ConfigError
 from sesgrid.stages.mosaic import Mosaic, TiledBlock
 
-__all__ = ["WORKER_BASE_BYTES", "give_back", "mosaic_bytes", "require_mosaic_fits"]
+__all__ = ["WORKER_BASE_BYTES", "give_back", "mosaic_bytes", "require_mosaic_fits", "sparing"]
 
 WORKER_BASE_BYTES = 450 << 20
 """A worker that has imported what the stage needs and compiled its kernels."""
@@ -75,12 +75,32 @@ def require_mosaic_fits(
     return worst
 
 
-def give_back() -> None:
-    """Hand this process' freed memory back to the system.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Of glibc's ``mallopt``."""
 
-    The C library and Arrow keep it for later; of a driver that has joined a nation's tables these are
-    hundreds of megabytes.
+
+@contextmanager
+def sparing() -> Iterator[None]:
+    """Let what this process frees go back to the system, as far as that can be had.
+
+    Arrow's own pool keeps freed memory for later, and the C library raises by itself, for good, how large a
+    piece must be to be handed back: of a nation's tables they keep some hundred megabytes. Arrow takes its
+    memory from the C library meanwhile; the latter hands back pieces of a megabyte from now on.
     """
-    pa.default_memory_pool().release_unused()
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    with suppress(OSError, AttributeError):  # there is no such thing but in glibc
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        # whatever is smaller is wanted again at once by a run's batches: that much of it is kept
+        library.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+
+
+def give_back() -> None:
+    """Hand this process' freed memory back to the system: what lies between pieces that are still held."""
     with suppress(OSError, AttributeError):  # there is no such thing but in glibc
         ctypes.CDLL(None).malloc_trim(0)

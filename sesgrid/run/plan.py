@@ -20,7 +20,7 @@ from sesgrid.grid import CELL_M, Grid, place_codes, rowcol_of_ids
 from sesgrid.run.choose import choose_cells
 from sesgrid.run.config import Config
 from sesgrid.run.job import class_table, protocol_of
-from sesgrid.run.memory import mosaic_bytes
+from sesgrid.run.memory import mosaic_bytes, sparing
 from sesgrid.run.rates import Rates
 from sesgrid.run.trained import trained_cities
 from sesgrid.sources import RasterReader, read_class_rasters, read_ortho, read_urban_atlas
@@ -116,6 +116,7 @@ class Plan:
             )
 
 
+@sparing()
 def make_plan(config: Config, rates: Rates, machines: Machines) -> Plan:
     """Plan a run from its census, its catalogue of tiles and what cells cost.
 
