@@ -339,7 +339,7 @@ def _rates(rounds: Sequence[dict[str, list[float]]], windows: Sequence[Window]) 
     """Blocks a second in the second window over the first, by stage and of all of them together.
 
     Of the seconds that a window takes, the median of the rounds counts: a stage's are about two, and every
-    pause of the disk is among them.
+    pause is among them.
     """
     took = np.array(
         [

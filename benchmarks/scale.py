@@ -20,8 +20,8 @@
     Of all stages together: blocks 190,000–200,000 by those 2,000–12,000, blocks a second, each the median of
     the rounds.
 ``rates``
-    The same by stage. Such a window of one stage takes two seconds, in which batches end by bursts and the
-    disk pauses: it differs by a sixth from its neighbours, which is why
+    The same by stage. Such a window of one stage takes two seconds, in which batches end by bursts and
+    collections of garbage pause: it differs by a sixth from its neighbours, which is why
 ``rate_second_half_over_first``
     tells of all blocks, in halves, by stage.
 

@@ -77,7 +77,8 @@ def count_overlaps(geometry: np.ndarray) -> int:
     """Count the pairs of polygons that share more than 1 m².
 
     Land cover is nearly a coverage (shared borders, no overlap), so only polygons with a border
-    that breaks the coverage's rules are compared, pair by pair.
+    that breaks the coverage's rules are compared, with all that they touch: one that holds another
+    whole has no such border, the other has.
 
     Parameters
     ----------
@@ -89,13 +90,13 @@ def count_overlaps(geometry: np.ndarray) -> int:
     >>> count_overlaps(shapely.box([0, 10, 15], 0, [10, 20, 30], 10))
     1
     """
-    breaking = ~shapely.is_empty(shapely.coverage_invalid_edges(geometry))
-    suspects = geometry[breaking]
+    suspects = np.flatnonzero(~shapely.is_empty(shapely.coverage_invalid_edges(geometry)))
     if suspects.size == 0:
         return 0
-    first, second = shapely.STRtree(suspects).query(suspects, predicate="intersects")
-    pair = first < second
-    shared = shapely.intersection(suspects[first[pair]], suspects[second[pair]])
+    at, other = shapely.STRtree(geometry).query(geometry[suspects], predicate="intersects")
+    pairs = np.sort([suspects[at], other], axis=0)
+    first, second = np.unique(pairs[:, pairs[0] < pairs[1]], axis=1)
+    shared = shapely.intersection(geometry[first], geometry[second])
     return int((shapely.area(shared) > _OVERLAP_M2).sum())
 
 
