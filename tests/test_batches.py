@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import numpy as np
@@ -29,9 +31,10 @@ from sesgrid.batches.journal import Journal, read_journals
 from sesgrid.batches.leases import Leases
 from sesgrid.batches.running import Batch, Outcome, Task, run_batches
 from sesgrid.errors import ClusterError, ConfigError, FormatError, StoreError
+from sesgrid.run import verify as verifying
 from sesgrid.run.status import lines, status_of
 from sesgrid.run.workspace import Workspace
-from sesgrid.stages.place import place
+from sesgrid.stages.place import BlockCells, place
 from sesgrid.store.parts import Parts
 from tests.processes import cluster as processes
 
@@ -132,6 +135,22 @@ def test_what_is_recorded_is_not_done_again(client, tmp_path):
     assert seen(tmp_path) == list(range(6))
 
 
+def test_an_older_part_does_not_vouch_for_pixels_that_were_touched(client, tmp_path):
+    """Inputs change, a task fails, the inputs are put back: what was begun in between is done again."""
+    outcome, _ = run(client, tmp_path, plan(n=18))
+    assert outcome.done == ["000000", "000001", "000002"]
+    seen(tmp_path)
+    changed = [Batch.of(b.name, f"new{b.name}", b.tasks()) for b in plan(n=18)[:2]]
+    (tmp_path / "3.ConfigError").write_text("1")
+    outcome, parts = run(client, tmp_path, changed)
+    assert [f.batch for f in outcome.failures] == ["000000"]
+    assert parts.names() == ["000001", "000002"]
+    assert {0, 1, 4, 5} < set(seen(tmp_path))  # what these drew lies there now
+    outcome, parts = run(client, tmp_path, plan(n=18))
+    assert (outcome.resumed, seen(tmp_path)) == (1, list(range(12)))
+    assert parts.read(outcome.done)["square"].tolist() == [n * n for n in range(18)]
+
+
 def test_what_passes_is_tried_again_and_what_does_not_is_listed(client, tmp_path):
     for name, times in (("3.OSError", 2), ("8.ConfigError", 1), ("0.OSError", 99)):
         (tmp_path / name).write_text(str(times))
@@ -161,6 +180,32 @@ def test_what_passes_is_tried_again_and_what_does_not_is_listed(client, tmp_path
     (status,) = status_of(Workspace(tmp_path))
     assert (status.done_blocks, status.failed_blocks, status.left_blocks) == (24, 0, 0)
     assert next(lines([status])).startswith("mosaic: 24 of 24 blocks done, 0 failed, 0 left")
+
+
+def test_blocks_that_are_made_again_are_tried_again_one_by_one(client, tmp_path, monkeypatch):
+    """One that fails for good does not take the others along."""
+    for name, times in (("3.OSError", 1), ("5.ConfigError", 1)):
+        (tmp_path / name).write_text(str(times))
+
+    def place_written(work, cube, groups, name):
+        def told(rows):
+            return replace(pack_rows(rows), extra=tuple((0, r["square"], {}, 0) for r in rows))
+
+        return place(Noted(Squares(str(tmp_path)), told), [n for (n,) in groups], name=name)
+
+    monkeypatch.setattr(verifying, "place_written", place_written)
+    monkeypatch.setattr(verifying, "wait_before", lambda attempt: 0.05)
+    monkeypatch.setattr(verifying.Cube, "open", lambda path: None)
+    job = SimpleNamespace(client=client, files=SimpleNamespace(cube=""))
+    blocks = [BlockCells(0, n, ((0, n),)) for n in range(8)]
+    work = SimpleNamespace(items=lambda some: [b.block_col for b in some])
+    asked = {(0, n) for n in (2, 3, 5)}
+    made, failed = verifying._made_again(
+        job, "mosaic", [SimpleNamespace(blocks=blocks)], work, asked
+    )
+    assert made == {(0, 4): {}, (0, 9): {}}  # squares
+    assert failed == {(0, 5): "ConfigError: no 5"}
+    assert seen(tmp_path) == [2, 3]
 
 
 def test_a_defect_is_told_from_bad_luck(client, tmp_path):
@@ -214,6 +259,11 @@ def test_slots_are_threads_or_shares_of_gpus():
 def test_which_failures_may_pass():
     for error in (StoreError("away"), ConnectionResetError(), MemoryError(), TimeoutError()):
         assert is_transient(error), error
+    # obstore's are none of the system's; a gateway answers 403 while it starts
+    for name in ("GenericError", "PermissionDeniedError"):
+        error = getattr(pytest.importorskip("obstore").exceptions, name)("503")
+        assert is_transient(error), error
+        assert not Failure.of(error, "b", [(0, 1)], 4).defect
     denied = StoreError("read-only")
     denied.__cause__ = PermissionError(13, "denied")
     for error in (denied, FileNotFoundError(), ConfigError("x"), FormatError("x"), KeyError("x")):
@@ -286,7 +336,12 @@ def test_the_lease_of_a_driver_that_is_gone_expires(tmp_path):
         os.waitpid(pid, 0)
         ours.take("mosaic", ["000001"])
         # of another machine only its heartbeat tells, by the file server's clock
-        elsewhere = json.loads(lease.read_text()) | {"name": "far-1-x", "host": "far", "pid": 1}
+        elsewhere = json.loads(lease.read_text()) | {
+            "name": "far-1-x",
+            "host": "far",
+            "pid": 1,
+            "machine": "m",
+        }
         other = folder / "mosaic" / "000002.lease"
         other.write_text(json.dumps(elsewhere))
         heart = folder / "drivers" / "far-1-x"
@@ -299,10 +354,25 @@ def test_the_lease_of_a_driver_that_is_gone_expires(tmp_path):
         assert json.loads(other.read_text())["pid"] == os.getpid()
 
 
+def test_a_container_of_the_same_name_is_another_machine(tmp_path):
+    """Its processes are not seen, and their numbers are others' here."""
+    folder = tmp_path / "leases"
+    with Leases(folder) as ours:
+        lives = vars(ours.me) | {"name": "twin", "pid": 4_000_000, "machine": "another boot"}
+        (folder / "mosaic").mkdir()
+        (folder / "mosaic" / "000001.lease").write_text(json.dumps(lives))
+        (folder / "drivers" / "twin").touch()
+        with pytest.raises(ClusterError, match="process 4000000 on"):
+            ours.take("mosaic", ["000001"])
+        assert ours.holder(["mosaic"]) is not None
+        (folder / "drivers" / "twin").unlink()
+        ours.take("mosaic", ["000001"])
+
+
 def test_of_many_that_take_an_expired_lease_one_gets_it(tmp_path):
     folder = tmp_path / "leases"
     (folder / "mosaic").mkdir(parents=True)
-    gone = {"name": "gone", "host": "far", "pid": 1, "born": "1"}
+    gone = {"name": "gone", "host": "far", "pid": 1, "machine": "m", "born": "1"}
     for turn in range(20):
         (folder / "mosaic" / f"{turn}.lease").write_text(json.dumps(gone))
         drivers = [Leases(folder).__enter__() for _ in range(4)]
@@ -332,8 +402,8 @@ def test_the_status_goes_by_time_not_by_the_names_of_journals(tmp_path):
     early = Journal(files.journals / "host-9999.jsonl")
     early.plan("mosaic", {"75-0000": {"key": "k", "blocks": 1, "cells": 2}})
     told = {"stage": "mosaic", "batch": "75-0000", "block": [0, 0]}
-    failed = {**told, "time": "2026-01-01T00:00:00", "state": "failed", "cause": "OSError"}
-    done = {**told, "time": "2026-01-02T00:00:00", "state": "done", "seconds": 1.0}
+    failed = {**told, "time": "2026-01-01T00:00:00+00:00", "state": "failed", "cause": "OSError"}
+    done = {**told, "time": "2026-01-02T00:00:00+00:00", "state": "done", "seconds": 1.0}
     early.path.write_text(json.dumps(failed) + "\n")
     later = files.journals / "host-10001.jsonl"
     later.write_text(json.dumps(done) + "\n")
@@ -345,6 +415,57 @@ def test_the_status_goes_by_time_not_by_the_names_of_journals(tmp_path):
     Parts(files.parts("mosaic")).write("75-0000", "k", pd.DataFrame({"n": [1]}), {})
     (status,) = status_of(files)
     assert (status.failed_blocks, status.left_blocks, status.done_blocks) == (0, 0, 1)
+
+
+def test_the_rate_is_that_of_the_drivers_at_work_each_by_its_own_clock(tmp_path):
+    files = Workspace(tmp_path)
+    files.journals.mkdir(parents=True)
+
+    def ended(driver: str, minute: float, batch: str, blocks: int = 100) -> None:
+        """All lines of a batch within some milliseconds, as they are written."""
+        seconds = 60 * minute
+        start = datetime(2026, 1, 1, tzinfo=UTC)
+        with open(files.journals / f"{driver}.jsonl", "a") as file:
+            for k in range(blocks):
+                at = start + timedelta(seconds=seconds, milliseconds=k / 10)
+                line = {"stage": "mosaic", "batch": batch, "block": [0, k], "state": "done"}
+                file.write(json.dumps({"time": at.isoformat(), **line, "seconds": 1.0}) + "\n")
+
+    def planned(driver: str, minute: float, batches: int) -> None:
+        plan = {f"{driver}{k}": {"key": "k", "blocks": 100, "cells": 1} for k in range(batches)}
+        at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
+        told = {"time": at.isoformat(), "driver": driver, "batches": plan}
+        (files.journals / f"mosaic.{driver}.plan.json").write_text(json.dumps(told))
+
+    def rate() -> float | None:
+        (status,) = status_of(files)
+        if status.blocks_per_s is not None:
+            assert status.seconds_left == status.left_blocks / status.blocks_per_s
+        return status.blocks_per_s
+
+    planned("a", 0, 50)
+    assert rate() is None
+    ended("a", 2, "a0")
+    assert rate() == pytest.approx(100 / 120, rel=1e-3)
+    ended("a", 4, "a1")
+    assert rate() == pytest.approx(100 / 120, rel=1e-3)
+    # after a pause of hours, what was before it does not count
+    ended("a", 400, "a2")
+    assert rate() is None
+    ended("a", 401, "a3")
+    assert rate() == pytest.approx(100 / 60, rel=1e-3)
+    # another, whose clock is hours ahead
+    planned("b", 1000, 50)
+    ended("b", 1001, "b0")
+    assert rate() == pytest.approx(2 * 100 / 60, rel=1e-3)
+    # who has not written for long, by the file server's clock, is at it no more
+    old = (files.journals / "b.jsonl").stat().st_mtime - 3600
+    os.utime(files.journals / "b.jsonl", (old, old))
+    assert rate() == pytest.approx(100 / 60, rel=1e-3)
+    # taken up again: only what was done since
+    planned("a", 402, 50)
+    ended("a", 403, "a4", blocks=30)
+    assert rate() == pytest.approx(30 / 60, rel=1e-3)
 
 
 def test_a_store_that_is_away_is_not_asked_for_everything(client, tmp_path, monkeypatch):

@@ -234,6 +234,17 @@ def certificates(tmp_path_factory):
     return found
 
 
+def test_a_certificate_that_is_none_is_named(tmp_path):
+    for name in ("ca", "cert", "key"):
+        (tmp_path / f"{name}.pem").write_text("garbage")
+    tls = {n: tmp_path / f"{n}.pem" for n in ("ca", "cert", "key")}
+    with (
+        pytest.raises(ConfigError, match=r"no local cluster .*cluster\.tls"),
+        connected(ClusterSettings(tls=tls, workers=1, threads=1), None),
+    ):
+        pass
+
+
 def test_without_its_certificate_nobody_is_let_in(certificates, monkeypatch):
     real = cluster._Client
     monkeypatch.setattr(cluster, "_Client", lambda *a, **k: real(*a, **{**k, "timeout": "2s"}))

@@ -22,7 +22,9 @@ from sesgrid.batches import blocks
 from sesgrid.batches.leases import Leases
 from sesgrid.commands.cli import main
 from sesgrid.grid import rowcol_of_ids
+from sesgrid.run.found import run_of_cube
 from sesgrid.run.workspace import Workspace, load_table
+from sesgrid.store import cube as cube_store
 from tests.conftest import fill
 
 pytestmark = pytest.mark.slow
@@ -614,6 +616,19 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path):
     assert said.count("made again") == 4
     assert stored(copy) == whole
     assert untouched == {p: p.stat().st_mtime_ns for p in untouched}
+    # what cannot be read is named, whatever the reason; a layer without metadata is no part's fault
+    shard = images[0].read_bytes()
+    images[0].unlink()
+    images[0].mkdir()
+    assert "image: cannot be read (" in verify(status=1)
+    images[0].rmdir()
+    images[0].write_bytes(shard)
+    metadata = cube / "pixels" / "image" / "zarr.json"
+    kept = metadata.read_bytes()
+    metadata.write_bytes(b"")
+    cube_store._array.cache_clear()  # of this process; a command of its own has looked at nothing
+    assert "the metadata of pixels/image are gone or damaged" in verify(status=2)
+    metadata.write_bytes(kept)
     # nothing that rests on the cube has to be done again
     assert "landcover: up to date" in copy.sesgrid("landcover")
     part = next((copy.result / "work" / "parts" / "mosaic").glob("*.parquet"))
@@ -629,6 +644,30 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path):
     assert status.exit_code == 0
     assert "mosaic: " in status.output
     assert "0 failed, 0 left" in status.output
+    # sources that were added since are those that blocks are made from again
+    one, second = ville.city.ortho, tmp_path / "second" / ville.city.ortho.name
+    shutil.copytree(one, second)
+    copy.configure((f'ortho = "{one}"', f'ortho = ["{one}", "{second}"]'))
+    copy.sesgrid("mosaic")
+    assert run_of_cube(str(cube)).sources.ortho == [one, second]
+
+
+def test_a_stage_is_recorded_before_its_lease_is_given_back(ville, tmp_path, monkeypatch):
+    """Whoever waits for it would else find it not done, and do it again under those who go on."""
+    copy = Ville(tmp_path, ville.city, ville.scheduler)
+    copy.configure()
+    files, found, plain = Workspace(copy.result), [], Leases.release_all
+
+    def looking(self):
+        if (self.directory / "cells" / "cells.lease").exists():
+            found.append(files.record("cells").read())
+        plain(self)
+
+    monkeypatch.setattr(Leases, "release_all", looking)
+    copy.sesgrid("cells")
+    assert [record["summary"]["cells"] for record in found] == [
+        len(load_table(files.table("cells")))
+    ]
 
 
 def test_a_run_is_refused_before_it_touches_what_another_driver_works_on(ville, tmp_path):

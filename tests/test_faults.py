@@ -133,20 +133,27 @@ def test_a_store_that_refuses_breaks_off_or_is_away(city, undisturbed, tmp_path)
             )
             direct.create_bucket(Bucket="cubes")
             toml = configure(city, tmp_path, '[cube]\npath = "s3://cubes/ville.zarr"\n')
+            troubles = []
             script = [("well", 2), ("403", 6), ("well", 2), ("500", 6), ("well", 2), ("drop", 6),
                       ("well", 2), ("away", 14)]  # fmt: skip
-            trouble = threading.Thread(target=misbehave, args=(between, script, stop))
             with cluster(tmp_path / "logs", environment=settings) as machines:
-                driver = machines.drive("landcover", str(toml))
-                while "mosaic: not done yet" not in machines.said():
-                    time.sleep(0.05)
-                time.sleep(2)
-                trouble.start()
-                assert driver.wait(900) in (0, 1, 2), machines.said()[-3000:]
-                stop.set()
-                trouble.join()
-                finish(machines, toml, "explain")
-            assert between.refused.keys() & {"403", "500", "drop", "away"}
+                # while blocks are written, and while cells are read
+                for stage, first in (("landcover", "mosaic"), ("explain", "predict")):
+                    stop.clear()
+                    between.refused.clear()
+                    driver = machines.drive(stage, str(toml))
+                    while f"{first}: not done yet" not in machines.said():
+                        time.sleep(0.05)
+                    time.sleep(2)
+                    trouble = threading.Thread(target=misbehave, args=(between, script, stop))
+                    trouble.start()
+                    assert driver.wait(900) in (0, 1, 2), machines.said()[-3000:]
+                    stop.set()
+                    trouble.join()
+                    troubles.append(set(between.refused))
+                    finish(machines, toml, stage)
+            assert all(found & {"403", "500", "drop", "away"} for found in troubles)
+            assert "Traceback" not in machines.said()
         pixels, found = "ville.zarr/pixels/", result_of(tmp_path / "result")
         pages = direct.get_paginator("list_objects_v2").paginate(Bucket="cubes", Prefix=pixels)
         for page in pages:

@@ -10,8 +10,9 @@ from distributed import KilledWorker
 from distributed.comm.core import CommClosedError
 
 from sesgrid.errors import ClusterError, SesgridError, StoreError
+from sesgrid.store.location import store_failures
 
-__all__ = ["ATTEMPTS", "Failure", "is_transient", "require_hope", "wait_before"]
+__all__ = ["ATTEMPTS", "Failure", "is_transient", "may_pass", "require_hope", "wait_before"]
 
 ATTEMPTS = 4
 """Of a task whose failures may pass by themselves."""
@@ -69,8 +70,13 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, SesgridError):
         return False
     # cancelled: the scheduler forgot the task, as it does when it is started anew
-    passing = (OSError, KilledWorker, CommClosedError, CancelledError, TimeoutError, MemoryError)
-    return isinstance(error, passing) and not isinstance(error, _LASTING)
+    passing = (KilledWorker, CommClosedError, CancelledError, TimeoutError, MemoryError)
+    return isinstance(error, (*store_failures(), *passing)) and not isinstance(error, _LASTING)
+
+
+def may_pass(error: BaseException, attempt: int, attempts: int = ATTEMPTS) -> bool:
+    """Whether a task that failed so, at its so many-th attempt, is to be tried again."""
+    return is_transient(error) and attempt < attempts
 
 
 def require_hope(stage: str, failures: Sequence[Failure], succeeded: int) -> None:

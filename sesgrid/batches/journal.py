@@ -21,7 +21,7 @@ from sesgrid.batches.flight import Note
 from sesgrid.store.location import writing
 from sesgrid.store.parts import write_atomically
 
-__all__ = ["Journal", "plan_path", "read_journals", "read_plan"]
+__all__ = ["Journal", "plan_path", "plan_starts", "read_journals", "read_plan"]
 
 
 @dataclass(frozen=True)
@@ -110,12 +110,18 @@ def read_plan(directory: Path, stage: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def plan_starts(directory: Path, stage: str) -> dict[str, str]:
+    """When drivers planned a stage, of those whose plan is the last word: driver → time, by its own clock."""
+    told = [json.loads(path.read_text()) for path in _plans(directory, stage)]
+    return {plan["driver"]: plan["time"] for plan in told}
+
+
 def read_journals(directory: Path) -> Iterator[dict[str, Any]]:
-    """Lines of all journals; one that a killed driver left half written is skipped."""
+    """Lines of all journals, each with its ``driver``; what a killed one left half written is skipped."""
     for path in sorted(directory.glob("*.jsonl")):
         with open(path, encoding="utf-8") as file:
             for line in file:
                 try:
-                    yield json.loads(line)
+                    yield {"driver": path.stem, **json.loads(line)}
                 except json.JSONDecodeError:
                     continue

@@ -2,8 +2,8 @@
 
 A batch's lease is a file that its holder makes with ``O_EXCL`` and removes when the part is written. It names
 its holder, a driver, whose heartbeat is the time of change of a file of its own. A holder is gone when its
-process is (on the same host), or when its heart has not beaten for a minute. All times are the file server's:
-what a machine's own clock says does not matter.
+process is (on the same machine, where its processes are seen), or when its heart has not beaten for a minute.
+All times are the file server's: what a machine's own clock says does not matter.
 """
 
 from __future__ import annotations
@@ -44,20 +44,22 @@ class _Holder:
     """Host, process and a random part: file name of its heartbeat."""
     host: str
     pid: int
+    machine: str
+    """Names the system that counts its processes; empty where none is named."""
     born: str
     """When the process started, as the system counts: a number may be given to another process."""
 
     @classmethod
     def here(cls) -> _Holder:
         host, pid = socket.gethostname(), os.getpid()
-        return cls(f"{host}-{pid}-{uuid.uuid4().hex[:8]}", host, pid, _born(pid))
+        return cls(f"{host}-{pid}-{uuid.uuid4().hex[:8]}", host, pid, _machine(), _born(pid))
 
     def told(self) -> str:
         """For a message."""
         return f"process {self.pid} on {self.host}"
 
 
-_GONE = _Holder("", "", 0, "")
+_GONE = _Holder("", "", 0, "", "")
 """Of a lease that is not there."""
 
 
@@ -211,8 +213,10 @@ class Leases:
         return mine.stat().st_mtime
 
     def _lives(self, holder: _Holder) -> bool:
-        if holder.host == self.me.host:
-            return holder.name == self.me.name or _born(holder.pid) == holder.born != ""
+        if holder.name == self.me.name:
+            return True
+        if holder.machine and holder.machine == self.me.machine:
+            return _born(holder.pid) == holder.born != ""
         try:
             beat = self._heart(holder.name).stat().st_mtime
         except FileNotFoundError:
@@ -228,6 +232,18 @@ class Leases:
         while not self._stop.wait(_BEATS_S):
             with suppress(OSError):  # a file server that is away for a moment must not end it
                 self._heart(self.me.name).touch()
+
+
+def _machine() -> str:
+    """This start of the system, and the space in which it numbers processes: containers have their own.
+
+    A host's name would not do: containers may share their machine's, and many are called localhost.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _born(pid: int) -> str:

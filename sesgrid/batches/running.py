@@ -19,7 +19,7 @@ import pandas as pd
 from distributed import Client
 from tqdm import tqdm
 
-from sesgrid.batches.failures import ATTEMPTS, Failure, is_transient, require_hope, wait_before
+from sesgrid.batches.failures import ATTEMPTS, Failure, may_pass, require_hope, wait_before
 from sesgrid.batches.flight import Flight, Note, Packed
 from sesgrid.batches.journal import Journal
 from sesgrid.batches.leases import Leases
@@ -203,6 +203,8 @@ def run_batches(
         while todo or opened:
             while todo and flight.has_room():
                 batch = todo.popleft()
+                # its pixels are about to change: from now on an older part would vouch for what is gone
+                parts.remove(batch.name)
                 opened[batch.name] = _Open.begin(batch)
                 flight.send(batch.name, opened[batch.name].tasks)
             for end in flight.ended():
@@ -212,7 +214,7 @@ def run_batches(
                     of.packed[end.index], of.notes[end.index] = end.packed, end.note
                     bar.update(task.cells)
                     succeeded += 1
-                elif is_transient(end.error) and end.attempt < attempts:
+                elif may_pass(end.error, end.attempt, attempts):
                     flight.again(end, task, wait_before(end.attempt + 1))
                     continue
                 else:

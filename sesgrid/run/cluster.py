@@ -117,7 +117,7 @@ def connected(settings: ClusterSettings, scheduler: str | None) -> Iterator[Clie
             stack.enter_context(cluster)
             if settings.adapt is not None:
                 cluster.adapt(minimum=settings.adapt.minimum, maximum=settings.adapt.maximum)
-            client = stack.enter_context(_Client(cluster, **_secured(security)))
+            client = stack.enter_context(_client_of_cluster(cluster, security))
         try:
             if address is not None or settings.kind is not None:
                 _wait_for_workers(client, address or client.scheduler.address, settings.patience_s)
@@ -163,6 +163,16 @@ def _client_of(address: str, security: Security | None) -> Client:
         ) from error
 
 
+def _client_of_cluster(cluster: Any, security: Security | None) -> Client:
+    try:
+        return _Client(cluster, **_secured(security))
+    except (OSError, TimeoutError) as error:
+        raise ConfigError(
+            f"the cluster that was started does not answer ({error}): see its own logs and, where it is "
+            "given, cluster.tls"
+        ) from error
+
+
 def _security(tls: TlsSettings | None) -> Security | None:
     """The same certificate for all that runs here; whoever has none is refused."""
     if tls is None:
@@ -182,7 +192,13 @@ def _secured(security: Security | None) -> dict[str, Any]:
 def _started(settings: ClusterSettings, security: Security | None) -> Any:
     """A cluster that is started here."""
     if settings.kind is None:
-        return _local_cluster(settings, security)
+        try:
+            return _local_cluster(settings, security)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ConfigError(
+                f"no local cluster can be started ({error}): check cluster.workers, threads and memory and, "
+                "where it is given, cluster.tls"
+            ) from error
     cls = _class_named(settings.kind)
     try:
         return cls(**settings.options, **_secured(security))

@@ -346,11 +346,12 @@ def _run_stages(
         give_back()
         notes = [str(w.message) for w in caught if issubclass(w.category, SesgridWarning)]
         summary["notes"] = list(dict.fromkeys([*summary.get("notes", []), *notes]))
-        leases.release_all()
         if only is not None and name in _BY_BATCHES:
             results[name] = "some départements"
         else:
             results[name] = record.write(facts, summary, summary.pop("result_id", None))
+        # only now: whoever waits for the stage must find it done
+        leases.release_all()
         summaries[name] = summary
         _tell_summary(summary, time.perf_counter() - started, tell)
     return summaries

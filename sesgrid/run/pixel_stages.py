@@ -260,12 +260,17 @@ def _cube(job: Job, extent: Extent) -> Cube:
 
 def _opened_or_made(job: Job, extent: Extent) -> Cube:
     path, codec = job.files.cube, PixelCodec(job.config.cube.codec, job.config.cube.quality)
+    made_from = {
+        "sources": json.loads(job.config.sources.model_dump_json()),
+        "configuration": json.loads(job.config.model_dump_json()),
+    }
     if exists(path):
         try:
             cube = Cube.open(path)
         except (FormatError, MissingInputError):
             cube = None  # of another version, or never finished
         if cube is not None and cube.extent == extent and cube.attribute("mosaic_key") == job.key:
+            cube.describe(made_from)  # sources may have been added since
             return cube
         busy = None if job.leases is None else job.leases.holder(_ON_PIXELS)
         if busy is not None:
@@ -277,8 +282,7 @@ def _opened_or_made(job: Job, extent: Extent) -> Cube:
         "title": job.config.name,
         "software": f"sesgrid {__version__}",
         "mosaic_key": job.key,
-        "sources": json.loads(job.config.sources.model_dump_json()),
-        "configuration": json.loads(job.config.model_dump_json()),
+        **made_from,
     }
     made = Cube.create(path, extent, attributes, codec, ready=False)
     for stage in ("mosaic", "landcover"):

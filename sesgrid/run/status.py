@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sesgrid.batches.journal import read_journals, read_plan
+from sesgrid.batches.journal import plan_starts, read_journals, read_plan
 from sesgrid.run.workspace import Workspace
 from sesgrid.store.parts import Parts
 
@@ -20,9 +20,11 @@ STAGES = ("mosaic", "landcover", "predict", "predict-other", "explain")
 """Those that go by batches."""
 
 _WINDOW = timedelta(minutes=10)
-"""The rate is that of so much time before the last block."""
+"""The rate is that of so much time before the last batch."""
 
 _SLOWEST = 5
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass
@@ -37,7 +39,8 @@ class StageStatus:
     failed_blocks: int = 0
     """Given up, and not done since."""
     blocks_per_s: float | None = None
-    """Over the last ten minutes in which something ended; None: nothing did."""
+    """Of all drivers that are at it, each over the last ten minutes in which a batch of its own ended; None:
+    there is no time to divide by yet."""
     seconds_left: float | None = None
     slowest: list[tuple[float, tuple[int, int]]] = field(default_factory=list)
     """(seconds, (block_row, block_col))."""
@@ -56,7 +59,8 @@ class _Told:
 
     last: dict[tuple[str, tuple[int, int]], tuple[str, str]] = field(default_factory=dict)
     """(batch, block) → (time, state), of the latest."""
-    ended: list[datetime] = field(default_factory=list)
+    ended: dict[str, dict[str, tuple[datetime, int]]] = field(default_factory=dict)
+    """Driver → batch → when it ended, by the driver's clock, and how many of its blocks were done."""
     slowest: list[tuple[float, tuple[int, int]]] = field(default_factory=list)
     causes: Counter[str] = field(default_factory=Counter)
 
@@ -74,14 +78,25 @@ def status_of(files: Workspace) -> list[StageStatus]:
         In the order of the stages.
     """
     told = _read(files.journals)
+    at_work = _at_work(files.journals)
     found = []
     for stage in STAGES:
         plan = read_plan(files.journals, stage)
         if not plan:
             continue
-        found.append(
-            _stage_status(stage, plan, Parts(files.parts(stage)), told.get(stage, _Told()))
-        )
+        of = told.get(stage, _Told())
+        status = _stage_status(stage, plan, Parts(files.parts(stage)), of)
+        starts = plan_starts(files.journals, stage)
+        rates = [
+            _rate(ends.values(), starts.get(driver))
+            for driver, ends in of.ended.items()
+            if driver in at_work
+        ]
+        known = [rate for rate in rates if rate is not None]
+        if known:
+            status.blocks_per_s = sum(known)
+            status.seconds_left = status.left_blocks / status.blocks_per_s
+        found.append(status)
     return found
 
 
@@ -90,7 +105,7 @@ def _stage_status(
 ) -> StageStatus:
     left = {name for name, b in plan.items() if not parts.has(name, b["key"])}
     done = [b for name, b in plan.items() if name not in left]
-    status = StageStatus(
+    return StageStatus(
         stage,
         sum(b["blocks"] for b in plan.values()),
         sum(b["cells"] for b in plan.values()),
@@ -100,11 +115,27 @@ def _stage_status(
         slowest=sorted(told.slowest, reverse=True),
         failures=dict(told.causes.most_common()),
     )
-    recent = [t for t in told.ended if t >= told.ended[-1] - _WINDOW] if told.ended else []
-    if len(recent) > 1 and recent[-1] > recent[0]:
-        status.blocks_per_s = len(recent) / (recent[-1] - recent[0]).total_seconds()
-        status.seconds_left = status.left_blocks / status.blocks_per_s
-    return status
+
+
+def _at_work(directory: Path) -> set[str]:
+    """Drivers who wrote last, by the file server's clock: what machines' own say does not matter."""
+    wrote = {path.stem: path.stat().st_mtime for path in directory.glob("*.jsonl")}
+    newest = max(wrote.values(), default=0.0)
+    return {driver for driver, at in wrote.items() if newest - at <= _WINDOW.total_seconds()}
+
+
+def _rate(ends: Iterable[tuple[datetime, int]], start: str | None) -> float | None:
+    """Blocks a second of one driver: a batch's blocks are told together, when it ends."""
+    begun = None if start is None else datetime.fromisoformat(start)
+    listed = sorted((at, n) for at, n in ends if begun is None or at >= begun)
+    if not listed:
+        return None
+    last = listed[-1][0]
+    recent = [(at, n) for at, n in listed if at >= last - _WINDOW]
+    if begun is None or begun < last - _WINDOW:
+        begun, recent = recent[0][0], recent[1:]
+    seconds = (last - begun).total_seconds()
+    return sum(n for _, n in recent) / seconds if recent and seconds > 0 else None
 
 
 def _read(directory: Path) -> dict[str, _Told]:
@@ -114,14 +145,14 @@ def _read(directory: Path) -> dict[str, _Told]:
         of, state = (line["batch"], block), (line["time"], line["state"])
         told.last[of] = max(told.last.get(of, state), state)
         if line["state"] == "done":
-            told.ended.append(datetime.fromisoformat(line["time"]))
+            ends = told.ended.setdefault(line["driver"], {})
+            at, n = ends.get(line["batch"], (_LONG_AGO, 0))
+            ends[line["batch"]] = max(at, datetime.fromisoformat(line["time"])), n + 1
             entry = (float(line["seconds"]), block)
             push = heapq.heappush if len(told.slowest) < _SLOWEST else heapq.heappushpop
             push(told.slowest, entry)
         else:
             told.causes[line["cause"]] += 1
-    for told in found.values():
-        told.ended.sort()
     return found
 
 

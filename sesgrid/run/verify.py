@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from distributed import Client
 
 from sesgrid.batches.blocks import BlockBatch, plan_batches
+from sesgrid.batches.failures import may_pass, wait_before
+from sesgrid.batches.flight import Flight
 from sesgrid.batches.leases import Leases
+from sesgrid.batches.running import Task
 from sesgrid.errors import ClusterError, FormatError, GridMismatchError
 from sesgrid.run.config import Config
 from sesgrid.run.job import Job
@@ -21,6 +25,7 @@ from sesgrid.run.pixel_blocks import PixelWork, place_written
 from sesgrid.run.pixel_stages import landcover_work, mosaic_work
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.store.cube import Cube, Shard
+from sesgrid.store.location import cause_of, store_failures
 from sesgrid.store.parts import Parts
 
 __all__ = ["Fault", "find_faults", "redo"]
@@ -61,6 +66,11 @@ def find_faults(config: Config) -> Iterator[Fault]:
     ------
     Fault
         In the order of the stages and batches. A stage that was not begun has none.
+
+    Raises
+    ------
+    FormatError
+        The metadata of a layer are gone or damaged: none of its shards can be looked at.
     """
     files = Workspace.of(config)
     cube, cells = Cube.open(files.cube), load_table(files.table("cells"))
@@ -85,16 +95,19 @@ def _faults_of_batch(cube: Cube, parts: Parts, stage: str, batch: str) -> Iterat
             yield Fault(stage, batch, None, None, "missing")
             return
         parts.rows(batch)
-        for row, col, shards in record.get("shards", ()):
-            for layer, (size, check) in shards.items():
-                try:
-                    what = cube.shard_fault(layer, row, col, (size, check))
-                except GridMismatchError as error:
-                    what = str(error)
-                if what is not None:
-                    yield Fault(stage, batch, (row, col), layer, what)
     except (FormatError, KeyError, ValueError) as error:
         yield Fault(stage, batch, None, None, f"damaged ({error})")
+        return
+    for row, col, shards in record.get("shards", ()):
+        for layer, (size, check) in shards.items():
+            try:
+                what = cube.shard_fault(layer, row, col, (size, check))
+            except GridMismatchError as error:
+                what = str(error)
+            except store_failures() as error:
+                what = f"cannot be read ({cause_of(error)})"
+            if what is not None:
+                yield Fault(stage, batch, (row, col), layer, what)
 
 
 def redo(
@@ -137,7 +150,7 @@ def _redo(
         job = Job(config, files, client, "")
         plan = plan_batches(job.grid, cells)
         work = _work(job, stage, cells, plan)
-        again = _made_again(job, stage, plan, work, {block for _, block in broken})
+        again, failed = _made_again(job, stage, plan, work, {block for _, block in broken})
         parts = job.parts(stage)
         for batch in dict.fromkeys(f.batch for f, _ in broken):
             recorded = {(r, c): s for r, c, s in (parts.record(batch) or {"shards": []})["shards"]}
@@ -146,7 +159,8 @@ def _redo(
                 same = made is not None and all(
                     list(shard) == list(recorded[block][layer]) for layer, shard in made.items()
                 )
-                tell(f"{fault}: {'made again' if same else 'came out otherwise'}")
+                how = "made again" if same else failed.get(block, "came out otherwise")
+                tell(f"{fault}: {how}")
                 if not same:
                     left.append(fault)
     for fault in left:
@@ -168,14 +182,32 @@ def _made_again(
     plan: Sequence[BlockBatch],
     work: PixelWork | None,
     blocks: set[tuple[int, int]],
-) -> dict[tuple[int, int], dict[str, Shard]]:
-    """The shards of blocks that are drawn and written once more."""
+) -> tuple[dict[tuple[int, int], dict[str, Shard]], dict[tuple[int, int], str]]:
+    """The shards of blocks that are drawn and written once more; and why some could not be."""
     if work is None:
-        return {}
+        return {}, {}
     cube = Cube.open(job.files.cube)
     known = (b for batch in plan for b in batch.blocks)
     faulty = [b for b in known if (b.block_row, b.block_col) in blocks]
-    groups = [(item,) for item in work.items(faulty)]
-    placed = place_written(work, cube, groups, f"verify-{stage}")
-    told = [packed for packed, _ in job.client.compute(placed).result()]
-    return {(row, col): shards for packed in told for row, col, shards, *_ in packed.extra}
+    tasks = [
+        Task([(item,)], ((block.block_row, block.block_col),), len(block.cells))
+        for block, item in zip(faulty, work.items(faulty), strict=True)
+    ]
+
+    def make(some: Sequence[Task]) -> Any:
+        return place_written(work, cube, [i for t in some for i in t.items], f"verify-{stage}")
+
+    made: dict[tuple[int, int], dict[str, Shard]] = {}
+    failed: dict[tuple[int, int], str] = {}
+    with Flight(job.client, make, None) as flight:
+        flight.send(stage, tasks)
+        while len(made) + len(failed) < len(tasks):
+            for end in flight.ended():
+                task = tasks[end.index]
+                if end.packed is not None:
+                    made |= {(row, col): shards for row, col, shards, *_ in end.packed.extra}
+                elif end.error is not None and may_pass(end.error, end.attempt):
+                    flight.again(end, task, wait_before(end.attempt + 1))
+                else:
+                    failed[task.blocks[0]] = f"{type(end.error).__name__}: {end.error}"
+    return made, failed

@@ -161,6 +161,12 @@ class Cube:
         """An attribute of the cube, or None."""
         return _root(self.path).attrs.get(name)
 
+    def describe(self, attributes: Mapping[str, Any]) -> None:
+        """Change attributes of the cube; nothing is written where they are what they should be."""
+        if any(self.attribute(name) != value for name, value in attributes.items()):
+            with writing(self.path):
+                open_group(self.path, "r+").update_attributes(dict(attributes))
+
     def require(self, extent: Extent) -> None:
         """Refuse another grid.
 
@@ -419,7 +425,13 @@ def _remove_cube(path: str) -> None:
 
 @lru_cache(maxsize=16)
 def _array(path: str, name: str, token: str) -> zarr.Array:
-    array = open_group(path, "r")[f"pixels/{name}"]
+    try:
+        array = open_group(path, "r")[f"pixels/{name}"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise FormatError(
+            f"{path}: the metadata of pixels/{name} are gone or damaged ({error}): delete the cube, and run "
+            "again"
+        ) from error
     if not isinstance(array, zarr.Array):
         raise FormatError(f"{path}: pixels/{name} is not an array")
     return array

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from zarr.abc.store import Store
 
 __all__ = [
+    "cause_of",
     "exists",
     "get",
     "is_empty",
@@ -37,6 +38,7 @@ __all__ = [
     "put",
     "remove",
     "store_at",
+    "store_failures",
     "writing",
 ]
 
@@ -101,7 +103,7 @@ def open_group(path: str | Path, mode: str, attributes: dict[str, Any] | None = 
     except (FileNotFoundError, StoreError):
         raise
     except store_failures() as error:
-        raise StoreError(f"{path} cannot be opened: {_cause(error)}") from error
+        raise StoreError(f"{path} cannot be opened: {cause_of(error)}") from error
 
 
 def exists(path: str | Path) -> bool:
@@ -213,7 +215,7 @@ def writing(path: str, what: str = "the cube") -> Iterator[None]:
         raise
     except store_failures() as error:
         raise StoreError(
-            f"{path}: {what} cannot be written ({_cause(error)}); what was finished before stays valid: "
+            f"{path}: {what} cannot be written ({cause_of(error)}); what was finished before stays valid: "
             "make room or give write access, then run again, and it goes on from there"
         ) from error
 
@@ -227,6 +229,6 @@ def store_failures() -> tuple[type[Exception], ...]:
     return (OSError, own)
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """First line of an error; an object store's goes on for pages."""
     return (str(error).splitlines() or [type(error).__name__])[0]
