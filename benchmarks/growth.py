@@ -24,7 +24,7 @@ SIDES = (8, 16, 32, 64)
 """Of the cities, in cells."""
 
 MOST_TIMES = 6
-"""That a city is run in a round, so that small ones take as long together as a large one."""
+"""That a small city is run in a round, at most."""
 
 PX, RESOLUTION_M, CLASSES = 64, 1.6, 5
 

@@ -42,6 +42,7 @@ STAGES = ("mosaic", "landcover", "predict", "explain")
 EARLY, LATE = (2_000, 12_000), (190_000, 200_000)
 Window = tuple[int, int]
 _CLASSES = 5
+_MIB_IN_GB = (1 << 20) / 1e9
 
 
 @dataclass(frozen=True)
@@ -203,6 +204,7 @@ def drive(config_path: Path, scheduler: str, last: str) -> dict[str, Any]:
     from sesgrid.run.config import load_config
     from sesgrid.run.engine import run_stages
     from sesgrid.run.job import Job
+    from sesgrid.run.memory import give_back
     from sesgrid.run.results import _write_cells
     from sesgrid.run.tables import CellTable
     from sesgrid.run.workspace import Workspace
@@ -218,6 +220,7 @@ def drive(config_path: Path, scheduler: str, last: str) -> dict[str, Any]:
         started = time.perf_counter()
         names = _write_cells(Job(config, files, client, ""), [])
         Cube.open(files.cube).seal(partial(CellTable(files.cells).read, with_id=False), names, {})
+        give_back()  # as after a stage
         seconds["seal"], peaks["seal"] = time.perf_counter() - started, peak_mb()
         cpu = {"cpu_s": _spent(), "scheduler_cpu_s": client.run_on_scheduler(_spent)}
         cpu["scheduler_peak_mb"] = client.run_on_scheduler(peak_mb)
@@ -276,8 +279,8 @@ def run_nation(folder: Path, cells: int = CELLS, rounds: int = 3) -> dict[str, A
         **{
             f"{n}_ms_per_block": v for n, v in zip(names, np.median(per_block, axis=0), strict=True)
         },
-        "driver_peak_gb": max(max(t["driver_peak_mb"].values()) for t in told) / 1024,
-        "scheduler_peak_gb": max(t["scheduler_peak_mb"] for t in told) / 1024,
+        "driver_peak_gb": max(max(t["driver_peak_mb"].values()) for t in told) * _MIB_IN_GB,
+        "scheduler_peak_gb": max(t["scheduler_peak_mb"] for t in told) * _MIB_IN_GB,
         "analyse_s": seconds["analyse"] + seconds["report"],
         "rate_late_over_early": rates.get("all"),
         "rates": rates,
@@ -371,7 +374,7 @@ def _plan(config: Path, environment: dict[str, str]) -> dict[str, float]:
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     print(done.stdout, file=sys.stderr)
     seconds, peak = done.stdout.splitlines()[-1].split()
-    return {"plan_s": float(seconds), "plan_peak_gb": float(peak) / 1024}
+    return {"plan_s": float(seconds), "plan_peak_gb": float(peak) * _MIB_IN_GB}
 
 
 _RATES = Rates(

@@ -13,7 +13,7 @@
 ``stages_ms_per_block``
     The same with all that stands before and after: reading catalogue and tables, keys, tables written.
 ``driver_peak_gb``, ``scheduler_peak_gb``
-    Most memory that the processes ever held, from the census to the report.
+    Most memory that the processes ever held, from the census to the report; a GB is 10⁹ bytes.
 ``analyse_s``
     What scores, baselines, findings and report of all cells take.
 ``rate_late_over_early``

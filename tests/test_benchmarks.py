@@ -65,8 +65,7 @@ def test_a_small_nation_and_small_cities_end_with_their_figures():
     assert result["cells"] == 4000
     assert 0 < result["scheduler_ms_per_block"] < result["stages_ms_per_block"]
     assert result["rate_late_over_early"] is None  # there are not as many blocks
-    first, second, third = result["cells_of_cities"]
-    assert 25 <= first < second < third <= 100
+    assert result["cells_of_cities"] == [36, 64, 100]  # people in every cell
     for name in (
         "driver_peak_gb",
         "plan_s",
@@ -74,6 +73,20 @@ def test_a_small_nation_and_small_cities_end_with_their_figures():
         "worker_peak_growth",
     ):
         assert result[name] > 0
+
+
+def test_late_over_early_is_by_stage_and_of_all_together():
+    """A block a second at first, later twice that in one of the stages; of two rounds and an odd one."""
+    ends = np.arange(1.0, 101.0)
+    faster = np.concatenate([ends[:50], 50 + np.arange(1, 51) / 2])
+    even = {stage: ends.tolist() for stage in nation.STAGES}
+    rates = nation._rates([even, even, even | {"mosaic": faster.tolist()}], ((10, 20), (70, 90)))
+    assert rates == pytest.approx(dict.fromkeys([*nation.STAGES, "all"], 1.0))
+    rates = nation._rates([even | {"mosaic": faster.tolist()}], ((10, 20), (70, 90)))
+    assert rates["mosaic"] == pytest.approx(2)
+    assert rates["explain"] == pytest.approx(1)
+    # 20 blocks of each stage took 10 + 3 · 20 seconds, 10 of them 4 · 10 before
+    assert rates["all"] == pytest.approx((20 / 70) / (10 / 40))
 
 
 def test_france_on_paper_names_what_bounds_each_stage():

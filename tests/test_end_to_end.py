@@ -111,6 +111,13 @@ def test_the_results_are_what_their_names_promise(ville):
     ):
         assert isinstance(metrics[name], float), name
     assert len(metrics["folds"]) == 2
+    files = Workspace(ville.result)
+    explained = pd.read_parquet(files.table("explain"), columns=["cell_id", "model_id"])
+    predicted = load_table(files.table("predict"), ["model_id"]).dropna()
+    # tasks go by model, the tables by place
+    assert explained["cell_id"].tolist() == predicted.index.tolist()
+    assert explained["model_id"].tolist() == predicted["model_id"].tolist()
+    assert not explained["model_id"].is_monotonic_increasing
     assert metrics["run"]["protocol"] == "scratch, changed: epochs=2"
     # both kinds of folds, the gap between them, and what any result must beat
     both = metrics["by_folds"]

@@ -222,6 +222,21 @@ def test_parts_whose_columns_are_empty_in_places_are_one_table(tmp_path):
     assert pd.read_parquet(tmp_path / "none.parquet").empty
 
 
+def test_rows_follow_the_cells_of_their_batch(tmp_path):
+    parts = Parts(tmp_path)
+    cells = {"0": ["c", "a", "b"], "1": [], "2": ["z", "x", "y", "w"]}
+    for name, ids in cells.items():
+        rows = pd.DataFrame({"cell_id": sorted(ids), "n": range(len(ids))})
+        parts.write(name, "key", rows if ids else pd.DataFrame(), {})
+    # a cell without a row is passed over
+    asked = cells | {"2": ["z", "none", "x", "y", "w"]}
+    path = tmp_path / "merged.parquet"
+    assert parts.merge(["0", "1", "2"], path, order=asked.__getitem__) == 7
+    merged = pd.read_parquet(path)
+    assert merged["cell_id"].tolist() == [c for ids in cells.values() for c in ids]
+    assert merged["n"].tolist() == [2, 0, 1, 3, 1, 2, 0]
+
+
 def test_a_file_is_whole_or_absent(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
     write_atomically(path, "first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,17 @@ def load_activation(config: Config, files: Workspace, cells: pd.Index) -> xr.Dat
     if not len(table):  # without rows there are no columns
         return activation_dataset(pd.DataFrame(), names, named)
     sums, area = (LazilyIndexedArray(_Columns(table, n)) for n in sum_columns(1 + len(names)))
-    explained = table.read([]).index
-    return class_sums(cells if explained.equals(cells) else explained, sums, area, names, named)
+    ids = cells if _names(table, cells) else table.read([]).index
+    return class_sums(ids, sums, area, names, named)
+
+
+def _names(table: CellTable, cells: pd.Index) -> bool:
+    """Whether the rows of a table are these cells, all and in this order; a batch at a time."""
+    stops = np.cumsum([0, *table.sizes])
+    return len(table) == len(cells) and all(
+        rows.index.equals(cells[a:b])
+        for rows, (a, b) in zip(table.batches([]), pairwise(stops), strict=True)
+    )
 
 
 class _Columns(BackendArray):

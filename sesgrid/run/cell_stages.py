@@ -348,9 +348,14 @@ def run_explain(job: Job) -> dict[str, Any]:
         job, "explain", KeptMaps(stage, cube) if keeping else stage, named, load_models(job),
         Explain.layers, dress, by_block=keeping,
     )  # fmt: skip
-    parts = job.parts("explain")
+    parts, plan = job.parts("explain"), plan_batches(job.grid, load_places(job.files))
+    at = dict(zip((b.name for b in plan), members_of(plan, named), strict=True))
+    # tasks go by model; the table's order is that of the others, so that they are read side by side
+    merged = parts.merge(
+        outcome.done, job.files.table("explain"), _OF_POLYGONS, lambda name: named.index[at[name]]
+    )
     summary = {
-        "cells explained": parts.merge(outcome.done, job.files.table("explain"), _OF_POLYGONS),
+        "cells explained": merged,
         "preset": stage.method.name,
         "failures": outcome.told(),
     }

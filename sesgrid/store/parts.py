@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sesgrid.errors import FormatError, StoreError
@@ -165,7 +166,7 @@ class Parts:
         return file
 
     def tables(self, batches: Sequence[str]) -> Iterator[pa.Table]:
-        """The rows of parts in order, all of one schema: a column may be empty in some of them.
+        """The rows of each part, all of one schema: a column may be empty in some of them.
 
         Raises
         ------
@@ -178,8 +179,7 @@ class Parts:
             schema = found if schema is None else _unified(schema, found)
         for batch in batches:
             table = pq.read_table(self._existing(batch)).replace_schema_metadata(None)
-            if schema is not None and len(table):
-                yield _cast(table, schema)
+            yield table if schema is None else _cast(table, schema)
 
     def read(self, batches: Sequence[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Rows of some parts, in order, in memory; of some columns, as far as the parts have them."""
@@ -190,7 +190,13 @@ class Parts:
         tables = [t if columns is None else some(t) for t in self.tables(batches)]
         return pa.concat_tables(tables).to_pandas() if tables else pd.DataFrame()
 
-    def merge(self, batches: Sequence[str], path: Path, without: Sequence[str] = ()) -> int:
+    def merge(
+        self,
+        batches: Sequence[str],
+        path: Path,
+        without: Sequence[str] = (),
+        order: Callable[[str], Iterable[str]] | None = None,
+    ) -> int:
         """Write the rows of parts as one Parquet file, one part in memory at a time; how many there are.
 
         Parameters
@@ -200,11 +206,17 @@ class Parts:
             Without any row it has no columns either: a part that has no row says nothing of them.
         without : sequence of str
             Columns that are left out.
+        order : callable, optional
+            Name of a batch → its cells: its rows, whose order is that of its tasks, follow these.
         """
         temporary, writer, n = path.with_name(f".{path.name}.partial"), None, 0
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            for table in self.tables(batches):
+            for batch, table in zip(batches, self.tables(batches), strict=True):
+                if not len(table):
+                    continue
+                if order is not None:
+                    table = table.take(_places(table["cell_id"], order(batch)))
                 table = table.drop_columns([c for c in without if c in table.column_names])
                 writer = writer or pq.ParquetWriter(temporary, table.schema)
                 writer.write_table(table)
@@ -226,6 +238,11 @@ def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
     """Tables one below the other; a column may be empty, or missing, in some of them."""
     bare = [t.replace_schema_metadata(None) for t in tables if len(t)]
     return pa.concat_tables(bare, promote_options="permissive") if bare else pa.table({})
+
+
+def _places(ids: pa.ChunkedArray, order: Iterable[str]) -> pa.Array:
+    """The rows in the order that names them; what it does not name comes last."""
+    return pc.sort_indices(pc.index_in(ids, value_set=pa.array(list(order), ids.type)))
 
 
 def _unified(schema: pa.Schema, found: pa.Schema) -> pa.Schema:
