@@ -80,6 +80,8 @@ def test_the_driver_holds_more_where_both_kinds_of_folds_are_analysed(nation):
         for c in (config, alone, config.model_copy(update={"models": elsewhere}))
     )
     assert 800 < one == trained_elsewhere < both - 100
+    # "at most": not less than what a run of France was measured to take, nor more than is promised
+    assert 1.44e9 <= _driver_bytes(alone, 2_300_000) <= 1.5e9
 
 
 def test_hours_and_cost_are_rates_times_cells_by_the_machines(nation):
