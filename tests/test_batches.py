@@ -30,7 +30,7 @@ from sesgrid.batches.flight import Flight, Noted, pack_rows, slots
 from sesgrid.batches.journal import Journal, read_journals
 from sesgrid.batches.leases import Leases
 from sesgrid.batches.running import Batch, Outcome, Task, run_batches
-from sesgrid.errors import ClusterError, ConfigError, FormatError, StoreError
+from sesgrid.errors import ClusterError, ConfigError, FormatError, SesgridError, StoreError
 from sesgrid.run import verify as verifying
 from sesgrid.run.status import lines, status_of
 from sesgrid.run.workspace import Workspace
@@ -306,7 +306,7 @@ def test_a_second_driver_is_refused_with_the_firsts_name_and_only_where_they_mee
     batches = plan(n=24)
     with Leases(tmp_path / "leases") as first, Leases(tmp_path / "leases") as second:
         first.take("mosaic", ["000001"])
-        with pytest.raises(ClusterError, match=f"process {os.getpid()} on .* holds batch 000001"):
+        with pytest.raises(ClusterError, match=f"process {os.getpid()} on .* does batch 000001"):
             run(client, tmp_path, batches, leases=second)
         assert seen(tmp_path) == []
         # none of the others stayed taken; disjoint ones run side by side
@@ -367,6 +367,32 @@ def test_a_container_of_the_same_name_is_another_machine(tmp_path):
         assert ours.holder(["mosaic"]) is not None
         (folder / "drivers" / "twin").unlink()
         ours.take("mosaic", ["000001"])
+        # so is a driver of another version, whose lease says less, or more
+        older = {"name": "old", "host": ours.me.host, "pid": os.getpid(), "born": "1", "new": 2}
+        (folder / "mosaic" / "000002.lease").write_text(json.dumps(older))
+        (folder / "drivers" / "old").touch()
+        with pytest.raises(ClusterError, match=f"process {os.getpid()} on"):
+            ours.take("mosaic", ["000002"])
+        (folder / "drivers" / "old").unlink()
+        ours.take("mosaic", ["000002"])
+
+
+def test_a_part_that_goes_under_a_driver_is_not_made_without_its_lease(client, tmp_path):
+    batches = plan(n=18)
+    run(client, tmp_path, batches)
+    seen(tmp_path)
+
+    class Gone(Journal):
+        def plan(self, *_):
+            Parts(tmp_path / "work" / "parts" / "mosaic").remove("000001")
+
+    with Leases(tmp_path / "leases") as leases:
+        outcome, parts = run(
+            client, tmp_path, batches, leases=leases, again=["000002"], journal=Gone(tmp_path / "j")
+        )
+    assert seen(tmp_path) == list(range(12, 18))
+    with pytest.raises(SesgridError, match="000001"):
+        parts.merge(outcome.done, tmp_path / "merged.parquet")
 
 
 def test_of_many_that_take_an_expired_lease_one_gets_it(tmp_path):
@@ -420,52 +446,62 @@ def test_the_status_goes_by_time_not_by_the_names_of_journals(tmp_path):
 def test_the_rate_is_that_of_the_drivers_at_work_each_by_its_own_clock(tmp_path):
     files = Workspace(tmp_path)
     files.journals.mkdir(parents=True)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
 
-    def ended(driver: str, minute: float, batch: str, blocks: int = 100) -> None:
-        """All lines of a batch within some milliseconds, as they are written."""
-        seconds = 60 * minute
-        start = datetime(2026, 1, 1, tzinfo=UTC)
+    def ended(driver: str, minute: float, batch: str) -> None:
+        """All hundred lines of a batch within some milliseconds, as they are written."""
         with open(files.journals / f"{driver}.jsonl", "a") as file:
-            for k in range(blocks):
-                at = start + timedelta(seconds=seconds, milliseconds=k / 10)
+            for k in range(100):
+                at = start + timedelta(minutes=minute, milliseconds=k / 10)
                 line = {"stage": "mosaic", "batch": batch, "block": [0, k], "state": "done"}
                 file.write(json.dumps({"time": at.isoformat(), **line, "seconds": 1.0}) + "\n")
 
-    def planned(driver: str, minute: float, batches: int) -> None:
-        plan = {f"{driver}{k}": {"key": "k", "blocks": 100, "cells": 1} for k in range(batches)}
-        at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=minute)
-        told = {"time": at.isoformat(), "driver": driver, "batches": plan}
-        (files.journals / f"mosaic.{driver}.plan.json").write_text(json.dumps(told))
+    def planned(driver: str, minute: float, batches: str, stage: str = "mosaic") -> None:
+        plan = {f"{batches}{k}": {"key": "k", "blocks": 100, "cells": 1} for k in range(50)}
+        told = {"driver": driver, "batches": plan}
+        told["time"] = (start + timedelta(minutes=minute)).isoformat()
+        (files.journals / f"{stage}.{driver}.plan.json").write_text(json.dumps(told))
 
     def rate() -> float | None:
-        (status,) = status_of(files)
+        status = status_of(files)[0]
         if status.blocks_per_s is not None:
             assert status.seconds_left == status.left_blocks / status.blocks_per_s
         return status.blocks_per_s
 
-    planned("a", 0, 50)
+    planned("a", 0, "a")
     assert rate() is None
     ended("a", 2, "a0")
     assert rate() == pytest.approx(100 / 120, rel=1e-3)
     ended("a", 4, "a1")
     assert rate() == pytest.approx(100 / 120, rel=1e-3)
-    # after a pause of hours, what was before it does not count
-    ended("a", 400, "a2")
-    assert rate() is None
-    ended("a", 401, "a3")
-    assert rate() == pytest.approx(100 / 60, rel=1e-3)
+    # six batches by a burst, every twelve minutes
+    for burst in range(1, 5):
+        for k in range(6):
+            ended("a", 4 + 12 * burst + k / 20, f"a{6 * burst + k}")
+    assert rate() == pytest.approx(600 / 720, rel=0.01)
+    # slow ones
+    ended("a", 102, "a40")
+    ended("a", 152, "a41")
+    slow = 100 / 3000
+    assert rate() == pytest.approx(slow, rel=0.01)
     # another, whose clock is hours ahead
-    planned("b", 1000, 50)
-    ended("b", 1001, "b0")
-    assert rate() == pytest.approx(2 * 100 / 60, rel=1e-3)
-    # who has not written for long, by the file server's clock, is at it no more
-    old = (files.journals / "b.jsonl").stat().st_mtime - 3600
-    os.utime(files.journals / "b.jsonl", (old, old))
-    assert rate() == pytest.approx(100 / 60, rel=1e-3)
-    # taken up again: only what was done since
-    planned("a", 402, 50)
-    ended("a", 403, "a4", blocks=30)
-    assert rate() == pytest.approx(30 / 60, rel=1e-3)
+    planned("b", 1000, "b")
+    ended("b", 1002, "b0")
+    assert rate() == pytest.approx(slow + 100 / 120, rel=0.01)
+    # killed, and another in its place, with the same batches
+    planned("c", 1003, "b")
+    ended("c", 1004, "b1")
+    assert rate() == pytest.approx(slow + 100 / 60, rel=0.01)
+    # who goes on to the next stage is at this one no more
+    planned("a", 153, "a", stage="landcover")
+    assert rate() == pytest.approx(100 / 60, rel=0.01)
+    planned("a", 154, "a")
+    ended("a", 155, "a42")
+    assert rate() == pytest.approx(2 * 100 / 60, rel=0.01)
+    # nor who has not written for long, by the file server's clock
+    old = (files.journals / "a.jsonl").stat().st_mtime - 3600
+    os.utime(files.journals / "a.jsonl", (old, old))
+    assert rate() == pytest.approx(100 / 60, rel=0.01)
 
 
 def test_a_store_that_is_away_is_not_asked_for_everything(client, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -21,7 +22,10 @@ import sesgrid
 from sesgrid.batches import blocks
 from sesgrid.batches.leases import Leases
 from sesgrid.commands.cli import main
+from sesgrid.errors import ClusterError
 from sesgrid.grid import rowcol_of_ids
+from sesgrid.run import verify as verifying
+from sesgrid.run.engine import _require_idle
 from sesgrid.run.found import run_of_cube
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.store import cube as cube_store
@@ -452,16 +456,23 @@ def test_maps_are_kept_in_the_cube(ville, tmp_path):
     assert shard.read_bytes() == whole
     assert CliRunner().invoke(main, ["verify", str(cube)]).output == "0 faults\n"
     # the array gone, or made again: the maps are too
-    shutil.rmtree(cube / "pixels" / "activation")
+    (cube / "pixels" / "activation" / "zarr.json").write_text("{")
+    cube_store._array.cache_clear()
+    done = CliRunner().invoke(main, ["verify", str(cube)])
+    assert done.exit_code == 2
+    assert "the metadata of pixels/activation are gone or damaged" in done.output
+    assert "explain again" in done.output
     said = copy.sesgrid("explain")
     assert "output cube.zarr/pixels/activation is missing" in said
     np.testing.assert_array_equal(sesgrid.kept_maps(sesgrid.open_cube(cube)).values, kept.values)
-    # of one cell only; of a stranger; of none
+    # of one cell only, and no other's that lay there; of a stranger; of none
+    (cube / "pixels" / "activation" / "zarr.json").unlink()
     one = str(ids[3])
     copy.configure(("[analyse]", f'[explain]\nmaps = ["{one}"]\n[analyse]'))
     assert "maps kept: 1" in copy.sesgrid("analyse")
     tree = sesgrid.open_cube(cube, chunked=False)
     np.testing.assert_array_equal(sesgrid.kept_maps(tree)["cell"].values, [one])
+    assert len([p for p in (cube / "pixels" / "activation" / "c").rglob("*") if p.is_file()]) == 1
     with pytest.raises(sesgrid.SesgridError, match=f"no maps of cell {ids[4]}"):
         sesgrid.kept_maps(tree, [ids[4]])
     copy.configure(("[analyse]", '[explain]\nmaps = ["CRS3035RES200mN0E0"]\n[analyse]'))
@@ -587,7 +598,7 @@ def test_a_tile_that_changes_redoes_what_rests_on_it(ville, tmp_path, monkeypatc
     assert models == {p.name: p.read_bytes() for p in (copy.result / "models").glob("*.keras")}
 
 
-def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path):
+def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monkeypatch):
     copy = Ville(tmp_path, ville.city, ville.scheduler)
     copy.configure()
     copy.sesgrid("landcover")
@@ -628,8 +639,19 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path):
     images[0].unlink()
     images[0].mkdir()
     assert "image: cannot be read (" in verify(status=1)
+    # what cannot be made again for now does not cost the part of what is well; nor a store that is away
+    monkeypatch.setattr(verifying, "wait_before", lambda _: 0.0)
+    said = verify("--redo", "--scheduler", ville.scheduler, status=1)
+    assert re.search(
+        "image: cannot be read .*: StoreError: .* cannot be written .*; left as it is, try again",
+        said,
+    )
+    assert "run again to make" not in said
+    monkeypatch.setattr(verifying, "_AWAY", 1)
+    assert "1 shards in a row cannot be read" in verify(status=2)
     images[0].rmdir()
     images[0].write_bytes(shard)
+    assert "0 faults" in verify()
     metadata = cube / "pixels" / "image" / "zarr.json"
     kept = metadata.read_bytes()
     metadata.write_bytes(b"")
@@ -638,6 +660,14 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path):
     metadata.write_bytes(kept)
     # nothing that rests on the cube has to be done again
     assert "landcover: up to date" in copy.sesgrid("landcover")
+    # a stage that was begun anew and stopped is not one that was never begun
+    run = Workspace(copy.result)
+    shutil.copytree(run.parts("mosaic"), tmp_path / "parts")
+    shutil.rmtree(run.parts("mosaic"))
+    run.record("mosaic").forget()
+    assert re.search(r"mosaic: part \S+: missing", verify(status=1))
+    shutil.move(tmp_path / "parts", run.parts("mosaic"))
+    copy.sesgrid("landcover")
     part = next((copy.result / "work" / "parts" / "mosaic").glob("*.parquet"))
     kept = part.read_bytes()
     for at in range(20, len(kept), len(kept) // 5):
@@ -657,6 +687,11 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path):
     copy.configure((f'ortho = "{one}"', f'ortho = ["{one}", "{second}"]'))
     copy.sesgrid("mosaic")
     assert run_of_cube(str(cube)).sources.ortho == [one, second]
+    other = tmp_path / "other.gpkg"
+    shutil.copy(ville.city.landcover, other)
+    copy.configure((str(ville.city.landcover), str(other)))
+    copy.sesgrid("landcover")
+    assert run_of_cube(str(cube)).sources.landcover == other
 
 
 def test_a_stage_is_recorded_before_its_lease_is_given_back(ville, tmp_path, monkeypatch):
@@ -666,15 +701,15 @@ def test_a_stage_is_recorded_before_its_lease_is_given_back(ville, tmp_path, mon
     files, found, plain = Workspace(copy.result), [], Leases.release_all
 
     def looking(self):
-        if (self.directory / "cells" / "cells.lease").exists():
-            found.append(files.record("cells").read())
+        held = [s for s in ("cells", "mosaic") if (self.directory / s / f"{s}.lease").exists()]
+        found.extend((stage, files.record(stage).read()["summary"]) for stage in held)
         plain(self)
 
     monkeypatch.setattr(Leases, "release_all", looking)
-    copy.sesgrid("cells")
-    assert [record["summary"]["cells"] for record in found] == [
-        len(load_table(files.table("cells")))
-    ]
+    copy.sesgrid("mosaic")
+    assert [stage for stage, _ in found] == ["cells", "mosaic"]
+    assert found[0][1]["cells"] == len(load_table(files.table("cells")))
+    assert found[1][1]["tiles"] > 0
 
 
 def test_a_run_is_refused_before_it_touches_what_another_driver_works_on(ville, tmp_path):
@@ -694,6 +729,33 @@ def test_a_run_is_refused_before_it_touches_what_another_driver_works_on(ville, 
         assert before == {p: p.read_bytes() for p in before}
         verified = CliRunner().invoke(main, ["verify", str(copy.result / "cube.zarr")])
         assert verified.output == "0 faults\n"
+        # also where all batches are done, and their tables are being written
+        other.release_all()
+        other.take("landcover", ["landcover"])
+        assert "does all of landcover; wait for it" in copy.sesgrid("explain", status=2)
+
+
+def test_which_drivers_stand_in_each_others_way(tmp_path):
+    with Leases(tmp_path) as ours, Leases(tmp_path) as other:
+        some = frozenset({"92"})
+        other.take("mosaic", ["75-0000"])
+        for stage in ("cells", "mosaic", "predict", "report"):
+            with pytest.raises(ClusterError, match="does batch 75-0000 of mosaic"):
+                _require_idle(ours, stage, None)
+        _require_idle(ours, "mosaic", some)
+        _require_idle(ours, "landcover", some)
+        other.take("landcover", ["landcover"])
+        for stage in ("mosaic", "landcover"):
+            with pytest.raises(ClusterError, match="does all of landcover"):
+                _require_idle(ours, stage, some)
+        other.release_all()
+        other.take("predict-other", ["75-0000"])
+        for stage in ("train", "predict", "explain"):
+            with pytest.raises(ClusterError, match="does batch 75-0000 of predict-other"):
+                _require_idle(ours, stage, None)
+        other.release_all()
+        other.take("cells", ["cells"])  # as another job does that looks whether they are done
+        _require_idle(ours, "mosaic", some)
 
 
 def test_a_part_that_is_gone_is_missed_and_made_again(ville, tmp_path):

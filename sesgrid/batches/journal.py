@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +25,9 @@ from sesgrid.store.parts import write_atomically
 __all__ = ["Journal", "plan_path", "plan_starts", "read_journals", "read_plan"]
 
 
+_PROCESS = uuid.uuid4().hex[:8]
+
+
 @dataclass(frozen=True)
 class Journal:
     """A file of JSON lines."""
@@ -32,8 +36,8 @@ class Journal:
 
     @classmethod
     def of_driver(cls, directory: Path) -> Journal:
-        """The journal of this process."""
-        return cls(directory / f"{socket.gethostname()}-{os.getpid()}.jsonl")
+        """The journal of this process, and of no other: containers may have one name and one number."""
+        return cls(directory / f"{socket.gethostname()}-{os.getpid()}-{_PROCESS}.jsonl")
 
     def plan(
         self, stage: str, batches: Mapping[str, Mapping[str, Any]], whole: bool = True
@@ -110,10 +114,16 @@ def read_plan(directory: Path, stage: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def plan_starts(directory: Path, stage: str) -> dict[str, str]:
-    """When drivers planned a stage, of those whose plan is the last word: driver → time, by its own clock."""
+def plan_starts(directory: Path, stage: str) -> dict[str, datetime]:
+    """When drivers planned a stage, by their own clocks; not those whose batches others planned all again."""
     told = [json.loads(path.read_text()) for path in _plans(directory, stage)]
-    return {plan["driver"]: plan["time"] for plan in told}
+    found: dict[str, datetime] = {}
+    known: set[str] = set()
+    for plan in sorted(told, key=lambda plan: str(plan["time"]), reverse=True):
+        if not known.issuperset(plan["batches"]):
+            found[plan["driver"]] = datetime.fromisoformat(plan["time"])
+            known |= set(plan["batches"])
+    return found
 
 
 def read_journals(directory: Path) -> Iterator[dict[str, Any]]:

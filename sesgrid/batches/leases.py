@@ -1,9 +1,10 @@
 """Leases: two drivers never do the same batch of the same stage at the same time.
 
-A batch's lease is a file that its holder makes with ``O_EXCL`` and removes when the part is written. It names
-its holder, a driver, whose heartbeat is the time of change of a file of its own. A holder is gone when its
-process is (on the same machine, where its processes are seen), or when its heart has not beaten for a minute.
-All times are the file server's: what a machine's own clock says does not matter.
+A batch's lease is a file that its holder makes with ``O_EXCL`` and removes when the part is written. The
+lease under a stage's own name is that of the stage as a whole, held from before its first batch until it is
+recorded. A lease names its holder, a driver, whose heartbeat is the time of change of a file of its own. A
+holder is gone when its process is (on the same machine, where its processes are seen), or when its heart has
+not beaten for a minute. All times are the file server's: what a machine's own clock says does not matter.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from sesgrid.errors import ClusterError, StoreError
 from sesgrid.store.location import writing
@@ -44,9 +46,9 @@ class _Holder:
     """Host, process and a random part: file name of its heartbeat."""
     host: str
     pid: int
-    machine: str
+    machine: str = ""
     """Names the system that counts its processes; empty where none is named."""
-    born: str
+    born: str = ""
     """When the process started, as the system counts: a number may be given to another process."""
 
     @classmethod
@@ -54,12 +56,17 @@ class _Holder:
         host, pid = socket.gethostname(), os.getpid()
         return cls(f"{host}-{pid}-{uuid.uuid4().hex[:8]}", host, pid, _machine(), _born(pid))
 
+    @classmethod
+    def named(cls, told: Mapping[str, Any]) -> _Holder:
+        """As a lease names it, which an older or a newer version may have written."""
+        return cls(**{f.name: told[f.name] for f in fields(cls) if f.name in told})
+
     def told(self) -> str:
         """For a message."""
         return f"process {self.pid} on {self.host}"
 
 
-_GONE = _Holder("", "", 0, "", "")
+_GONE = _Holder("", "", 0)
 """Of a lease that is not there."""
 
 
@@ -120,8 +127,8 @@ class Leases:
                 for mine in taken:
                     self._drop(mine)
                 raise ClusterError(
-                    f"{stage} is being done by another driver: {holder.told()} holds batch {batch}; wait for "
-                    "it, or choose other batches. Its lease expires a minute after it is gone"
+                    f"{stage} is being done by another driver: {holder.told()} does {_what(stage, batch)}; "
+                    "wait for it, or choose other batches. Its lease expires a minute after it is gone"
                 )
             taken.append(path)
 
@@ -135,14 +142,21 @@ class Leases:
             else:
                 return
 
-    def holder(self, stages: Iterable[str]) -> str | None:
-        """Another driver that lives and holds a lease of one of the stages; None: there is none."""
+    def holder(self, stages: Iterable[str], *, whole: bool = False) -> str | None:
+        """Another driver that lives and holds a lease of one of the stages; None: there is none.
+
+        Parameters
+        ----------
+        stages : iterable of str
+        whole : bool
+            Look at no leases but those of stages as a whole.
+        """
         for stage in stages:
-            for path in (self.directory / stage).glob("*.lease"):
+            for path in (self.directory / stage).glob(f"{stage if whole else '*'}.lease"):
                 found = _read(path)
                 if found is None or found in (_GONE, self.me) or not self._lives(found):
                     continue
-                return f"{found.told()} does batch {path.stem} of {stage}"
+                return f"{found.told()} does {_what(stage, path.stem)}"
         return None
 
     def release(self, stage: str, batch: str) -> None:
@@ -234,6 +248,10 @@ class Leases:
                 self._heart(self.me.name).touch()
 
 
+def _what(stage: str, batch: str) -> str:
+    return f"all of {stage}" if batch == stage else f"batch {batch} of {stage}"
+
+
 def _machine() -> str:
     """This start of the system, and the space in which it numbers processes: containers have their own.
 
@@ -261,7 +279,7 @@ def _read(path: Path) -> _Holder | None:
     """The holder that a lease names; `_GONE` where there is no lease, None where it stays half written."""
     for _ in range(20):
         try:
-            return _Holder(**json.loads(path.read_text()))
+            return _Holder.named(json.loads(path.read_text()))
         except FileNotFoundError:
             return _GONE
         except (json.JSONDecodeError, TypeError):

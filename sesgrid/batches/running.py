@@ -180,9 +180,9 @@ def run_batches(
         No batch can be done: the run is broken as a whole; the cluster is gone; or another driver does one
         of the batches.
     """
+    left = {b.name for b in batches if b.name in again or not parts.has(b.name, b.key)}
     if leases is not None:
-        left = [b.name for b in batches if b.name in again or not parts.has(b.name, b.key)]
-        leases.take(stage, left)
+        leases.take(stage, sorted(left))
     # only now that nobody else is at them is anything changed
     for name in again:
         parts.remove(name)
@@ -192,7 +192,7 @@ def run_batches(
         told = {b.name: {"key": b.key, "blocks": b.blocks, "cells": b.cells} for b in batches}
         journal.plan(stage, told, whole)
     # another driver may have done some just before its leases were ours
-    todo = deque(b for b in batches if not parts.has(b.name, b.key))
+    todo = deque(b for b in batches if b.name in left and not parts.has(b.name, b.key))
     outcome = Outcome(asked=len(batches), resumed=len(batches) - len(todo))
     flight = Flight(client, make, resources)
     opened: dict[str, _Open] = {}

@@ -239,17 +239,14 @@ def verify(cube: str, redo: bool, scheduler: str | None) -> None:
     from sesgrid.run.found import run_of_cube
 
     config = run_of_cube(cube)
-    faults = list(verifying.find_faults(config))
-    for fault in faults:
+    faults = []
+    for fault in verifying.find_faults(config):
         click.echo(str(fault))
+        faults.append(fault)
     click.echo(f"{len(faults)} faults")
     if faults and redo:
         with connected(config.cluster, scheduler) as client:
             faults = verifying.redo(config, client, faults, click.echo)
-        for fault in faults:
-            click.echo(
-                f"run again to make the whole batch {fault.batch} of {fault.stage}", err=True
-            )
     if faults:
         sys.exit(1)
 

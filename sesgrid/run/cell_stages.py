@@ -331,9 +331,6 @@ def run_explain(job: Job) -> dict[str, Any]:
     named = load_table(job.files.table("predict"), ["row", "col", "model_id"])
     cube = job.cube(named)
     keep = _cells_to_keep(c, named)
-    if keeping and job.leases is not None:
-        # whoever keeps maps makes room for them, where others' lie
-        job.leases.take("explain", ["maps"])
     room = cube.keep_activation(job.key if keeping else None)
     if c.sources.landcover is None and not keeping:
         return {"explain": "skipped: no land cover given"}

@@ -320,7 +320,8 @@ def _run_stages(
         facts = facts_of(name, config, results)
         record = files.record(name)
         reasons = _reasons(config, files, name, facts)
-        if reasons and name not in _BY_BATCHES:
+        if reasons and (only is None or name not in _BY_BATCHES):
+            # also where batches have leases of their own: before the first and after the last are tables
             if only is None:
                 leases.take(name, [name])
             else:
@@ -369,20 +370,24 @@ def _reasons(config: Config, files: Workspace, stage: str, facts: Mapping[str, A
 
 
 def _require_idle(leases: Leases, stage: str, only: frozenset[str] | None) -> None:
-    """Refuse to do a stage again under a driver that does it, or what rests on it.
+    """Refuse to do a stage under a driver that does it, what it rests on, or what rests on it.
 
     Raises
     ------
     ClusterError
     """
-    resting = [name for name in _LEASED if stage in _closure(_LEASED[name])]
+    resting = {n for n, s in _LEASED.items() if stage in _closure(s)}
     if only is not None and stage in _BY_BATCHES:
-        resting = [name for name in resting if name not in PARTLY]  # of other départements
-    busy = leases.holder(resting)
+        # jobs of other départements do batches of these
+        beside = resting.intersection(PARTLY)
+        busy = leases.holder(resting - beside) or leases.holder(beside, whole=True)
+    else:
+        needed = {n for n, s in _LEASED.items() if s in _closure(stage)}
+        busy = leases.holder(resting | needed)
     if busy is not None:
         raise ClusterError(
-            f"{stage} is to be done, which another driver does, or rests on: {busy}; wait for it, or give "
-            "this run an output of its own"
+            f"{stage} is to be done, and another driver does it, what it rests on, or what rests on it: "
+            f"{busy}; wait for it, or give this run an output of its own"
         )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sesgrid.batches.running import Outcome
 from sesgrid.errors import ClusterError, FormatError, MissingInputError
 from sesgrid.grid import Extent
 from sesgrid.run.choose import choose_cells
+from sesgrid.run.config import Config
 from sesgrid.run.freshness import Folders, digest, fingerprint
 from sesgrid.run.job import Job, class_table, folds_kind, protocol_of
 from sesgrid.run.memory import require_mosaic_fits
@@ -249,28 +251,39 @@ def _cube(job: Job, extent: Extent) -> Cube:
     ClusterError
         A cube of other settings lies there, and another driver is at work on it.
     """
-    if job.leases is None:
+    with _alone(job):
         return _opened_or_made(job, extent)
+
+
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """One driver at a time changes what the cube tells of itself."""
+    if job.leases is None:
+        yield
+        return
     job.leases.wait("cube", "cube")
     try:
-        return _opened_or_made(job, extent)
+        yield
     finally:
         job.leases.release("cube", "cube")
 
 
+def _made_from(config: Config) -> dict[str, Any]:
+    return {
+        "sources": json.loads(config.sources.model_dump_json()),
+        "configuration": json.loads(config.model_dump_json()),
+    }
+
+
 def _opened_or_made(job: Job, extent: Extent) -> Cube:
     path, codec = job.files.cube, PixelCodec(job.config.cube.codec, job.config.cube.quality)
-    made_from = {
-        "sources": json.loads(job.config.sources.model_dump_json()),
-        "configuration": json.loads(job.config.model_dump_json()),
-    }
     if exists(path):
         try:
             cube = Cube.open(path)
         except (FormatError, MissingInputError):
             cube = None  # of another version, or never finished
         if cube is not None and cube.extent == extent and cube.attribute("mosaic_key") == job.key:
-            cube.describe(made_from)  # sources may have been added since
+            cube.describe(_made_from(job.config))  # sources may have been added since
             return cube
         busy = None if job.leases is None else job.leases.holder(_ON_PIXELS)
         if busy is not None:
@@ -282,7 +295,7 @@ def _opened_or_made(job: Job, extent: Extent) -> Cube:
         "title": job.config.name,
         "software": f"sesgrid {__version__}",
         "mosaic_key": job.key,
-        **made_from,
+        **_made_from(job.config),
     }
     made = Cube.create(path, extent, attributes, codec, ready=False)
     for stage in ("mosaic", "landcover"):
@@ -320,11 +333,13 @@ def run_landcover(job: Job) -> dict[str, Any]:
     """Polygons → class pixels in the cube."""
     cells = load_places(job.files)
     plan = plan_batches(job.grid, cells)
-    work = landcover_work(job, cells, plan)
+    work, cube = landcover_work(job, cells, plan), job.cube(cells)
+    with _alone(job):
+        cube.describe(_made_from(job.config))
     if work is None:
         job.parts("landcover").keep_only([])
         return {"landcover": "none given: activations cannot be summed per class"}
-    outcome = run_blocks(job, "landcover", work, plan, job.cube(cells))
+    outcome = run_blocks(job, "landcover", work, plan, cube)
     parts = job.parts("landcover")
     told = {
         **work.counted,

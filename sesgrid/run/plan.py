@@ -35,9 +35,10 @@ _AT_ONCE = 200_000
 _OVERLAP = 1.2
 """Source windows of blocks over the blocks' area: the grids are turned against each other by five degrees."""
 
-_DRIVER_BYTES, _DRIVER_BYTES_A_CELL, _OF_OTHER_FOLDS = 450 << 20, 440, 220
+_DRIVER_BYTES, _DRIVER_BYTES_A_CELL, _OF_OTHER_FOLDS, _ID_BYTES = 450 << 20, 440, 220, 40
 """At most in a run: tables are joined, and cells analysed, beside their predictions by models of the other
-kind of folds where there are such; see benchmarks/RESULTS.md, scale."""
+kind of folds where there are such, and beside the ids of those explained where some were not; see
+benchmarks/RESULTS.md, scale."""
 
 _SQUARE = 8
 """Cells on a side that are looked at together."""
@@ -167,7 +168,7 @@ def make_plan(config: Config, rates: Rates, machines: Machines) -> Plan:
         batches=len(plan),
         tiles=len(tiles),
         stages=stages,
-        driver_bytes=_driver_bytes(config, len(cells)),
+        driver_bytes=_driver_bytes(config, len(cells), int((shown & modelled).sum())),
         hours=sum(s.hours for s in stages),
         cost=sum(_cost(s, machines) for s in stages),
         missing=missing,
@@ -177,9 +178,10 @@ def make_plan(config: Config, rates: Rates, machines: Machines) -> Plan:
     )
 
 
-def _driver_bytes(config: Config, cells: int) -> int:
+def _driver_bytes(config: Config, cells: int, explained: int) -> int:
     twice = config.models is None and config.cells.compare_folds
-    return _DRIVER_BYTES + cells * (_DRIVER_BYTES_A_CELL + (_OF_OTHER_FOLDS if twice else 0))
+    each = _DRIVER_BYTES_A_CELL + (_OF_OTHER_FOLDS if twice else 0)
+    return _DRIVER_BYTES + cells * each + (_ID_BYTES * explained if explained < cells else 0)
 
 
 def _inside(cells: pd.DataFrame, polygons: gpd.GeoSeries) -> np.ndarray:

@@ -19,8 +19,8 @@ __all__ = ["StageStatus", "lines", "status_of"]
 STAGES = ("mosaic", "landcover", "predict", "predict-other", "explain")
 """Those that go by batches."""
 
-_WINDOW = timedelta(minutes=10)
-"""The rate is that of so much time before the last batch."""
+_WINDOW = timedelta(minutes=20)
+"""The rate is that of so much time before the last batch, and of the time back to the batch before that."""
 
 _SLOWEST = 5
 
@@ -39,8 +39,8 @@ class StageStatus:
     failed_blocks: int = 0
     """Given up, and not done since."""
     blocks_per_s: float | None = None
-    """Of all drivers that are at it, each over the last ten minutes in which a batch of its own ended; None:
-    there is no time to divide by yet."""
+    """Of all drivers that are at it, each over twenty minutes or more before its last batch; None: no batch
+    has ended yet."""
     seconds_left: float | None = None
     slowest: list[tuple[float, tuple[int, int]]] = field(default_factory=list)
     """(seconds, (block_row, block_col))."""
@@ -78,7 +78,8 @@ def status_of(files: Workspace) -> list[StageStatus]:
         In the order of the stages.
     """
     told = _read(files.journals)
-    at_work = _at_work(files.journals)
+    starts = {stage: plan_starts(files.journals, stage) for stage in STAGES}
+    at_work = _at_work(files.journals, starts)
     found = []
     for stage in STAGES:
         plan = read_plan(files.journals, stage)
@@ -86,11 +87,10 @@ def status_of(files: Workspace) -> list[StageStatus]:
             continue
         of = told.get(stage, _Told())
         status = _stage_status(stage, plan, Parts(files.parts(stage)), of)
-        starts = plan_starts(files.journals, stage)
         rates = [
-            _rate(ends.values(), starts.get(driver))
+            _rate(ends.values(), starts[stage][driver])
             for driver, ends in of.ended.items()
-            if driver in at_work
+            if at_work.get(driver) == stage
         ]
         known = [rate for rate in rates if rate is not None]
         if known:
@@ -117,25 +117,26 @@ def _stage_status(
     )
 
 
-def _at_work(directory: Path) -> set[str]:
-    """Drivers who wrote last, by the file server's clock: what machines' own say does not matter."""
+def _at_work(directory: Path, starts: Mapping[str, Mapping[str, datetime]]) -> dict[str, str]:
+    """Drivers who wrote last, by the file server's clock, and the stage each planned last, by its own."""
     wrote = {path.stem: path.stat().st_mtime for path in directory.glob("*.jsonl")}
     newest = max(wrote.values(), default=0.0)
-    return {driver for driver, at in wrote.items() if newest - at <= _WINDOW.total_seconds()}
+    at: dict[str, str] = {}
+    for driver, when in wrote.items():
+        planned = {stage: begun[driver] for stage, begun in starts.items() if driver in begun}
+        if planned and newest - when <= _WINDOW.total_seconds():
+            at[driver] = max(planned, key=planned.__getitem__)
+    return at
 
 
-def _rate(ends: Iterable[tuple[datetime, int]], start: str | None) -> float | None:
+def _rate(ends: Iterable[tuple[datetime, int]], begun: datetime) -> float | None:
     """Blocks a second of one driver: a batch's blocks are told together, when it ends."""
-    begun = None if start is None else datetime.fromisoformat(start)
-    listed = sorted((at, n) for at, n in ends if begun is None or at >= begun)
-    if not listed:
-        return None
-    last = listed[-1][0]
-    recent = [(at, n) for at, n in listed if at >= last - _WINDOW]
-    if begun is None or begun < last - _WINDOW:
-        begun, recent = recent[0][0], recent[1:]
-    seconds = (last - begun).total_seconds()
-    return sum(n for _, n in recent) / seconds if recent and seconds > 0 else None
+    listed = [(at, n) for at, n in ends if at >= begun]
+    last = max((at for at, _ in listed), default=begun)
+    # from the end of a batch, or the start, to that of another: batches may be slow, and end by bursts
+    since = max((at for at, _ in listed if at <= last - _WINDOW), default=begun)
+    seconds = (last - since).total_seconds()
+    return sum(n for at, n in listed if at > since) / seconds if seconds > 0 else None
 
 
 def _read(directory: Path) -> dict[str, _Told]:

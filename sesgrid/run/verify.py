@@ -14,11 +14,12 @@ import pandas as pd
 from distributed import Client
 
 from sesgrid.batches.blocks import BlockBatch, plan_batches
-from sesgrid.batches.failures import may_pass, wait_before
+from sesgrid.batches.failures import Failure, may_pass, require_hope, wait_before
 from sesgrid.batches.flight import Flight
+from sesgrid.batches.journal import read_plan
 from sesgrid.batches.leases import Leases
 from sesgrid.batches.running import Task
-from sesgrid.errors import ClusterError, FormatError, GridMismatchError
+from sesgrid.errors import ClusterError, FormatError, GridMismatchError, StoreError
 from sesgrid.run.config import Config
 from sesgrid.run.job import Job
 from sesgrid.run.pixel_blocks import PixelWork, place_written
@@ -71,24 +72,57 @@ def find_faults(config: Config) -> Iterator[Fault]:
     ------
     FormatError
         The metadata of a layer are gone or damaged: none of its shards can be looked at.
+    StoreError
+        The store is away.
     """
     files = Workspace.of(config)
     cube, cells = Cube.open(files.cube), load_table(files.table("cells"))
-    planned = [batch.name for batch in plan_batches(cube.extent.grid, cells)]
+    planned, shards = [batch.name for batch in plan_batches(cube.extent.grid, cells)], _Shards(cube)
     for stage in _STAGES:
         parts = Parts(files.parts(stage))
         known = set(parts.names())
-        if not known and not files.record(stage).read().get("summary", {}).get("batches"):
+        begun = read_plan(files.journals, stage) or files.record(stage).read().get(
+            "summary", {}
+        ).get("batches")
+        if not known and not begun:
             continue
         for batch in sorted(known.union(planned)):
-            yield from _faults_of_batch(cube, parts, stage, batch)
-    if cube.has_activation and files.record(_KEPT).read():
+            yield from _faults_of_batch(shards, parts, stage, batch)
+    if files.record(_KEPT).read():
         parts = Parts(files.parts(_KEPT))
         for batch in parts.names():
-            yield from _faults_of_batch(cube, parts, _KEPT, batch)
+            yield from _faults_of_batch(shards, parts, _KEPT, batch)
 
 
-def _faults_of_batch(cube: Cube, parts: Parts, stage: str, batch: str) -> Iterator[Fault]:
+@dataclass
+class _Shards:
+    """Looks at shards, until so many in a row cannot be read that it is the store that is away."""
+
+    cube: Cube
+    unread: int = 0
+
+    def fault(self, layer: str, row: int, col: int, written: Shard) -> str | None:
+        """What is wrong with a shard, if anything."""
+        try:
+            what = self.cube.shard_fault(layer, row, col, written)
+        except GridMismatchError as error:
+            return str(error)
+        except store_failures() as error:
+            self.unread += 1
+            if self.unread == _AWAY:
+                raise StoreError(
+                    f"{self.cube.path}: {_AWAY} shards in a row cannot be read ({cause_of(error)}): see that "
+                    "the store answers, and verify again"
+                ) from error
+            return f"cannot be read ({cause_of(error)})"
+        self.unread = 0
+        return what
+
+
+_AWAY = 10
+
+
+def _faults_of_batch(shards: _Shards, parts: Parts, stage: str, batch: str) -> Iterator[Fault]:
     try:
         record = parts.record(batch)
         if record is None:
@@ -98,14 +132,9 @@ def _faults_of_batch(cube: Cube, parts: Parts, stage: str, batch: str) -> Iterat
     except (FormatError, KeyError, ValueError) as error:
         yield Fault(stage, batch, None, None, f"damaged ({error})")
         return
-    for row, col, shards in record.get("shards", ()):
-        for layer, (size, check) in shards.items():
-            try:
-                what = cube.shard_fault(layer, row, col, (size, check))
-            except GridMismatchError as error:
-                what = str(error)
-            except store_failures() as error:
-                what = f"cannot be read ({cause_of(error)})"
+    for row, col, written in record.get("shards", ()):
+        for layer, (size, check) in written.items():
+            what = shards.fault(layer, row, col, (size, check))
             if what is not None:
                 yield Fault(stage, batch, (row, col), layer, what)
 
@@ -115,14 +144,19 @@ def redo(
 ) -> list[Fault]:
     """Make the blocks with faults again, and no others; the rest of their batches stays.
 
-    A block that comes out as it was recorded leaves its part as it is. Where it comes out otherwise (its
-    imagery has changed), where a part itself is damaged, and for maps of an explanation, the part is removed:
-    the next run makes the batch again, and what rests on it.
+    A block that comes out as it was recorded leaves its part as it is; so does one that cannot be made now.
+    Where it comes out otherwise (its imagery has changed), where a part itself is damaged, and for maps of an
+    explanation, the part is removed: the next run makes the batch again, and what rests on it.
 
     Returns
     -------
     list of Fault
-        Those for which a run is needed.
+        Those that are left; what each needs was told.
+
+    Raises
+    ------
+    ClusterError
+        Another driver is at the cube; or the first twenty blocks failed and none succeeded.
     """
     files = Workspace.of(config)
     with Leases(files.leases) as leases:
@@ -142,7 +176,8 @@ def _redo(
     files: Workspace,
 ) -> list[Fault]:
     cells = load_table(files.table("cells"))
-    left = [f for f in faults if f.block is None or f.stage not in _STAGES]
+    for_a_run = [f for f in faults if f.block is None or f.stage not in _STAGES]
+    stay: list[Fault] = []
     for stage in _STAGES:
         broken = [(f, f.block) for f in faults if f.stage == stage and f.block is not None]
         if not broken:
@@ -155,18 +190,21 @@ def _redo(
         for batch in dict.fromkeys(f.batch for f, _ in broken):
             recorded = {(r, c): s for r, c, s in (parts.record(batch) or {"shards": []})["shards"]}
             for fault, block in (pair for pair in broken if pair[0].batch == batch):
-                made = again.get(block)
-                same = made is not None and all(
-                    list(shard) == list(recorded[block][layer]) for layer, shard in made.items()
-                )
-                how = "made again" if same else failed.get(block, "came out otherwise")
-                tell(f"{fault}: {how}")
-                if not same:
-                    left.append(fault)
-    for fault in left:
+                made, then = again.get(block), recorded.get(block, {})
+                if block in failed:
+                    tell(f"{fault}: {failed[block]}; left as it is, try again")
+                    stay.append(fault)
+                elif made and all(list(shard) == then.get(layer) for layer, shard in made.items()):
+                    tell(f"{fault}: made again")
+                else:
+                    tell(f"{fault}: came out otherwise")
+                    for_a_run.append(fault)
+    for fault in for_a_run:
         Parts(files.parts(fault.stage)).remove(fault.batch)
         files.record(fault.stage).forget()
-    return left
+    for stage, batch in dict.fromkeys((f.stage, f.batch) for f in for_a_run):
+        tell(f"run again to make the whole batch {batch} of {stage}")
+    return [*for_a_run, *stay]
 
 
 def _work(
@@ -185,7 +223,7 @@ def _made_again(
 ) -> tuple[dict[tuple[int, int], dict[str, Shard]], dict[tuple[int, int], str]]:
     """The shards of blocks that are drawn and written once more; and why some could not be."""
     if work is None:
-        return {}, {}
+        return {}, dict.fromkeys(blocks, "the cube's configuration names no land cover")
     cube = Cube.open(job.files.cube)
     known = (b for batch in plan for b in batch.blocks)
     faulty = [b for b in known if (b.block_row, b.block_col) in blocks]
@@ -199,15 +237,21 @@ def _made_again(
 
     made: dict[tuple[int, int], dict[str, Shard]] = {}
     failed: dict[tuple[int, int], str] = {}
+    failures: list[Failure] = []
     with Flight(job.client, make, None) as flight:
         flight.send(stage, tasks)
-        while len(made) + len(failed) < len(tasks):
+        left = len(tasks)
+        while left:
             for end in flight.ended():
                 task = tasks[end.index]
+                if end.error is not None and may_pass(end.error, end.attempt):
+                    flight.again(end, task, wait_before(end.attempt + 1))
+                    continue
+                left -= 1
                 if end.packed is not None:
                     made |= {(row, col): shards for row, col, shards, *_ in end.packed.extra}
-                elif end.error is not None and may_pass(end.error, end.attempt):
-                    flight.again(end, task, wait_before(end.attempt + 1))
-                else:
-                    failed[task.blocks[0]] = f"{type(end.error).__name__}: {end.error}"
+                elif end.error is not None:
+                    failures.append(Failure.of(end.error, end.batch, task.blocks, end.attempt))
+                    require_hope(stage, failures, len(made))
+                    failed[task.blocks[0]] = f"{failures[-1].cause}: {failures[-1].message}"
     return made, failed

@@ -259,8 +259,8 @@ class Cube:
 
     @property
     def has_activation(self) -> bool:
-        """Whether there is room for activation maps."""
-        return ACTIVATION in _pixel_group(self.path, "r")
+        """Whether there is room for activation maps; none where its metadata are damaged."""
+        return _has_activation(_pixel_group(self.path, "r"))
 
     def keep_activation(self, key: str | None) -> str:
         """Make room for activation maps; those of another explanation than ``key``'s are removed.
@@ -282,7 +282,7 @@ class Cube:
             The store is read-only, full or gone.
         """
         pixels, token = _pixel_group(self.path, "r"), uuid.uuid4().hex if key is not None else ""
-        if (ACTIVATION in pixels) == (key is not None):
+        if _has_activation(pixels) == (key is not None):
             known, kept = cast(Any, pixels.attrs.get("activation_room", (None, "")))
             if known == key:
                 return str(kept)
@@ -290,8 +290,8 @@ class Cube:
             pixels = _pixel_group(self.path, "r+")
             # the name goes first and comes last: what is half removed or half made has none
             pixels.update_attributes({"activation_room": (None, "")})
-            if ACTIVATION in pixels:
-                del pixels[ACTIVATION]
+            # also where no metadata name it: shards may lie there, and would be in the new room
+            del pixels[ACTIVATION]
             if key is not None:
                 create_layer(pixels, ACTIVATION, self.extent, LOSSLESS, OF_ACTIVATION)
                 pixels.update_attributes({"activation_room": (key, token)})
@@ -381,6 +381,13 @@ def _pixel_group(path: str, mode: str) -> zarr.Group:
     return pixels
 
 
+def _has_activation(pixels: zarr.Group) -> bool:
+    try:
+        return ACTIVATION in pixels
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def _root(path: str | Path) -> zarr.Group:
     try:
         return open_group(path, "r")
@@ -429,8 +436,8 @@ def _array(path: str, name: str, token: str) -> zarr.Array:
         array = open_group(path, "r")[f"pixels/{name}"]
     except (KeyError, ValueError, TypeError) as error:
         raise FormatError(
-            f"{path}: the metadata of pixels/{name} are gone or damaged ({error}): delete the cube, and run "
-            "again"
+            f"{path}: the metadata of pixels/{name} are gone or damaged ({error}): "
+            + ("explain again" if name == ACTIVATION else "delete the cube, and run again")
         ) from error
     if not isinstance(array, zarr.Array):
         raise FormatError(f"{path}: pixels/{name} is not an array")
