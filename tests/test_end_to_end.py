@@ -689,8 +689,11 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     assert run_of_cube(str(cube)).sources.ortho == [one, second]
     other = tmp_path / "other.gpkg"
     shutil.copy(ville.city.landcover, other)
-    copy.configure((str(ville.city.landcover), str(other)))
-    copy.sesgrid("landcover")
+    copy.configure(
+        (f'ortho = "{one}"', f'ortho = ["{one}", "{second}"]'),
+        (str(ville.city.landcover), str(other)),
+    )
+    assert "mosaic: up to date" in copy.sesgrid("landcover")
     assert run_of_cube(str(cube)).sources.landcover == other
 
 
