@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import geopandas as gpd
 import numpy as np
@@ -16,19 +17,21 @@ import pandas as pd
 import pytest
 import rasterio
 from click.testing import CliRunner
+from distributed import Client
 from scipy.ndimage import binary_dilation
 
 import sesgrid
 from sesgrid.batches import blocks
 from sesgrid.batches.leases import Leases
 from sesgrid.commands.cli import main
-from sesgrid.errors import ClusterError
+from sesgrid.errors import ClusterError, FormatError
 from sesgrid.grid import rowcol_of_ids
 from sesgrid.run import verify as verifying
 from sesgrid.run.engine import _require_idle
 from sesgrid.run.found import run_of_cube
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.store import cube as cube_store
+from sesgrid.store.cube import Cube
 from tests.conftest import fill
 
 pytestmark = pytest.mark.slow
@@ -454,14 +457,23 @@ def test_maps_are_kept_in_the_cube(ville, tmp_path):
         assert "1 faults" in done.output
     copy.sesgrid("explain")
     assert shard.read_bytes() == whole
+    # nor explained again for what could not be looked at
+    shard.unlink()
+    shard.mkdir()
+    done = CliRunner().invoke(main, ["verify", str(cube), "--redo", "--scheduler", ville.scheduler])
+    assert done.exit_code == 1
+    shard.rmdir()
+    shard.write_bytes(whole)
     assert CliRunner().invoke(main, ["verify", str(cube)]).output == "0 faults\n"
     # the array gone, or made again: the maps are too
     (cube / "pixels" / "activation" / "zarr.json").write_text("{")
     cube_store._array.cache_clear()
     done = CliRunner().invoke(main, ["verify", str(cube)])
-    assert done.exit_code == 2
+    assert done.exit_code == 1
     assert "the metadata of pixels/activation are gone or damaged" in done.output
     assert "explain again" in done.output
+    with pytest.raises(FormatError, match="`sesgrid verify` tells of which"):
+        sesgrid.open_cube(cube)
     said = copy.sesgrid("explain")
     assert "output cube.zarr/pixels/activation is missing" in said
     np.testing.assert_array_equal(sesgrid.kept_maps(sesgrid.open_cube(cube)).values, kept.values)
@@ -482,6 +494,16 @@ def test_maps_are_kept_in_the_cube(ville, tmp_path):
     with pytest.raises(sesgrid.SesgridError, match="holds no maps"):
         sesgrid.kept_maps(sesgrid.open_cube(cube))
     assert not (cube / "pixels" / "activation").exists()
+    # where the cube was made anew, no maps are missed before they are explained
+    keeping = ("[analyse]", f'[explain]\nmaps = ["{one}"]\n[analyse]')
+    copy.configure(keeping)
+    copy.sesgrid("explain")
+    copy.configure(keeping, ("pixels_per_cell = 32", "pixels_per_cell = 40"))
+    copy.sesgrid("mosaic")
+    assert Workspace(copy.result).record("explain").read()
+    said = CliRunner().invoke(main, ["verify", str(cube)]).output
+    assert "landcover: part" in said
+    assert "explain" not in said
 
 
 def test_a_cube_on_s3_in_an_image_codec(ville, tmp_path, s3):
@@ -648,7 +670,11 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     )
     assert "run again to make" not in said
     monkeypatch.setattr(verifying, "_AWAY", 1)
-    assert "1 shards in a row cannot be read" in verify(status=2)
+    assert "1 faults" in verify(status=1)
+    raw = Cube.open(cube).attribute("configuration")
+    with monkeypatch.context() as away:
+        away.setattr(Cube, "attribute", mock.Mock(side_effect=[raw, OSError("gone")]))
+        assert "neither 1 shards in a row can be read nor anything else" in verify(status=2)
     images[0].rmdir()
     images[0].write_bytes(shard)
     assert "0 faults" in verify()
@@ -666,8 +692,15 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     shutil.rmtree(run.parts("mosaic"))
     run.record("mosaic").forget()
     assert re.search(r"mosaic: part \S+: missing", verify(status=1))
+    before = list(verifying.find_faults(run_of_cube(str(cube))))
     shutil.move(tmp_path / "parts", run.parts("mosaic"))
     copy.sesgrid("landcover")
+    # what a run has made since is not taken away
+    with Client(ville.scheduler) as client:
+        told = []
+        assert verifying.redo(run_of_cube(str(cube)), client, before, told.append) == []
+    assert told == [f"{fault}: no more" for fault in before] != []
+    assert "mosaic: up to date" in copy.sesgrid("landcover")
     part = next((copy.result / "work" / "parts" / "mosaic").glob("*.parquet"))
     kept = part.read_bytes()
     for at in range(20, len(kept), len(kept) // 5):
@@ -695,6 +728,9 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     )
     assert "mosaic: up to date" in copy.sesgrid("landcover")
     assert run_of_cube(str(cube)).sources.landcover == other
+    copy.configure(landcover=False)
+    copy.sesgrid("landcover")
+    assert "0 faults" in verify()
 
 
 def test_a_stage_is_recorded_before_its_lease_is_given_back(ville, tmp_path, monkeypatch):
@@ -715,7 +751,9 @@ def test_a_stage_is_recorded_before_its_lease_is_given_back(ville, tmp_path, mon
     assert found[1][1]["tiles"] > 0
 
 
-def test_a_run_is_refused_before_it_touches_what_another_driver_works_on(ville, tmp_path):
+def test_a_run_is_refused_before_it_touches_what_another_driver_works_on(
+    ville, tmp_path, monkeypatch
+):
     shutil.copytree(ville.result, tmp_path / "result")
     copy = Ville(tmp_path, ville.city, ville.scheduler)
     copy.configure(("folds = 2", "folds = 3"))
@@ -735,7 +773,16 @@ def test_a_run_is_refused_before_it_touches_what_another_driver_works_on(ville, 
         # also where all batches are done, and their tables are being written
         other.release_all()
         other.take("landcover", ["landcover"])
+        taken, plain = [], Leases.take
+        monkeypatch.setattr(
+            Leases, "take", lambda me, *what: (taken.append(what), plain(me, *what))
+        )
         assert "does all of landcover; wait for it" in copy.sesgrid("explain", status=2)
+        copy.configure()
+        files.record("landcover").forget()
+        taken.clear()
+        assert "does all of landcover; wait for it" in copy.sesgrid("landcover", status=2)
+        assert taken == []  # nor did it stand in anybody's way
 
 
 def test_which_drivers_stand_in_each_others_way(tmp_path):

@@ -72,6 +72,11 @@ def test_what_cannot_be_done_in_parts_is_refused(city, tmp_path):
     assert start(toml, "mosaic", "--only", "13").wait(120) == 2
     assert "no cells in 13; there are 2A, 75, 92" in said(toml, "mosaic", "--only", "13")
     assert start(toml, "mosaic", "--only", "75").wait(120) == 0
+    # a département is taken before anybody looks for what there is to do in it
+    with Leases(Workspace(tmp_path / "result").leases) as leases:
+        leases.take("mosaic", ["75"])
+        assert start(toml, "mosaic", "--only", "75").wait(120) == 2
+        assert "does batch 75 of mosaic; wait for it" in said(toml, "mosaic", "--only", "75")
     # a run whose cube would be another one must not take away what a job is writing
     files = Workspace(tmp_path / "result")
     with Leases(files.leases) as leases:

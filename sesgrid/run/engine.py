@@ -322,6 +322,8 @@ def _run_stages(
         reasons = _reasons(config, files, name, facts)
         if reasons and (only is None or name not in _BY_BATCHES):
             # also where batches have leases of their own: before the first and after the last are tables
+            if name in _BY_BATCHES:
+                _require_idle(leases, name, only)  # who will be refused must be in nobody's way
             if only is None:
                 leases.take(name, [name])
             else:
@@ -336,6 +338,7 @@ def _run_stages(
         tell(f"{name}: {'; '.join(reasons)}")
         if only is not None and name in _BY_BATCHES:
             _require_departements(files, only)
+            leases.take(name, sorted(only))
         _require_idle(leases, name, only)
         record.forget()
         files.withdraw(name)

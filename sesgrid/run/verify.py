@@ -19,7 +19,7 @@ from sesgrid.batches.flight import Flight
 from sesgrid.batches.journal import read_plan
 from sesgrid.batches.leases import Leases
 from sesgrid.batches.running import Task
-from sesgrid.errors import ClusterError, FormatError, GridMismatchError, StoreError
+from sesgrid.errors import ClusterError, FormatError, GridMismatchError, SesgridError, StoreError
 from sesgrid.run.config import Config
 from sesgrid.run.job import Job
 from sesgrid.run.pixel_blocks import PixelWork, place_written
@@ -47,6 +47,8 @@ class Fault:
     """(block_row, block_col), global; None: the part itself."""
     layer: str | None
     what: str
+    unread: bool = False
+    """Whether its bytes could not be looked at."""
 
     def __str__(self) -> str:
         """One line."""
@@ -71,7 +73,8 @@ def find_faults(config: Config) -> Iterator[Fault]:
     Raises
     ------
     FormatError
-        The metadata of a layer are gone or damaged: none of its shards can be looked at.
+        The metadata of a layer other than the kept maps are gone or damaged: none of its shards can be
+        looked at.
     StoreError
         The store is away.
     """
@@ -80,15 +83,14 @@ def find_faults(config: Config) -> Iterator[Fault]:
     planned, shards = [batch.name for batch in plan_batches(cube.extent.grid, cells)], _Shards(cube)
     for stage in _STAGES:
         parts = Parts(files.parts(stage))
-        known = set(parts.names())
-        begun = read_plan(files.journals, stage) or files.record(stage).read().get(
-            "summary", {}
-        ).get("batches")
+        known, record = set(parts.names()), files.record(stage).read()
+        # a stage that was done says of what; of one that was begun there is a plan
+        begun = record["summary"].get("batches") if record else read_plan(files.journals, stage)
         if not known and not begun:
             continue
         for batch in sorted(known.union(planned)):
             yield from _faults_of_batch(shards, parts, stage, batch)
-    if files.record(_KEPT).read():
+    if cube.keeps_activation and files.record(_KEPT).read():
         parts = Parts(files.parts(_KEPT))
         for batch in parts.names():
             yield from _faults_of_batch(shards, parts, _KEPT, batch)
@@ -96,27 +98,36 @@ def find_faults(config: Config) -> Iterator[Fault]:
 
 @dataclass
 class _Shards:
-    """Looks at shards, until so many in a row cannot be read that it is the store that is away."""
+    """Looks at shards, until the store is away."""
 
     cube: Cube
     unread: int = 0
 
-    def fault(self, layer: str, row: int, col: int, written: Shard) -> str | None:
-        """What is wrong with a shard, if anything."""
+    def fault(self, layer: str, row: int, col: int, written: Shard) -> tuple[str | None, bool]:
+        """What is wrong with a shard, if anything, and whether its bytes could not be looked at."""
         try:
             what = self.cube.shard_fault(layer, row, col, written)
         except GridMismatchError as error:
-            return str(error)
+            return str(error), False
         except store_failures() as error:
-            self.unread += 1
-            if self.unread == _AWAY:
-                raise StoreError(
-                    f"{self.cube.path}: {_AWAY} shards in a row cannot be read ({cause_of(error)}): see that "
-                    "the store answers, and verify again"
-                ) from error
-            return f"cannot be read ({cause_of(error)})"
+            self._require_store(error)
+            return f"cannot be read ({cause_of(error)})", True
         self.unread = 0
-        return what
+        return what, False
+
+    def _require_store(self, error: Exception) -> None:
+        """After some shards in a row, see whether it is the store that is away."""
+        self.unread = (self.unread + 1) % _AWAY
+        if self.unread:
+            return
+        away: tuple[type[Exception], ...] = (SesgridError, *store_failures())
+        try:
+            self.cube.attribute("title")
+        except away:
+            raise StoreError(
+                f"{self.cube.path}: neither {_AWAY} shards in a row can be read nor anything else "
+                f"({cause_of(error)}): see that the store answers, and verify again"
+            ) from error
 
 
 _AWAY = 10
@@ -134,9 +145,15 @@ def _faults_of_batch(shards: _Shards, parts: Parts, stage: str, batch: str) -> I
         return
     for row, col, written in record.get("shards", ()):
         for layer, (size, check) in written.items():
-            what = shards.fault(layer, row, col, (size, check))
+            try:
+                what, unread = shards.fault(layer, row, col, (size, check))
+            except FormatError as error:
+                if stage != _KEPT:
+                    raise
+                yield Fault(stage, batch, None, None, f"damaged ({error})")
+                return
             if what is not None:
-                yield Fault(stage, batch, (row, col), layer, what)
+                yield Fault(stage, batch, (row, col), layer, what, unread)
 
 
 def redo(
@@ -160,12 +177,27 @@ def redo(
     """
     files = Workspace.of(config)
     with Leases(files.leases) as leases:
+        # taken first, looked after: of two who come at once none overlooks the other
+        for stage in dict.fromkeys(f.stage for f in faults):
+            leases.take(stage, [stage])
         busy = leases.holder([*_STAGES, "train", "predict", "predict-other", _KEPT])
         if busy is not None:
             raise ClusterError(f"blocks cannot be made again while {busy}: wait for it")
-        for stage in _STAGES:
-            leases.take(stage, dict.fromkeys(f.batch for f in faults if f.stage == stage))
-        return _redo(config, client, faults, tell, files)
+        return _redo(config, client, _still(config, files, faults, tell), tell, files)
+
+
+def _still(
+    config: Config, files: Workspace, faults: Sequence[Fault], tell: Callable[[str], None]
+) -> list[Fault]:
+    """The faults of their batches as they are now: a run may have been at them meanwhile."""
+    shards = _Shards(Cube.open(files.cube))
+    now: list[Fault] = []
+    for stage, batch in dict.fromkeys((f.stage, f.batch) for f in faults):
+        now += _faults_of_batch(shards, Parts(files.parts(stage)), stage, batch)
+    for fault in faults:
+        if fault not in now:
+            tell(f"{fault}: no more")
+    return now
 
 
 def _redo(
@@ -176,8 +208,10 @@ def _redo(
     files: Workspace,
 ) -> list[Fault]:
     cells = load_table(files.table("cells"))
-    for_a_run = [f for f in faults if f.block is None or f.stage not in _STAGES]
-    stay: list[Fault] = []
+    whole = [f for f in faults if f.block is None or f.stage not in _STAGES]
+    for_a_run = [f for f in whole if not f.unread]
+    # kept maps are made by explaining, not here
+    stay = [f for f in whole if f.unread]
     for stage in _STAGES:
         broken = [(f, f.block) for f in faults if f.stage == stage and f.block is not None]
         if not broken:
@@ -197,7 +231,9 @@ def _redo(
                 elif made and all(list(shard) == then.get(layer) for layer, shard in made.items()):
                     tell(f"{fault}: made again")
                 else:
-                    tell(f"{fault}: came out otherwise")
+                    tell(
+                        f"{fault}: {'came out otherwise' if work else 'there is no land cover now'}"
+                    )
                     for_a_run.append(fault)
     for fault in for_a_run:
         Parts(files.parts(fault.stage)).remove(fault.batch)
@@ -223,7 +259,7 @@ def _made_again(
 ) -> tuple[dict[tuple[int, int], dict[str, Shard]], dict[tuple[int, int], str]]:
     """The shards of blocks that are drawn and written once more; and why some could not be."""
     if work is None:
-        return {}, dict.fromkeys(blocks, "the cube's configuration names no land cover")
+        return {}, {}
     cube = Cube.open(job.files.cube)
     known = (b for batch in plan for b in batch.blocks)
     faulty = [b for b in known if (b.block_row, b.block_col) in blocks]

@@ -258,6 +258,12 @@ class Cube:
         return None if google_crc32c.value(data) == check else "its bytes are not those written"
 
     @property
+    def keeps_activation(self) -> bool:
+        """Whether room for activation maps was made, damaged or gone since or not."""
+        key, _ = _activation_room(_pixel_group(self.path, "r"))
+        return key is not None
+
+    @property
     def has_activation(self) -> bool:
         """Whether there is room for activation maps; none where its metadata are damaged."""
         return _has_activation(_pixel_group(self.path, "r"))
@@ -283,9 +289,9 @@ class Cube:
         """
         pixels, token = _pixel_group(self.path, "r"), uuid.uuid4().hex if key is not None else ""
         if _has_activation(pixels) == (key is not None):
-            known, kept = cast(Any, pixels.attrs.get("activation_room", (None, "")))
+            known, kept = _activation_room(pixels)
             if known == key:
-                return str(kept)
+                return kept
         with writing(self.path, "the activation maps"):
             pixels = _pixel_group(self.path, "r+")
             # the name goes first and comes last: what is half removed or half made has none
@@ -381,6 +387,12 @@ def _pixel_group(path: str, mode: str) -> zarr.Group:
     return pixels
 
 
+def _activation_room(pixels: zarr.Group) -> tuple[str | None, str]:
+    """Key of the explanation whose maps are kept, and the name of their room."""
+    key, name = cast(Any, pixels.attrs.get("activation_room", (None, "")))
+    return key, str(name)
+
+
 def _has_activation(pixels: zarr.Group) -> bool:
     try:
         return ACTIVATION in pixels
@@ -471,7 +483,12 @@ def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     options: dict[str, Any] = {"engine": "zarr", "consolidated": False, "decode_coords": "all"}
     options["cache"] = False
     store: Any = store_at(path, read_only=True) if is_remote(path) else path
-    pixels = xr.open_dataset(store, group="pixels", chunks=chunks, **options)
+    try:
+        pixels = xr.open_dataset(store, group="pixels", chunks=chunks, **options)
+    except ValueError as error:
+        raise FormatError(
+            f"{path}: the metadata of a layer are damaged ({error}): `sesgrid verify` tells of which"
+        ) from error
     if "band" in pixels.dims:
         pixels = pixels.assign_coords(band=list(BANDS))
     if ACTIVATION in pixels:
