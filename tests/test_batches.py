@@ -542,7 +542,8 @@ def test_a_worker_that_is_killed_costs_nothing_but_time(tmp_path, monkeypatch):
 
         def kill():
             rng = np.random.default_rng(0)
-            while not stop.wait(0.7):
+            # no more than some: a new one takes seconds to come, and is killed within one
+            while len(killed) < 8 and not stop.wait(0.7):
                 # one at work: a nanny whose worker dies while it starts gives up
                 known = client.scheduler_info(n_workers=-1)["workers"]
                 pids = [n.pid for n in cluster.workers.values() if at_work(n, known)]

@@ -21,7 +21,7 @@ from distributed import Client
 from scipy.ndimage import binary_dilation
 
 import sesgrid
-from sesgrid.batches import blocks
+from sesgrid.batches import blocks, running
 from sesgrid.batches.leases import Leases
 from sesgrid.commands.cli import main
 from sesgrid.errors import ClusterError, FormatError
@@ -520,8 +520,9 @@ def test_a_cube_on_s3_in_an_image_codec(ville, tmp_path, s3):
 
 
 def test_a_disk_that_runs_full_stops_the_run_and_keeps_what_was_finished(
-    ville, tmp_path, small_disk
+    ville, tmp_path, small_disk, monkeypatch
 ):
+    monkeypatch.setattr(running, "wait_before", lambda _: 0.1)  # it will not pass by itself
     full = Ville(tmp_path / "run", ville.city, ville.scheduler)
     full.folder.mkdir()
     path = small_disk / "cube.zarr"
