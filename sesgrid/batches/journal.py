@@ -24,8 +24,8 @@ from sesgrid.store.parts import write_atomically
 
 __all__ = ["Journal", "plan_path", "plan_starts", "read_journals", "read_plan"]
 
-
 _PROCESS = uuid.uuid4().hex[:8]
+"""Tells this process from one of the same number elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -105,21 +105,25 @@ def _plans(directory: Path, stage: str) -> list[Path]:
     return [*directory.glob(f"{stage}.plan.json"), *directory.glob(f"{stage}.*.plan.json")]
 
 
+def _told(directory: Path, stage: str) -> list[dict[str, Any]]:
+    """What these plans say, the last word last."""
+    told = [json.loads(path.read_text()) for path in _plans(directory, stage)]
+    return sorted(told, key=lambda plan: str(plan["time"]))
+
+
 def read_plan(directory: Path, stage: str) -> dict[str, dict[str, Any]]:
     """The batches of a stage, all drivers' together, the last word on each; empty: it was not begun."""
-    told = [json.loads(path.read_text()) for path in _plans(directory, stage)]
     found: dict[str, dict[str, Any]] = {}
-    for plan in sorted(told, key=lambda plan: str(plan["time"])):
+    for plan in _told(directory, stage):
         found |= plan["batches"]
     return found
 
 
 def plan_starts(directory: Path, stage: str) -> dict[str, datetime]:
     """When drivers planned a stage, by their own clocks; not those whose batches others planned all again."""
-    told = [json.loads(path.read_text()) for path in _plans(directory, stage)]
     found: dict[str, datetime] = {}
     known: set[str] = set()
-    for plan in sorted(told, key=lambda plan: str(plan["time"]), reverse=True):
+    for plan in reversed(_told(directory, stage)):
         if not known.issuperset(plan["batches"]):
             found[plan["driver"]] = datetime.fromisoformat(plan["time"])
             known |= set(plan["batches"])

@@ -2,9 +2,10 @@
 
 A batch's lease is a file that its holder makes with ``O_EXCL`` and removes when the part is written. The
 lease under a stage's own name is that of the stage as a whole, held from before its first batch until it is
-recorded. A lease names its holder, a driver, whose heartbeat is the time of change of a file of its own. A
-holder is gone when its process is (on the same machine, where its processes are seen), or when its heart has
-not beaten for a minute. All times are the file server's: what a machine's own clock says does not matter.
+recorded; one under a département's name says that somebody looks for what there is to do in it. A lease names
+its holder, a driver, whose heartbeat is the time of change of a file of its own. A holder is gone when its
+process is (on the same machine, where its processes are seen), or when its heart has not beaten for a minute.
+All times are the file server's: what a machine's own clock says does not matter.
 """
 
 from __future__ import annotations

@@ -303,6 +303,12 @@ def _with_models(
     return named, usable(cells, least, voids)
 
 
+def _members(job: Job, named: pd.DataFrame) -> Iterator[tuple[BlockBatch, np.ndarray]]:
+    """The run's batches, each with the positions of its cells in a table."""
+    plan = plan_batches(job.grid, load_places(job.files))
+    return zip(plan, members_of(plan, named), strict=True)
+
+
 def _write_predictions(job: Job, name: str, named: pd.DataFrame, outcome: Outcome) -> int:
     """Write the table of a prediction, a batch at a time; how many cells have one.
 
@@ -311,10 +317,10 @@ def _write_predictions(job: Job, name: str, named: pd.DataFrame, outcome: Outcom
     """
     files, parts, done = job.files, job.parts(name), set(outcome.done)
     cells, imagery = (CellTable(files.table(stage)) for stage in ("cells", "mosaic"))
-    plan, predicted = plan_batches(job.grid, load_places(files)), 0
-    tables = zip(plan, members_of(plan, named), cells.batches(), imagery.batches(), strict=True)
+    predicted = 0
+    tables = zip(_members(job, named), cells.batches(), imagery.batches(), strict=True)
     with TableWriter(files.table(name), cells.attrs | dict(named.attrs)) as writer:
-        for batch, at, of_cells, of_pixels in tables:
+        for (batch, at), of_cells, of_pixels in tables:
             own = named.iloc[at]
             table = of_cells.loc[own.index].join(of_pixels)
             table = table.assign(fold=own["fold"], model_id=own["model_id"])
@@ -345,8 +351,7 @@ def run_explain(job: Job) -> dict[str, Any]:
         job, "explain", KeptMaps(stage, cube) if keeping else stage, named, load_models(job),
         Explain.layers, dress, by_block=keeping,
     )  # fmt: skip
-    parts, plan = job.parts("explain"), plan_batches(job.grid, load_places(job.files))
-    at = dict(zip((b.name for b in plan), members_of(plan, named), strict=True))
+    parts, at = job.parts("explain"), {b.name: at for b, at in _members(job, named)}
     # tasks go by model; the table's order is that of the others, so that they are read side by side
     merged = parts.merge(
         outcome.done, job.files.table("explain"), _OF_POLYGONS, lambda name: named.index[at[name]]

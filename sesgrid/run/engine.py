@@ -320,7 +320,8 @@ def _run_stages(
         facts = facts_of(name, config, results)
         record = files.record(name)
         reasons = _reasons(config, files, name, facts)
-        if reasons and (only is None or name not in _BY_BATCHES):
+        partly = only is not None and name in _BY_BATCHES
+        if reasons and not partly:
             # also where batches have leases of their own: before the first and after the last are tables
             if name in _BY_BATCHES:
                 _require_idle(leases, name, only)  # who will be refused must be in nobody's way
@@ -350,7 +351,7 @@ def _run_stages(
         give_back()
         notes = [str(w.message) for w in caught if issubclass(w.category, SesgridWarning)]
         summary["notes"] = list(dict.fromkeys([*summary.get("notes", []), *notes]))
-        if only is not None and name in _BY_BATCHES:
+        if partly:
             results[name] = "some départements"
         else:
             results[name] = record.write(facts, summary, summary.pop("result_id", None))

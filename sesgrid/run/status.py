@@ -87,15 +87,13 @@ def status_of(files: Workspace) -> list[StageStatus]:
             continue
         of = told.get(stage, _Told())
         status = _stage_status(stage, plan, Parts(files.parts(stage)), of)
-        rates = [
+        rate = sum(
             _rate(ends.values(), starts[stage][driver])
             for driver, ends in of.ended.items()
             if at_work.get(driver) == stage
-        ]
-        known = [rate for rate in rates if rate is not None]
-        if known:
-            status.blocks_per_s = sum(known)
-            status.seconds_left = status.left_blocks / status.blocks_per_s
+        )
+        if rate > 0:
+            status.blocks_per_s, status.seconds_left = rate, status.left_blocks / rate
         found.append(status)
     return found
 
@@ -129,14 +127,14 @@ def _at_work(directory: Path, starts: Mapping[str, Mapping[str, datetime]]) -> d
     return at
 
 
-def _rate(ends: Iterable[tuple[datetime, int]], begun: datetime) -> float | None:
-    """Blocks a second of one driver: a batch's blocks are told together, when it ends."""
+def _rate(ends: Iterable[tuple[datetime, int]], begun: datetime) -> float:
+    """Blocks a second of one driver, 0 while none has ended: a batch's are told together, when it ends."""
     listed = [(at, n) for at, n in ends if at >= begun]
     last = max((at for at, _ in listed), default=begun)
     # from the end of a batch, or the start, to that of another: batches may be slow, and end by bursts
     since = max((at for at, _ in listed if at <= last - _WINDOW), default=begun)
     seconds = (last - since).total_seconds()
-    return sum(n for at, n in listed if at > since) / seconds if seconds > 0 else None
+    return sum(n for at, n in listed if at > since) / seconds if seconds > 0 else 0.0
 
 
 def _read(directory: Path) -> dict[str, _Told]:

@@ -31,7 +31,13 @@ from sesgrid.store.parts import Parts
 
 __all__ = ["Fault", "find_faults", "redo"]
 
-_STAGES = ("mosaic", "landcover")
+_WORK: dict[str, Callable[[Job, pd.DataFrame, Sequence[BlockBatch]], PixelWork | None]] = {
+    "mosaic": mosaic_work,
+    "landcover": landcover_work,
+}
+"""Stages that make pixels, and what their blocks are made from."""
+
+_STAGES = tuple(_WORK)
 
 _KEPT = "explain"
 """Its maps are pixels too, where they are kept."""
@@ -218,7 +224,7 @@ def _redo(
             continue
         job = Job(config, files, client, "")
         plan = plan_batches(job.grid, cells)
-        work = _work(job, stage, cells, plan)
+        work = _WORK[stage](job, cells, plan)
         again, failed = _made_again(job, stage, plan, work, {block for _, block in broken})
         parts = job.parts(stage)
         for batch in dict.fromkeys(f.batch for f, _ in broken):
@@ -243,13 +249,6 @@ def _redo(
     return [*for_a_run, *stay]
 
 
-def _work(
-    job: Job, stage: str, cells: pd.DataFrame, plan: Sequence[BlockBatch]
-) -> PixelWork | None:
-    work = mosaic_work if stage == "mosaic" else landcover_work
-    return work(job, cells, plan)
-
-
 def _made_again(
     job: Job,
     stage: str,
@@ -272,7 +271,6 @@ def _made_again(
         return place_written(work, cube, [i for t in some for i in t.items], f"verify-{stage}")
 
     made: dict[tuple[int, int], dict[str, Shard]] = {}
-    failed: dict[tuple[int, int], str] = {}
     failures: list[Failure] = []
     with Flight(job.client, make, None) as flight:
         flight.send(stage, tasks)
@@ -289,5 +287,4 @@ def _made_again(
                 elif end.error is not None:
                     failures.append(Failure.of(end.error, end.batch, task.blocks, end.attempt))
                     require_hope(stage, failures, len(made))
-                    failed[task.blocks[0]] = f"{failures[-1].cause}: {failures[-1].message}"
-    return made, failed
+    return made, {block: f"{f.cause}: {f.message}" for f in failures for block in f.blocks}
