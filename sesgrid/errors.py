@@ -1,12 +1,16 @@
 """One error root; every error says what was expected, what was received, and what to do.
 
 Each class also inherits the built-in that a caller would reach for, so
-``except ValueError`` and ``except SesgridError`` both work.
+``except ValueError`` and ``except SesgridError`` both work. What an error or a warning says is one line
+of at most `MAX_MESSAGE` characters, whatever it echoes of a file: see `one_line`.
 """
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
+    "MAX_MESSAGE",
     "CellIdError",
     "ClusterError",
     "CodecError",
@@ -21,11 +25,56 @@ __all__ = [
     "StoreError",
     "TooFewCellsError",
     "UnsafePathError",
+    "one_line",
+    "redacted",
 ]
+
+MAX_MESSAGE = 500
+"""Characters of what an error says, at most."""
+
+_USER_INFO = re.compile(r"(?<=://)[^\s/@'\"]*@")
+_CREDENTIAL = re.compile(
+    r"(?i)\b([\w-]*(?:token|secret|passw(?:or)?d|api_?key|access_?key|credential|signature)[\w-]*"
+    r"['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|[^\s,;&)}\]]+)"
+)
+
+
+def redacted(text: str) -> str:
+    """The text without what looks like a credential: the user of a URL, the value of a token or password.
+
+    >>> redacted("s3://me:hunter2@host/x?X-Amz-Signature=ab1&y=2")
+    's3://***@host/x?X-Amz-Signature=***&y=2'
+    >>> redacted("{'env': {'GATEWAY_TOKEN': 'hunter2'}}")
+    "{'env': {'GATEWAY_TOKEN': ***}}"
+    """
+    return _CREDENTIAL.sub(r"\1***", _USER_INFO.sub("***@", text))
+
+
+def one_line(text: object, limit: int = MAX_MESSAGE) -> str:
+    r"""What somebody can be shown of a text from anywhere: one line, not too long, without credentials.
+
+    White space is one space, any other character that is not printable is escaped. Of a longer text the
+    middle is left out: its beginning tells what is wrong, its end what to do.
+
+    >>> one_line("a\n  b\x1b[31m")
+    'a b\\x1b[31m'
+    >>> len(one_line("x" * 1000)), one_line("abcdefghijklmnopqrstuvwxyz", 11)
+    (500, 'abcdef … yz')
+    """
+    line = " ".join(redacted(str(text)).split())
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    if len(line) <= limit:
+        return line
+    tail = (limit - 3) // 3
+    return f"{line[: limit - 3 - tail]} … {line[len(line) - tail :]}"
 
 
 class SesgridError(Exception):
     """Root of every error that sesgrid raises on purpose."""
+
+    def __str__(self) -> str:
+        return one_line(self.args[0]) if self.args else ""
 
 
 class ConfigError(SesgridError, ValueError):
@@ -34,9 +83,6 @@ class ConfigError(SesgridError, ValueError):
 
 class MissingInputError(SesgridError, FileNotFoundError):
     """A file, folder, layer or column that was asked for is not there."""
-
-    def __str__(self) -> str:  # FileNotFoundError would print its errno form
-        return str(self.args[0]) if self.args else ""
 
 
 class FormatError(SesgridError, ValueError):
@@ -58,15 +104,9 @@ class ModelMismatchError(SesgridError, ValueError):
 class ReadError(SesgridError, OSError):
     """A raster that should be readable is truncated, damaged or gone."""
 
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
-
 
 class StoreError(SesgridError, OSError):
     """A cube cannot be written or reached: read-only, full, or no such store."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
 
 
 class CodecError(SesgridError, ImportError):
@@ -82,8 +122,11 @@ class TooFewCellsError(SesgridError, ValueError):
 
 
 class UnsafePathError(SesgridError, ValueError):
-    """A name inside an archive or an index leads out of its folder."""
+    """A name inside an archive or an index leads out of its folder, or a file tells to read another one."""
 
 
 class SesgridWarning(UserWarning):
     """Something was repaired or left out, and counted; the run goes on."""
+
+    def __str__(self) -> str:
+        return one_line(self.args[0]) if self.args else ""

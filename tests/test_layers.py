@@ -13,14 +13,14 @@ ROOT = Path(sesgrid.__file__).parent
 ALLOWED = {
     # who: which parts of sesgrid it may import
     "kernels": {"errors", "grid", "kernels"},
-    "sources": {"errors", "grid", "sources"},
-    "store": {"errors", "grid", "store", "kernels"},
-    "stages": {"errors", "grid", "kernels", "store", "stages"},
-    "report": {"errors", "grid", "store", "stages", "report", ""},
-    "synth": {"errors", "grid", "synth", "sources"},
-    "batches": {"errors", "grid", "store", "stages", "batches"},
+    "sources": {"errors", "foreign", "grid", "sources"},
+    "store": {"errors", "foreign", "grid", "store", "kernels"},
+    "stages": {"errors", "foreign", "grid", "kernels", "store", "stages"},
+    "report": {"errors", "foreign", "grid", "store", "stages", "report", ""},
+    "synth": {"errors", "foreign", "grid", "synth", "sources"},
+    "batches": {"errors", "foreign", "grid", "store", "stages", "batches"},
 }
-_BELOW = {"errors", "grid", "kernels", "sources", "store", "stages", "report", "synth", "batches"}
+_BELOW = {*ALLOWED, "errors", "foreign", "grid"}
 ALLOWED["run"] = _BELOW | {"run", ""}
 ALLOWED["studies"] = ALLOWED["run"] | {"studies"}
 FORBIDDEN_OUTSIDE = {
