@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,11 +33,13 @@ class Journal:
     """A file of JSON lines."""
 
     path: Path
+    tidy: Callable[[str], str] = str
+    """What of a message is told."""
 
     @classmethod
-    def of_driver(cls, directory: Path) -> Journal:
+    def of_driver(cls, directory: Path, tidy: Callable[[str], str] = str) -> Journal:
         """The journal of this process, and of no other: containers may have one name and one number."""
-        return cls(directory / f"{socket.gethostname()}-{os.getpid()}-{_PROCESS}.jsonl")
+        return cls(directory / f"{socket.gethostname()}-{os.getpid()}-{_PROCESS}.jsonl", tidy)
 
     def plan(
         self, stage: str, batches: Mapping[str, Mapping[str, Any]], whole: bool = True
@@ -78,7 +80,7 @@ class Journal:
         self._write(
             {
                 "stage": stage, "batch": failure.batch, "block": block, "state": "failed",
-                "cause": failure.cause, "message": failure.message, "attempts": failure.attempts,
+                "cause": failure.cause, "message": self.tidy(failure.message), "attempts": failure.attempts,
             }
             for block in failure.blocks
         )  # fmt: skip

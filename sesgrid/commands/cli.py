@@ -15,6 +15,9 @@ from sesgrid.commands.command import (
     bring_up_to_date,
     config_argument,
     end,
+    loaded,
+    needed_config,
+    of_run,
     scheduler_option,
 )
 from sesgrid.commands.study import STUDY_COMMANDS
@@ -142,22 +145,23 @@ def export(
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of sample and chance."
 )
+@of_run
 @scheduler_option
-def audit(cube: str, cells: int, seed: int, scheduler: str | None) -> None:
+def audit(cube: str, config: Path | None, cells: int, seed: int, scheduler: str | None) -> None:
     """Test whether the explanations of a finished run, by its CUBE, show what the models look at."""
-    from sesgrid.run.audit import config_of_cube, figures, run_audit
+    from sesgrid.run.audit import figures, finished_run, run_audit
     from sesgrid.run.cluster import connected
     from sesgrid.run.workspace import Workspace
 
-    config = config_of_cube(cube)
-    with connected(config.cluster, scheduler) as client:
+    settings = finished_run(cube, needed_config(config, f"audit {cube}"))
+    with connected(settings.cluster, scheduler) as client:
         click.echo(f"dashboard: {client.dashboard_link}")
-        result = run_audit(config, client, cells, seed)
+        result = run_audit(settings, client, cells, seed)
     lines = list(figures(result))
     width = max(len(what) for what, _ in lines)
     for what, value in lines:
         click.echo(f"{what:{width}}   {value}")
-    files = Workspace.of(config)
+    files = Workspace.of(settings)
     click.echo(f"audit: {files.audit}")
     if files.report.exists():
         click.echo(f"report: {files.report}")
@@ -196,8 +200,10 @@ def plan(
     from sesgrid.run.config import load_config
     from sesgrid.run.plan import Machines, lines, make_plan, memory_of
     from sesgrid.run.rates import measure_rates, read_rates
+    from sesgrid.run.workspace import Workspace
 
     settings = load_config(config)
+    Workspace.of(settings).take(settings)
     path = rates_path or settings.output / "work" / "rates.json"
     if calibrate or not path.exists():
         click.echo(f"measuring what a cell costs on this machine, into {path}", err=True)
@@ -218,35 +224,39 @@ def plan(
 
 @main.command(cls=Command)
 @click.argument("cube")
-def status(cube: str) -> None:
+@of_run
+def status(cube: str, config: Path | None) -> None:
     """Tell how far the run of CUBE is, while it runs and after."""
-    from sesgrid.run.found import run_of_cube
+    from sesgrid.run.found import files_of_cube
     from sesgrid.run.status import lines, status_of
-    from sesgrid.run.workspace import Workspace
 
-    for line in lines(status_of(Workspace.of(run_of_cube(cube)))):
+    for line in lines(status_of(files_of_cube(cube, loaded(config)))):
         click.echo(line)
 
 
 @main.command(cls=Command)
 @click.argument("cube")
-@click.option("--redo", is_flag=True, help="Make exactly the blocks with faults again.")
+@click.option(
+    "--redo", is_flag=True, help="Make exactly the blocks with faults again; with --config."
+)
+@of_run
 @scheduler_option
-def verify(cube: str, redo: bool, scheduler: str | None) -> None:
+def verify(cube: str, redo: bool, config: Path | None, scheduler: str | None) -> None:
     """Compare CUBE, shard by shard, with the checksums that its run recorded."""
     from sesgrid.run import verify as verifying
     from sesgrid.run.cluster import connected
-    from sesgrid.run.found import run_of_cube
+    from sesgrid.run.found import config_of_cube, files_of_cube
 
-    config = run_of_cube(cube)
+    known = needed_config(config, f"verify {cube} --redo") if redo else loaded(config)
     faults = []
-    for fault in verifying.find_faults(config):
+    for fault in verifying.find_faults(files_of_cube(cube, known)):
         click.echo(str(fault))
         faults.append(fault)
     click.echo(f"{len(faults)} faults")
-    if faults and redo:
-        with connected(config.cluster, scheduler) as client:
-            faults = verifying.redo(config, client, faults, click.echo)
+    if faults and redo and known is not None:
+        settings = config_of_cube(cube, known)
+        with connected(settings.cluster, scheduler) as client:
+            faults = verifying.redo(settings, client, faults, click.echo)
     if faults:
         sys.exit(1)
 

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
     from sesgrid.run.config import Config
 
-__all__ = ["Command", "bring_up_to_date", "config_argument", "end", "scheduler_option"]
+__all__ = [
+    "Command",
+    "bring_up_to_date",
+    "config_argument",
+    "end",
+    "loaded",
+    "needed_config",
+    "of_run",
+    "scheduler_option",
+]
 
 # set before TensorFlow is imported, here and in the workers: its start-up lines are no news
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -35,6 +44,40 @@ scheduler_option = click.option(
     metavar="ADDRESS",
     help="A running Dask scheduler; or 'local': this machine, whatever [cluster] says.",
 )
+
+
+of_run = click.option(
+    "--config",
+    metavar="TOML",
+    type=click.Path(path_type=Path),
+    help="Configuration of the cube's run: it alone says where sources are, and where to compute.",
+)
+
+
+def loaded(path: Path | None) -> Config | None:
+    """The configuration, where one was given."""
+    from sesgrid.run.config import load_config
+
+    return None if path is None else load_config(path)
+
+
+def needed_config(path: Path | None, command: str) -> Config:
+    """The configuration that a command cannot do without.
+
+    Raises
+    ------
+    ConfigError
+        None was given.
+    """
+    from sesgrid.errors import ConfigError
+
+    config = loaded(path)
+    if config is None:
+        raise ConfigError(
+            "this needs the run's sources or cluster, which a cube does not tell: type "
+            f"`sesgrid {command} --config city.toml`, with the run's own configuration"
+        )
+    return config
 
 
 class Command(click.Command):

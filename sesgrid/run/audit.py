@@ -13,7 +13,7 @@ from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
 from sesgrid.run.engine import unfinished
-from sesgrid.run.found import candidates
+from sesgrid.run.found import config_of_cube
 from sesgrid.run.freshness import fingerprint, key_of
 from sesgrid.run.job import Job, class_table, load_models, method_of
 from sesgrid.run.results import run_report
@@ -24,42 +24,31 @@ from sesgrid.stages.audit_figures import summarise
 from sesgrid.store.cube import Cube
 from sesgrid.store.parts import write_atomically
 
-__all__ = ["config_of_cube", "figures", "run_audit"]
+__all__ = ["figures", "finished_run", "run_audit"]
 
 
-def config_of_cube(path: str) -> Config:
-    """The configuration of the run that sealed a cube.
-
-    The run's tables are looked for beside the cube, so that an output folder may be moved, then where the
-    run had them.
+def finished_run(path: str, config: Config) -> Config:
+    """The configuration of the finished run whose a cube is; see `sesgrid.run.found.config_of_cube`.
 
     Raises
     ------
     MissingInputError
         No cube, none that a run has finished, or the run's tables are gone or of another run.
-    FormatError
-        The configuration in the cube's attributes is none.
+    ConfigError
+        The configuration is another run's.
     """
-    sealed, looked = Cube.open(path).attribute("sealed"), []
+    sealed = Cube.open(path).attribute("sealed")
     if sealed is None:
         raise MissingInputError(
             f"{path} is not of a finished run: bring it to its end with `sesgrid run`, then audit it"
         )
-    for config in candidates(path):
-        files = Workspace.of(config)
-        if files.record("analyse").read().get("key") == sealed:
-            break
-        looked.append(str(config.output))
-    else:
-        raise MissingInputError(
-            f"the run of {path} was not found in {' or '.join(looked)}: run it again, or put "
-            "the cube beside its run's tables"
-        )
+    config = config_of_cube(path, config)
+    files = Workspace.of(config)
     reasons = unfinished(config, files, "analyse")
-    if reasons:
+    if files.record("analyse").read().get("key") != sealed or reasons:
         raise MissingInputError(
-            f"the run of {path} has gone on since the cube was sealed ({'; '.join(reasons)}): bring it to "
-            "its end with `sesgrid run`, then audit it"
+            f"the run of {path} has gone on since the cube was sealed"
+            f"{f' ({reasons[0]})' if reasons else ''}: bring it to its end with `sesgrid run`, then audit it"
         )
     return config
 
@@ -70,7 +59,7 @@ def run_audit(config: Config, client: Client, cells: int, seed: int) -> dict[str
     Parameters
     ----------
     config : Config
-        From `config_of_cube`.
+        From `finished_run`.
     client : Client
     cells : int
         Size of the sample.
@@ -94,6 +83,7 @@ def run_audit(config: Config, client: Client, cells: int, seed: int) -> dict[str
     result = summarise(
         rows, stage.settings, names if with_landcover else [], truth=truth, activation=activation
     )
+    files.mark.enter(files.audit)
     write_atomically(files.audit, json.dumps(result, indent=1, allow_nan=False))
     _redo_report(job)
     return result

@@ -367,6 +367,7 @@ def run_explain(job: Job) -> dict[str, Any]:
     if polygons is not None:
         rows = parts.read(outcome.done, ["cell_id", "model_id", "fragments"])
         table = fragments_table(rows, polygons)
+        job.files.mark.enter(job.files.fragments)
         save_rows(table, job.files.fragments)
         summary["fragments"] = len(table)
     return summary

@@ -22,6 +22,7 @@ from sesgrid.run.job import Job, class_table, folds_kind, method_of, protocol_of
 from sesgrid.run.memory import give_back, sparing
 from sesgrid.run.performance import reported
 from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
+from sesgrid.run.published import placeless
 from sesgrid.run.results import run_analyse, run_report
 from sesgrid.run.training import run_train
 from sesgrid.run.workspace import Workspace, load_table
@@ -141,20 +142,21 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
     for name in inputs:
         value = getattr(config.sources, name)
         paths = value if isinstance(value, list) else [value] if value is not None else []
-        facts[f"input {name}"] = {str(p): fingerprint(p) for p in paths}
+        facts[f"input {name}"] = [[p.name, fingerprint(p)] for p in paths]
     if stage == "report":
         facts["audit"] = fingerprint(Workspace.of(config).audit)
     if stage == "mosaic":
         facts["cube version"] = CUBE_VERSION
     if stage == "train" and config.models is not None:
-        for path in config.models.cities:
-            facts[f"input models of {path}"] = fingerprint(path / "models")
-            facts[f"input cells of {path}"] = fingerprint(Workspace(path).table("cells"))
+        for k, path in enumerate(config.models.cities, 1):
+            facts[f"input models of city {k}"] = fingerprint(path / "models")
+            facts[f"input cells of city {k}"] = fingerprint(Workspace(path).table("cells"))
     if stage == "predict" and config.models is not None:
-        facts["models.cities"] = [str(p) for p in config.models.cities]
+        facts["models.cities"] = [p.name for p in config.models.cities]
         facts["models.elsewhere"] = config.models.elsewhere
     if stage == "train" and facts["train.weights"] not in (None, "imagenet"):
-        facts["input weights"] = fingerprint(Path(facts["train.weights"]))
+        weights = Path(facts["train.weights"])
+        facts |= {"train.weights": weights.name, "input weights": fingerprint(weights)}
     facts |= {f"stage {name}": _result_for(stage, name, results) for name in spec.needs}
     return facts
 
@@ -301,6 +303,7 @@ def run_stages(
     if only is not None and last not in PARTLY:
         raise ConfigError(f"{last} needs all départements: give --only to {' or '.join(PARTLY)}")
     files = Workspace.of(config)
+    files.take(config)
     with sparing(), Leases(files.leases) as leases, reported(client, files.performance):
         return _run_stages(config, client, last, tell, files, leases, only)
 
@@ -351,6 +354,8 @@ def _run_stages(
         give_back()
         notes = [str(w.message) for w in caught if issubclass(w.category, SesgridWarning)]
         summary["notes"] = list(dict.fromkeys([*summary.get("notes", []), *notes]))
+        for told in ("notes", "errors", "failures"):
+            summary[told] = [placeless(text, config) for text in summary.get(told, [])]
         if partly:
             results[name] = "some départements"
         else:

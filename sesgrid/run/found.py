@@ -1,63 +1,81 @@
-"""A run found by its cube."""
+"""A run found by its cube: its tables lie beside it, or where the run's configuration says.
+
+A cube and the folder that it lies in may come from anybody. Nothing in them decides where else is looked,
+what is imported or what is connected to: sources and clusters are named by the configuration that the user
+gives.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.errors import ConfigError, FormatError, MissingInputError
 from sesgrid.run.config import Config
 from sesgrid.run.workspace import Workspace
-from sesgrid.store.cube import Cube
+from sesgrid.store.cube import owner_of
 from sesgrid.store.location import is_remote
 
-__all__ = ["candidates", "run_of_cube"]
+__all__ = ["config_of_cube", "files_of_cube"]
 
 
-def candidates(path: str) -> Iterator[Config]:
-    """The configuration in a cube, with each of the output folders where its run's tables may lie.
+def files_of_cube(path: str, config: Config | None = None) -> Workspace:
+    """Where the tables of the run lie that makes, or made, a cube.
 
-    Beside the cube first, so that an output folder may be moved; then where the run had them.
+    Parameters
+    ----------
+    path : str
+        Of the cube, which need not be whole.
+    config : Config, optional
+        Of the run, for a cube that does not lie beside its run's ``work`` folder.
 
     Raises
     ------
     MissingInputError
-        No cube, or none that a run made.
+        There are no such tables.
     FormatError
-        The configuration in the cube's attributes is none.
+        They are another run's.
     """
-    raw = Cube.open(path).attribute("configuration")
-    if raw is None:
-        raise MissingInputError(f"{path} was made by no run: it has no attribute 'configuration'")
-    try:
-        config = Config.model_validate(raw)
-    except ValidationError as error:
-        raise FormatError(
-            f"{path}: its attribute 'configuration' is not one of this version ({error}); run again"
-        ) from error
     at = path if is_remote(path) else str(Path(path).resolve())
-    place = config.cube.model_copy(update={"path": at})
-    for folder in [config.output] if is_remote(path) else [Path(at).parent, config.output]:
-        yield config.model_copy(update={"output": folder, "cube": place})
+    folders = [] if is_remote(path) else [Path(at).parent]
+    if config is not None:
+        folders.append(config.output)
+    for folder in folders:
+        files = Workspace(folder, at)
+        if files.table("cells").exists():
+            _require_same_run(files)
+            return files
+    raise MissingInputError(
+        f"the tables of the run that makes {path} were not found in "
+        f"{' or '.join(map(str, folders)) or 'a folder beside it'}: put the cube beside its run's work "
+        "folder, or name the run's configuration with --config"
+    )
 
 
-def run_of_cube(path: str) -> Config:
-    """The configuration of the run that makes, or made, a cube; finished or not.
+def _require_same_run(files: Workspace) -> None:
+    owner, run_id = owner_of(files.cube), files.mark.run_id()
+    if owner is not None and owner != run_id:
+        raise FormatError(
+            f"{files.cube} is not the cube of the run whose tables lie in {files.output}: put it beside its "
+            "own run's work folder, or name that run's configuration with --config"
+        )
+
+
+def config_of_cube(path: str, config: Config) -> Config:
+    """The configuration of a run whose cube and tables may have been moved since.
 
     Raises
     ------
     MissingInputError, FormatError
-        As `candidates`; or the run's tables are not found.
+        As `files_of_cube`.
+    ConfigError
+        The configuration is another run's.
     """
-    looked = []
-    for config in candidates(path):
-        files = Workspace.of(config)
-        if files.table("cells").exists():
-            return config
-        looked.append(str(config.output))
-    raise MissingInputError(
-        f"the tables of the run that makes {path} were not found in {' or '.join(looked)}: put the cube "
-        "beside its run's work folder"
-    )
+    files = files_of_cube(path, config)
+    name = files.mark.name()
+    if name is not None and name != config.name:
+        raise ConfigError(
+            f"--config is of the run {config.name!r}, and {path} of {name!r}: give the configuration of "
+            "that run"
+        )
+    cube = config.cube.model_copy(update={"path": files.cube})
+    return config.model_copy(update={"output": files.output, "cube": cube})

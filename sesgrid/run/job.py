@@ -14,6 +14,7 @@ from sesgrid.batches.leases import Leases
 from sesgrid.grid import Extent, Grid
 from sesgrid.kernels.method import Method, method_named
 from sesgrid.run.config import Config
+from sesgrid.run.published import placeless
 from sesgrid.run.trained import trained_cities
 from sesgrid.run.workspace import Workspace
 from sesgrid.sources import read_class_table
@@ -68,7 +69,11 @@ class Job:
     @property
     def journal(self) -> Journal:
         """Where the blocks that end are told of."""
-        return Journal.of_driver(self.files.journals)
+        return Journal.of_driver(self.files.journals, self.tidy)
+
+    def tidy(self, text: str) -> str:
+        """A message as the run's files may tell it."""
+        return placeless(text, self.config)
 
 
 def protocol_of(config: Config) -> Protocol:

@@ -82,11 +82,18 @@ def _pack(groups: Sequence[tuple[WrittenBlock, ...]]) -> Packed:
     )
 
 
-def _sum_up(blocks: list[tuple[int, int, dict[str, Shard], dict[str, str], float]]) -> dict:
+def _sum_up(
+    tidy: Callable[[str], str],
+    blocks: list[tuple[int, int, dict[str, Shard], dict[str, str], float]],
+) -> dict:
     """What a batch's record keeps of its blocks."""
     shards = [[row, col, found] for row, col, found, _, _ in blocks]
     return {
-        "errors": {path: message for *_, errors, _ in blocks for path, message in errors.items()},
+        "errors": {
+            tidy(path): tidy(message)
+            for *_, errors, _ in blocks
+            for path, message in errors.items()
+        },
         "block_seconds": [round(seconds, 3) for *_, seconds in blocks],
         "shards": shards,
         "pixels": digest(shards),
@@ -138,7 +145,7 @@ def run_blocks(
             name,
             tuple(len(t.items) for t in tasks),
         ),
-        _sum_up,
+        partial(_sum_up, job.tidy),
         journal=job.journal,
         leases=job.leases,
         whole=job.only is None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -20,11 +19,11 @@ from sesgrid.batches.running import Outcome
 from sesgrid.errors import ClusterError, FormatError, MissingInputError
 from sesgrid.grid import Extent
 from sesgrid.run.choose import choose_cells
-from sesgrid.run.config import Config
 from sesgrid.run.freshness import Folders, digest, fingerprint
 from sesgrid.run.job import Job, class_table, folds_kind, protocol_of
 from sesgrid.run.memory import require_mosaic_fits
 from sesgrid.run.pixel_blocks import PixelWork, pixels_of, read_failures, run_blocks
+from sesgrid.run.published import published
 from sesgrid.run.tables import CellTable, TableWriter, write_table
 from sesgrid.run.workspace import load_places
 from sesgrid.sources import (
@@ -44,8 +43,8 @@ from sesgrid.stages.labels import Thresholds, income_thresholds
 from sesgrid.stages.landcover import Landcover, LandcoverIndex, PolygonBlock
 from sesgrid.stages.mosaic import Mosaic, TiledBlock, TileIndex
 from sesgrid.store.codec import PixelCodec
-from sesgrid.store.cube import Cube
-from sesgrid.store.location import exists
+from sesgrid.store.cube import Cube, require_owner
+from sesgrid.store.location import is_empty
 
 __all__ = ["landcover_work", "mosaic_work", "run_cells", "run_landcover", "run_mosaic"]
 
@@ -268,22 +267,17 @@ def _alone(job: Job) -> Iterator[None]:
         job.leases.release("cube", "cube")
 
 
-def _made_from(config: Config) -> dict[str, Any]:
-    return {
-        "sources": json.loads(config.sources.model_dump_json()),
-        "configuration": json.loads(config.model_dump_json()),
-    }
-
-
 def _opened_or_made(job: Job, extent: Extent) -> Cube:
     path, codec = job.files.cube, PixelCodec(job.config.cube.codec, job.config.cube.quality)
-    if exists(path):
+    owner = job.files.mark.run_id()
+    if not is_empty(path):
+        require_owner(path, owner)
         try:
             cube = Cube.open(path)
         except (FormatError, MissingInputError):
             cube = None  # of another version, or never finished
         if cube is not None and cube.extent == extent and cube.attribute("mosaic_key") == job.key:
-            cube.describe(_made_from(job.config))  # sources may have been added since
+            cube.describe(published(job.config))  # sources may have been added since
             return cube
         busy = None if job.leases is None else job.leases.holder(_ON_PIXELS)
         if busy is not None:
@@ -295,9 +289,9 @@ def _opened_or_made(job: Job, extent: Extent) -> Cube:
         "title": job.config.name,
         "software": f"sesgrid {__version__}",
         "mosaic_key": job.key,
-        **_made_from(job.config),
+        **published(job.config),
     }
-    made = Cube.create(path, extent, attributes, codec, ready=False)
+    made = Cube.create(path, extent, attributes, codec, ready=False, owner=owner)
     for stage in ("mosaic", "landcover"):
         job.parts(stage).keep_only([])
     # only now: a cube without pixels must never stand beside parts that say they were drawn
@@ -335,7 +329,7 @@ def run_landcover(job: Job) -> dict[str, Any]:
     plan = plan_batches(job.grid, cells)
     work, cube = landcover_work(job, cells, plan), job.cube(cells)
     with _alone(job):
-        cube.describe(_made_from(job.config))
+        cube.describe(published(job.config))
     if work is None:
         job.parts("landcover").keep_only([])
         return {"landcover": "none given: activations cannot be summed per class"}

@@ -66,6 +66,7 @@ def explain_with(config: Config, client: Client, model: Path) -> pd.DataFrame:
     table = table if sums is None else table.join(sums)
     table = table[table["model_id"].notna()]
     table.attrs = dict(cells.attrs)
+    files.mark.enter(files.output / "region.parquet")
     with TableWriter(files.output / "region.parquet", table.attrs, squares=True) as writer:
         writer.write(table)
     return table

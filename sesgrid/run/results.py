@@ -18,6 +18,7 @@ from sesgrid.run.baselines import run_baselines
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
 from sesgrid.run.memory import give_back
+from sesgrid.run.published import published
 from sesgrid.run.tables import CellTable, TableWriter
 from sesgrid.sources import class_groups, class_names
 from sesgrid.stages.activation import MAPS
@@ -59,7 +60,8 @@ _SEALED = (
 
 def run_analyse(job: Job) -> dict[str, Any]:
     """Predictions and class sums → metrics, findings, and the result files."""
-    c, table = job.config, CellTable(job.files.table("predict"))
+    c, files, table = job.config, job.files, CellTable(job.files.table("predict"))
+    files.mark.enter(files.cells, files.activation, files.pairs, files.metrics)
     colours = [n for n in table.columns if n.startswith("mean_")]
     cells = _cells(table, *TOLD, "probability_", "mean_")
     findings = analyse(
@@ -179,8 +181,7 @@ def _named(job: Job, attributes: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _sealed(job: Job, attributes: Mapping[Any, Any]) -> dict[str, Any]:
     """What a finished cube says of its run."""
-    configuration = json.loads(job.config.model_dump_json())
-    return {"sealed": job.key, "configuration": configuration, **_named(job, attributes)}
+    return {"sealed": job.key, **published(job.config), **_named(job, attributes)}
 
 
 def _load_findings(job: Job) -> Findings:
@@ -197,6 +198,7 @@ def _load_findings(job: Job) -> Findings:
 def run_report(job: Job) -> dict[str, Any]:
     """Everything → one HTML page."""
     c, table = job.config, CellTable(job.files.table("predict"))
+    job.files.mark.enter(job.files.report)
     cells = table.read(SHOWN, with_id=False)
     made = ("cells", "mosaic", "landcover", "train", "predict", "explain")
     notes = [n for stage in made for n in _notes(job, stage)]
@@ -224,7 +226,7 @@ def run_report(job: Job) -> dict[str, Any]:
         notes=notes,
         audit=json.loads(job.files.audit.read_text()) if job.files.audit.exists() else None,
     )
-    return {"report": str(job.files.report)}
+    return {"report": job.files.report.name}
 
 
 def _notes(job: Job, stage: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,7 @@ from sesgrid.run.pixel_blocks import shards_of
 from sesgrid.run.trainings import run_trainings
 from sesgrid.run.workspace import Workspace, load_cells
 from sesgrid.stages.explainable import require_explainable
-from sesgrid.stages.folds import FOLD_KINDS, other_kind
+from sesgrid.stages.folds import other_kind
 from sesgrid.stages.protocol import Protocol
 from sesgrid.stages.train import Fold, Progress, card_of, finished, plan_folds, train_fold
 from sesgrid.store.cube import Cube
@@ -44,8 +43,9 @@ def run_train(job: Job) -> dict[str, Any]:
         }
     _require_pixels(job)
     folds = _folds(c)
-    _clear(job.files.models, folds)
+    _clear(job.files, folds)
     todo = [f for f in folds if finished(f) is None]
+    _enter(job.files, todo)
     if todo and (c.sources.landcover is not None or c.explain.maps != "none"):
         check_explainable(c, job.client, protocol_of(c))
     _train(job.client, [(job.files.cube, f) for f in todo])
@@ -93,6 +93,7 @@ def train_together(configs: Sequence[Config], client: Client) -> None:
             # what lies beside a model must have been made from it, also if this stops half-way
             Workspace.of(config).record("train").forget()
             Workspace.of(config).withdraw("train")
+            _enter(Workspace.of(config), todo)
         work += [(Workspace.of(config).cube, fold) for fold in todo]
     _train(client, work)
 
@@ -171,10 +172,15 @@ def _notes(folds: Sequence[Fold]) -> list[str]:
     ]
 
 
-def _clear(directory: Path, folds: Sequence[Fold]) -> None:
+def _enter(files: Workspace, folds: Sequence[Fold]) -> None:
+    """Enter what trainings are about to write: models, cards, checkpoints, logs."""
+    for path in (Path(f.path) for f in folds):
+        written = [path.with_suffix(s) for s in (".keras", ".json", ".checkpoint.npz")]
+        files.mark.enter(*written, path.parent / "logs" / path.stem)
+
+
+def _clear(files: Workspace, folds: Sequence[Fold]) -> None:
     """Remove models of folds that are no longer wanted, with their checkpoints and logs."""
     wanted = {Path(f.path).stem for f in folds}
-    for kind in FOLD_KINDS:
-        for stray in [*directory.glob(f"{kind}-*"), *directory.glob(f"logs/{kind}-*")]:
-            if stray.name.split(".")[0] not in wanted:
-                shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+    ours = [*files.mark.entered(files.models), *files.mark.entered(files.models / "logs")]
+    files.mark.remove(*(p for p in ours if p.name.split(".")[0] not in wanted))

@@ -63,12 +63,12 @@ class Fault:
         return f"{self.stage}: block {self.block}, {self.layer}: {self.what}"
 
 
-def find_faults(config: Config) -> Iterator[Fault]:
+def find_faults(files: Workspace) -> Iterator[Fault]:
     """Compare the cube with what its run recorded, shard by shard.
 
     Parameters
     ----------
-    config : Config
+    files : Workspace
         Of the run; its stage ``cells`` is done.
 
     Yields
@@ -84,7 +84,6 @@ def find_faults(config: Config) -> Iterator[Fault]:
     StoreError
         The store is away.
     """
-    files = Workspace.of(config)
     cube, cells = Cube.open(files.cube), load_table(files.table("cells"))
     planned, shards = [batch.name for batch in plan_batches(cube.extent.grid, cells)], _Shards(cube)
     for stage in _STAGES:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import pandas as pd
 
 from sesgrid.batches.blocks import PLACES
 from sesgrid.errors import MissingInputError
+from sesgrid.foreign import writing
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import StageRecord
+from sesgrid.run.mark import Mark
 from sesgrid.run.tables import CellTable
 
 __all__ = ["Workspace", "load_cells", "load_places", "load_table", "save_rows"]
@@ -81,8 +83,19 @@ class Workspace:
         """Comparisons of trainings, a folder each, and their models."""
         return self.output / "studies"
 
+    def take(self, config: Config) -> str:
+        """Take the output folder for a run, as `Mark.take` does; the run's id."""
+        s = config.sources
+        given = [s.census, s.landcover, s.landcover_classes, s.boundary, *s.ortho, *s.cities]
+        return self.mark.take(config.name, [p for p in given if p is not None])
+
+    @property
+    def mark(self) -> Mark:
+        """Whose the folder is, and what of it the run wrote."""
+        return Mark(self.output)
+
     def withdraw(self, stage: str) -> None:
-        """Remove the results that rest on a stage, before it is done again.
+        """Remove the results that rest on a stage, before it is done again, as far as the run wrote them.
 
         What lies beside a cube or a model must have been made from it, also if the run stops here.
         """
@@ -91,10 +104,8 @@ class Workspace:
             findings.append(self.fragments)
         if stage in ("cells", "mosaic", "landcover"):
             # their models stay, named after what they were made from
-            for study in ("compare", "resolution", "stability"):
-                shutil.rmtree(self.studies / study, ignore_errors=True)
-        for path in [self.report] if stage == "report" else [self.report, *findings]:
-            path.unlink(missing_ok=True)
+            findings += [self.studies / study for study in ("compare", "resolution", "stability")]
+        self.mark.remove(self.report, *([] if stage == "report" else findings))
 
     def table(self, stage: str) -> Path:
         """A stage's table of cells."""
@@ -125,11 +136,22 @@ class Workspace:
 
 
 def save_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Write Parquet atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write Parquet atomically.
+
+    Raises
+    ------
+    StoreError
+        The disk is full or read-only; what was there stays.
+    """
     temporary = path.with_name(f".{path.name}.partial")
-    rows.to_parquet(temporary)
-    temporary.replace(path)
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rows.to_parquet(temporary)
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def load_cells(files: Workspace, columns: Sequence[str] | None = None) -> pd.DataFrame:

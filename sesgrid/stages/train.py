@@ -254,7 +254,9 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
         }
         ref = save_model(fitted.model, path, model_id=fold.model_id, card=card)
     # also those put aside, and what a killed process left half written
-    for spent in path.parent.glob(f"*{glob.escape(path.stem)}.checkpoint*"):
+    name = glob.escape(checkpoint.name)
+    aside = path.parent.glob(f"{glob.escape(checkpoint.stem)}-{'[0-9a-f]' * 8}.npz")
+    for spent in (checkpoint, *aside, *path.parent.glob(f".{name}.*.partial")):
         spent.unlink(missing_ok=True)
     return ref
 

@@ -27,6 +27,7 @@ from zarr.storage import LocalStore
 from sesgrid.errors import GridMismatchError, ReadError
 from sesgrid.grid import Extent
 from sesgrid.kernels.batch import average, place_cell
+from sesgrid.store.checked import CheckedStore
 from sesgrid.store.codec import PixelCodec
 from sesgrid.store.cube_layout import VERSION
 from sesgrid.store.location import store_failures
@@ -166,7 +167,9 @@ class _Shards:
     """The encoded cells of a cube's image, wherever it lies."""
 
     def __init__(self, array: zarr.Array, extent: Extent, codec: PixelCodec) -> None:
-        self.array, self.store, self.extent, self.codec = array, array.store, extent, codec
+        self.array, self.extent, self.codec = array, extent, codec
+        self._checked = array.store if isinstance(array.store, CheckedStore) else None
+        self.store = self._checked.inner if self._checked else array.store
         self._index = lru_cache(_KNOWN_SHARDS)(self._read_index)
         self._room = threading.local()
         self._requests = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="cells")
@@ -225,6 +228,8 @@ class _Shards:
         """Index of the shard at a key; None where there is no shard."""
         n = self.extent.grid.cells_per_block
         data = self._fetch(key, -index_size(n), index_size(n))
+        if data is None and self._checked is not None:
+            self._checked.require_absent(key)
         return None if data is None else decode_index(data, n)
 
     def _fetch(self, key: str, offset: int, length: int) -> bytes | np.ndarray | None:

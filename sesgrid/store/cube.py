@@ -24,12 +24,15 @@ import xarray as xr
 import zarr
 
 from sesgrid.errors import FormatError, GridMismatchError, MissingInputError, StoreError
+from sesgrid.foreign import reading
 from sesgrid.grid import CELL_M, Extent
+from sesgrid.store.checked import CheckedStore
 from sesgrid.store.codec import LOSSLESS, PixelCodec
 from sesgrid.store.cube_layout import (
     ACTIVATION,
     LAYERS,
     OF_ACTIVATION,
+    OWNER,
     TOKEN,
     VERSION,
     create_layer,
@@ -45,15 +48,14 @@ from sesgrid.store.location import (
     open_group,
     put,
     remove,
-    store_at,
     writing,
 )
 from sesgrid.store.shard import encode_shard
+from sesgrid.store.written import Shard
 
-__all__ = ["CUBE_VERSION", "Cube", "open_cube", "replace_cube"]
+__all__ = ["CUBE_VERSION", "Cube", "open_cube", "owner_of", "replace_cube", "require_owner"]
 
-Shard = tuple[int, int]
-"""Bytes of a shard and their crc32c; (0, 0): there is none, as the block is zero throughout."""
+_REMAKE = "make it again with `sesgrid mosaic`, or `sesgrid verify --redo`"
 
 CUBE_VERSION = 2
 """Version of the layout; a cube of another version is refused."""
@@ -79,8 +81,9 @@ class Cube:
         codec: PixelCodec = LOSSLESS,
         *,
         ready: bool = True,
+        owner: str | None = None,
     ) -> Cube:
-        """Make an empty cube; anything at ``path`` that is a cube is replaced.
+        """Make an empty cube; a cube of the same owner at ``path`` is replaced, and nothing else.
 
         Parameters
         ----------
@@ -92,11 +95,13 @@ class Cube:
             Of the image; coverage and land cover are codes, and always lossless.
         ready : bool
             False: it does not open as a cube until `mark_ready`.
+        owner : str, optional
+            Names the run whose it is; None: it is no run's.
 
         Raises
         ------
         FormatError
-            ``path`` exists, or something lies below the URL, and is not a cube.
+            ``path`` exists, or something lies below the URL, and is not a cube, or another owner's.
         StoreError
             It cannot be written.
         CodecError
@@ -106,6 +111,7 @@ class Cube:
         path, token = str(path), uuid.uuid4().hex
         named = {
             TOKEN: token,
+            **({} if owner is None else {OWNER: owner}),
             **({VERSION: CUBE_VERSION} if ready else {}),
             **codec.attributes(),
             **extent.attributes(),
@@ -113,13 +119,13 @@ class Cube:
         }
         with writing(path):
             if is_remote(path):
-                _remove_cube(path)
+                _remove_cube(path, owner)
                 lay_out(path, extent, codec, named)
             else:
                 beside = str(Path(path).with_name(f".{Path(path).name}.new"))
                 shutil.rmtree(beside, ignore_errors=True)
                 lay_out(beside, extent, codec, named)
-                replace_cube(beside, path)
+                replace_cube(beside, path, owner)
         return cls(path, extent, token, codec)
 
     @classmethod
@@ -135,22 +141,20 @@ class Cube:
         CodecError
             Its pixels are encoded with a codec that is not installed.
         """
-        attributes = dict(_root(path).attrs)
+        with reading(f"{path}: the cube's zarr.json", advice=_REMAKE):
+            attributes = dict(_root(path).attrs)
         version = attributes.get(VERSION)
         if version != CUBE_VERSION:
             raise FormatError(
                 f"{path}: expected a sesgrid cube of version {CUBE_VERSION}, received version "
                 f"{version!r}; make it again with `sesgrid mosaic`"
             )
-        codec = PixelCodec.from_attributes(attributes)
-        codec.require()
-        try:
+        with reading(f"{path}: the attributes of the cube", advice=_REMAKE):
+            codec = PixelCodec.from_attributes(attributes)
             extent = Extent.from_attributes(attributes)
-            return cls(str(path), extent, str(attributes[TOKEN]), codec)
-        except KeyError as error:
-            raise FormatError(
-                f"{path}: the cube lacks the attribute {error}; make it again with `sesgrid mosaic`"
-            ) from error
+            token = str(attributes[TOKEN])
+        codec.require()
+        return cls(str(path), extent, token, codec)
 
     def mark_ready(self) -> None:
         """From now on it opens as a cube."""
@@ -423,23 +427,54 @@ def _token_at(path: str) -> str | None:
     return known[1]
 
 
-def replace_cube(beside: str, path: str) -> None:
-    """Put a finished local cube in the place of another."""
-    _remove_cube(path)
+def replace_cube(beside: str, path: str, owner: str | None = None) -> None:
+    """Put a finished local cube in the place of another one of the same owner."""
+    _remove_cube(path, owner)
     Path(beside).rename(path)
 
 
-def _remove_cube(path: str) -> None:
-    """Remove a cube, finished or not, and nothing else."""
+def _remove_cube(path: str, owner: str | None) -> None:
+    """Remove a cube of an owner, finished or not, and nothing else."""
     if is_empty(path):
         return
-    try:
-        ours = {VERSION, TOKEN} & set(open_group(path, "r").attrs)
-    except (FileNotFoundError, ValueError):
-        ours = set()
-    if not ours:
-        raise FormatError(f"{path} holds something that is no sesgrid cube: move it away")
+    require_owner(path, owner)
     remove(path)
+
+
+def owner_of(path: str) -> str | None:
+    """The run whose a cube is; None where it is no run's, there is none, or it is damaged."""
+    try:
+        with reading(path):
+            owner = open_group(path, "r").attrs.get(OWNER)
+    except (MissingInputError, FormatError):
+        return None
+    return None if owner is None else str(owner)
+
+
+def require_owner(path: str, owner: str | None) -> None:
+    """Refuse what is no cube, or belongs to another run: None, no run.
+
+    Raises
+    ------
+    FormatError
+    """
+    try:
+        with reading(path):
+            attributes = dict(open_group(path, "r").attrs)
+    except (MissingInputError, FormatError):
+        attributes = {}  # a damaged one may be anybody's
+    if not {VERSION, TOKEN} & set(attributes):
+        raise FormatError(f"{path} holds something that is no sesgrid cube: move it away")
+    if attributes.get(OWNER) != owner:
+        whose = (
+            f"of another run ({attributes.get('title', 'no name')!r})"
+            if attributes.get(OWNER)
+            else ("that was made from Python, or by sesgrid 0.1")
+        )
+        raise FormatError(
+            f"{path} is a cube {whose}, and is left as it is: move it away, or choose another place "
+            "(cube.path)"
+        )
 
 
 @lru_cache(maxsize=16)
@@ -482,19 +517,18 @@ def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     # cache=False: indexing a part must never keep the whole
     options: dict[str, Any] = {"engine": "zarr", "consolidated": False, "decode_coords": "all"}
     options["cache"] = False
-    store: Any = store_at(path, read_only=True) if is_remote(path) else path
-    try:
+    store: Any = CheckedStore(str(path), cube.extent)
+    with reading(
+        f"{path}: the metadata of a layer",
+        advice="they are damaged: `sesgrid verify` tells of which",
+    ):
         pixels = xr.open_dataset(store, group="pixels", chunks=chunks, **options)
-    except ValueError as error:
-        raise FormatError(
-            f"{path}: the metadata of a layer are damaged ({error}): `sesgrid verify` tells of which"
-        ) from error
-    if "band" in pixels.dims:
-        pixels = pixels.assign_coords(band=list(BANDS))
-    if ACTIVATION in pixels:
-        pixels = pixels.assign_coords(map=pixels[ACTIVATION].attrs["maps"])
-    root = _root(path)
-    nodes = {"/": xr.Dataset(attrs=dict(root.attrs)), "/pixels": pixels}
-    if "cells" in root:
-        nodes["/cells"] = xr.open_dataset(store, group="cells", chunks=None, **options)
+        if "band" in pixels.dims:
+            pixels = pixels.assign_coords(band=list(BANDS))
+        if ACTIVATION in pixels:
+            pixels = pixels.assign_coords(map=pixels[ACTIVATION].attrs["maps"])
+        root = _root(path)
+        nodes = {"/": xr.Dataset(attrs=dict(root.attrs)), "/pixels": pixels}
+        if "cells" in root:
+            nodes["/cells"] = xr.open_dataset(store, group="cells", chunks=None, **options)
     return xr.DataTree.from_dict(nodes)

@@ -17,6 +17,7 @@ __all__ = [
     "ACTIVATION",
     "LAYERS",
     "OF_ACTIVATION",
+    "OWNER",
     "PIXEL_LAYERS",
     "TOKEN",
     "VERSION",
@@ -25,8 +26,8 @@ __all__ = [
     "write_spatial_ref",
 ]
 
-VERSION, TOKEN = "sesgrid_cube_version", "sesgrid_cube_token"
-"""Attributes that make a group a cube, and that name it."""
+VERSION, TOKEN, OWNER = "sesgrid_cube_version", "sesgrid_cube_token", "sesgrid_run"
+"""Attributes that make a group a cube, that name it, and that name the run whose it is."""
 
 PIXEL_LAYERS = {"image": 3, "coverage": 0, "landcover": 0}
 """Variables of ``pixels`` and their number of bands (0: no band axis)."""
@@ -47,7 +48,8 @@ OF_ACTIVATION = {
 def lay_out(path: str, extent: Extent, codec: PixelCodec, attributes: Mapping[str, Any]) -> None:
     """Groups and arrays without a pixel; the attributes that make it a cube come last."""
     # the token first: what is left of a cube that was never finished can be told and replaced
-    root = open_group(path, "w", {TOKEN: attributes[TOKEN]})
+    whose = {name: attributes[name] for name in (TOKEN, OWNER) if name in attributes}
+    root = open_group(path, "w", whose)
     pixels = root.create_group("pixels", attributes=extent.attributes())
     for name in PIXEL_LAYERS:
         create_layer(pixels, name, extent, codec)

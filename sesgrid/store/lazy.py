@@ -14,6 +14,7 @@ from sesgrid.grid import Extent
 from sesgrid.store.codec import CodecName, PixelCodec
 from sesgrid.store.cube import Cube, replace_cube
 from sesgrid.store.location import is_empty, is_remote
+from sesgrid.store.written import Shard, list_written
 
 __all__ = ["write_cube"]
 
@@ -59,13 +60,20 @@ def write_cube(
         for (i, j), block in np.ndenumerate(blocks):
             at = (extent.block_row + i, extent.block_col + j)
             writes.append(dask.delayed(_write_if_any)(cube, *at, str(name), block))
-    dask.compute(*writes)
+    written: dict[str, dict[tuple[int, int], Shard]] = {}
+    for name, block, shard in dask.compute(*writes):
+        written.setdefault(name, {})[block] = shard
+    for name in pixels.data_vars:
+        list_written(made, extent, str(name), written.get(str(name), {}).items())
     cube.mark_ready()
     if not remote:
         replace_cube(made, path)
     return Cube.open(path)
 
 
-def _write_if_any(cube: Cube, row: int, col: int, name: str, block: np.ndarray) -> None:
-    if block.any():
-        cube.write_block(row, col, {name: block})
+def _write_if_any(
+    cube: Cube, row: int, col: int, name: str, block: np.ndarray
+) -> tuple[str, tuple[int, int], Shard]:
+    """Write a block's array, unless it is zero throughout; its name, block and shard."""
+    shards = cube.write_block(row, col, {name: block}) if block.any() else {name: (0, 0)}
+    return name, (row, col), shards[name]

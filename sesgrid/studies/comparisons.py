@@ -215,7 +215,12 @@ def _findings(config: Config, outcome: Outcome) -> Iterator[Finding]:
 def _written(
     config: Config, name: str, outcomes: Sequence[Outcome], tables: dict[str, pd.DataFrame]
 ) -> Study:
-    folder = Workspace.of(config).studies / name
+    files = Workspace.of(config)
+    folder = files.studies / name
+    titles = [*tables, "results"]
+    files.mark.enter(
+        *(folder / f"{t}.csv" for t in titles), folder / "results.parquet", folder / "index.html"
+    )
     folder.mkdir(parents=True, exist_ok=True)
     tables = {**tables, "results": write_results(config, outcomes, folder / "results.parquet")}
     for title, table in tables.items():

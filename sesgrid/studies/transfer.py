@@ -19,6 +19,7 @@ from sesgrid.run.config import Config
 from sesgrid.run.freshness import key_of
 from sesgrid.run.job import Job, load_models, protocol_of, scores_of
 from sesgrid.run.job import folds_kind as folds_kind_of
+from sesgrid.run.mark import Mark
 from sesgrid.run.workspace import Workspace, load_table, save_rows
 from sesgrid.stages.cells import usable
 from sesgrid.stages.folds import near, training_cells
@@ -96,12 +97,21 @@ def transfer(
         name: found.pivot(index="train_on", columns="test_on", values=name).loc[names, names]
         for name in SCORES[:4]
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    _enter(folder, [*matrices, "transfer"])
     save_rows(results, folder / "results.parquet")
     write_atomically(folder / "transfer.csv", found.to_csv(index=False))
     for name, matrix in matrices.items():
         write_atomically(folder / f"{name}.csv", matrix.to_csv())
     return Study("transfer", {"transfer": found, **matrices, "results": results})
+
+
+def _enter(folder: Path, titles: Sequence[str]) -> None:
+    """See that the folder is that of a transfer study, and that only such a study's files are replaced."""
+    mark = Mark(folder)
+    mark.take("transfer")
+    mark.enter(
+        *(folder / f"{t}.csv" for t in titles), folder / "results.parquet", folder / "index.html"
+    )
 
 
 def require_alike(configs: Sequence[Config]) -> None:

@@ -114,6 +114,7 @@ def run_variants(
     for variant in variants:
         key = _key(config, variant, made_from)
         directory = files.studies / "models" / key
+        files.mark.enter(directory)
         parts = Parts(directory / ("explained" if explain else "predicted"))
         part_key = key_of({"models": key, "made from": made_from, "stage": stage})
         folds = _folds(config, variant, cells, directory, key)

@@ -1,0 +1,130 @@
+"""A store that gives no pixel of a cube but what was written: gone or damaged shards are refused by name."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from zarr.storage import LocalStore, WrapperStore
+
+from sesgrid.errors import ReadError
+from sesgrid.store.location import store_at
+from sesgrid.store.shard import decode_index, index_size, is_intact
+from sesgrid.store.written import stamps_of, written_at
+
+if TYPE_CHECKING:
+    from zarr.abc.store import ByteRequest, Store
+    from zarr.core.buffer import Buffer, BufferPrototype
+
+    from sesgrid.grid import Extent
+
+__all__ = ["CheckedStore"]
+
+_SHARD = re.compile(r"pixels/(\w+)/c/(?:0/)?(\d+)/(\d+)")
+
+
+class CheckedStore(WrapperStore["Store"]):
+    """The store of a cube, for reading.
+
+    Parameters
+    ----------
+    path : str
+        Of the cube.
+    extent : Extent
+        Of the cube.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        extent: Extent,
+        *,
+        store: Store | None = None,
+        stamps: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(store_at(path, read_only=True) if store is None else store)
+        self.path, self.extent = path, extent
+        # as they are now: a layer that is made anew has another, and nothing is expected of it here
+        self._stamps = stamps_of(path) if stamps is None else stamps
+
+    def _with_store(self, store: Store) -> CheckedStore:
+        return CheckedStore(self.path, self.extent, store=store, stamps=self._stamps)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (self.path, self.extent, self._store, self._stamps)
+
+    @property
+    def inner(self) -> Store:
+        """The store itself."""
+        return self._store
+
+    @property
+    def root(self) -> Any:
+        """Of a local one: its folder."""
+        return self._store.root if isinstance(self._store, LocalStore) else self.path
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """A value, or a part of it.
+
+        Raises
+        ------
+        ReadError
+            A shard that was written is gone, or its bytes are not those written.
+        """
+        found = await self._store.get(key, prototype, byte_range)
+        shard = _SHARD.fullmatch(key)
+        if shard is None:
+            return found
+        if found is None:
+            self.require_absent(key)
+        elif not _is_sound(found.to_bytes(), self.extent.grid.cells_per_block, byte_range):
+            raise ReadError(self._message(key, "is damaged: its bytes do not match their checksum"))
+        return found
+
+    def require_absent(self, key: str) -> None:
+        """See that a shard that is not there was never written.
+
+        Raises
+        ------
+        ReadError
+        """
+        layer, at = _parsed(key)
+        if layer in self._stamps and written_at(self.path, layer, self._stamps[layer], at) != (
+            0,
+            0,
+        ):
+            raise ReadError(self._message(key, "is missing, though it was written"))
+
+    def _message(self, key: str, what: str) -> str:
+        layer, (y, x) = _parsed(key)
+        block = self.extent.block_row + y, self.extent.block_col + x
+        return (
+            f"{self.path}: the shard of block {block}, {layer} ({key}), {what}; a run makes it again: "
+            "`sesgrid run` with the cube's configuration, or `sesgrid verify --redo`"
+        )
+
+
+def _again(path: str, extent: Extent, store: Store, stamps: dict[str, str]) -> CheckedStore:
+    return CheckedStore(path, extent, store=store, stamps=stamps)
+
+
+def _parsed(key: str) -> tuple[str, tuple[int, int]]:
+    shard = _SHARD.fullmatch(key)
+    if shard is None:
+        raise ValueError(f"{key!r} is no shard's key")
+    layer, y, x = shard.groups()
+    return layer, (int(y), int(x))
+
+
+def _is_sound(data: bytes, cells: int, byte_range: ByteRequest | None) -> bool:
+    """Whether a shard's index, one of its cells, or the whole shard is as it was written."""
+    if byte_range is not None:
+        return is_intact(data)
+    index = data[-index_size(cells) :]
+    try:
+        table = decode_index(index, cells).reshape(-1, 2).tolist()
+    except ReadError:
+        return False
+    return all(is_intact(data[start : start + n]) for start, n in table if start >= 0)

@@ -1,0 +1,113 @@
+"""Which shards a cube holds, as the cube itself tells: bytes and crc32c of every block's shard.
+
+Zarr reads a shard that is gone without a word, as fill, which would be black imagery. So once a layer is
+made, what was written of it is listed in the cube, in ``shards/<layer>``, and whoever reads the cube is
+refused what is listed and not there.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+import zarr
+
+from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.foreign import reading
+from sesgrid.grid import Extent
+from sesgrid.store.location import open_group, writing
+
+__all__ = ["Shard", "forget_written", "list_written", "stamps_of", "written_at"]
+
+Shard = tuple[int, int]
+"""Bytes of a shard and their crc32c; (0, 0): there is none, as the block is zero throughout."""
+
+_GROUP, _STAMPS = "shards", "stamps"
+
+
+def list_written(
+    path: str, extent: Extent, layer: str, shards: Iterable[tuple[tuple[int, int], Shard]]
+) -> None:
+    """List what was written of a layer, in the place of what was listed of it before.
+
+    Parameters
+    ----------
+    path : str
+        Of the cube.
+    extent : Extent
+    layer : str
+        A variable of ``pixels``.
+    shards : iterable of ((block_row, block_col), (bytes, crc32c))
+        Global blocks.
+
+    Raises
+    ------
+    StoreError
+        The store is read-only, full or gone.
+    """
+    table = np.zeros((2, extent.n_block_rows, extent.n_block_cols), np.uint32)
+    for block, shard in shards:
+        table[(slice(None), *extent.block_position(*block))] = shard
+    with writing(path, "the list of shards"):
+        forget_written(path, layer)
+        group = open_group(path, "r+").require_group(_GROUP)
+        group.create_array(
+            layer,
+            data=table,
+            chunks=(2, *(min(n, 1024) for n in table.shape[1:])),
+            dimension_names=("of", "block_y", "block_x"),
+            attributes={"of": ["bytes", "crc32c"]},
+            overwrite=True,
+        )
+        # last: what is half written is not believed
+        group.update_attributes({_STAMPS: {**_stamps(group), layer: uuid.uuid4().hex}})
+
+
+def forget_written(path: str, layer: str) -> None:
+    """Before a layer's blocks are made anew: nothing is expected of it until it is listed again."""
+    known = stamps_of(path)
+    if layer in known:
+        with writing(path, "the list of shards"):
+            group = cast(zarr.Group, open_group(path, "r+")[_GROUP])
+            group.update_attributes({_STAMPS: {k: v for k, v in known.items() if k != layer}})
+
+
+def stamps_of(path: str) -> dict[str, str]:
+    """Layers whose shards are listed, and what names each list; of a damaged one nothing."""
+    try:
+        with reading(path):
+            root = open_group(path, "r")
+            return _stamps(cast(zarr.Group, root[_GROUP])) if _GROUP in root else {}
+    except (FormatError, MissingInputError):
+        return {}
+
+
+def _stamps(group: zarr.Group) -> dict[str, str]:
+    return {str(k): str(v) for k, v in cast(dict, group.attrs.get(_STAMPS, {})).items()}
+
+
+@lru_cache(maxsize=64)
+def _listed(path: str, layer: str, stamp: str) -> np.ndarray | None:
+    if stamps_of(path).get(layer) != stamp:
+        return None
+    try:
+        with reading(path):
+            array = cast(zarr.Array, open_group(path, "r")[f"{_GROUP}/{layer}"])
+            return np.asarray(array[:], np.uint32)
+    except (FormatError, MissingInputError):
+        return None
+
+
+def written_at(path: str, layer: str, stamp: str, at: tuple[int, int]) -> Shard:
+    """What is listed of the block at a position ``(block_y, block_x)`` of a cube; (0, 0): no shard.
+
+    Also where the list is another than the one that the stamp names: then its layer was made anew.
+    """
+    table = _listed(path, layer, stamp)
+    if table is None or not all(0 <= k < n for k, n in zip(at, table.shape[1:], strict=True)):
+        return 0, 0
+    size, check = table[(slice(None), *at)].tolist()
+    return size, check
