@@ -28,7 +28,7 @@ from sesgrid.errors import ClusterError, FormatError
 from sesgrid.grid import rowcol_of_ids
 from sesgrid.run import verify as verifying
 from sesgrid.run.engine import _require_idle
-from sesgrid.run.found import run_of_cube
+from sesgrid.run.found import config_of_cube, files_of_cube
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.store import cube as cube_store
 from sesgrid.store.cube import Cube

@@ -283,6 +283,8 @@ def test_read_failures_end_with_status_1(capsys):
 def test_results_are_withdrawn_before_what_they_rest_on_changes(tmp_path):
     files = Workspace(tmp_path)
     results = [files.report, files.metrics, files.activation, files.pairs, files.cells]
+    files.mark.take("Nice")
+    files.mark.enter(*results)
     for path in results:
         path.touch()
     files.withdraw("report")

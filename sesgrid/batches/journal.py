@@ -19,6 +19,8 @@ from typing import Any
 
 from sesgrid.batches.failures import Failure
 from sesgrid.batches.flight import Note
+from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.foreign import reading
 from sesgrid.store.location import writing
 from sesgrid.store.parts import write_atomically
 
@@ -109,8 +111,24 @@ def _plans(directory: Path, stage: str) -> list[Path]:
 
 def _told(directory: Path, stage: str) -> list[dict[str, Any]]:
     """What these plans say, the last word last."""
-    told = [json.loads(path.read_text()) for path in _plans(directory, stage)]
+    told = [plan for path in _plans(directory, stage) if (plan := _plan(path)) is not None]
     return sorted(told, key=lambda plan: str(plan["time"]))
+
+
+def _plan(path: Path) -> dict[str, Any] | None:
+    """What a plan says; None where it is damaged: its stage makes it anew."""
+    try:
+        with reading(path):
+            plan = json.loads(path.read_bytes())
+            datetime.fromisoformat(plan["time"])
+            sizes = [
+                (b["key"], int(b["blocks"]), int(b["cells"])) for b in plan["batches"].values()
+            ]
+            return (
+                plan if all(isinstance(key, str) for key, *_ in sizes) and plan["driver"] else None
+            )
+    except (FormatError, MissingInputError):
+        return None
 
 
 def read_plan(directory: Path, stage: str) -> dict[str, dict[str, Any]]:
@@ -133,11 +151,26 @@ def plan_starts(directory: Path, stage: str) -> dict[str, datetime]:
 
 
 def read_journals(directory: Path) -> Iterator[dict[str, Any]]:
-    """Lines of all journals, each with its ``driver``; what a killed one left half written is skipped."""
+    """Lines of all journals, each with its ``driver``; what is half written or damaged is skipped."""
     for path in sorted(directory.glob("*.jsonl")):
-        with open(path, encoding="utf-8") as file:
-            for line in file:
-                try:
-                    yield {"driver": path.stem, **json.loads(line)}
-                except json.JSONDecodeError:
-                    continue
+        with reading(path), open(path, "rb") as file:
+            lines = (_line(raw) for raw in file)
+            yield from ({"driver": path.stem, **line} for line in lines if line is not None)
+
+
+def _line(raw: bytes) -> dict[str, Any] | None:
+    """A line of a journal; None where it is damaged."""
+    try:
+        line = json.loads(raw)
+        datetime.fromisoformat(line["time"])
+        row, col = line["block"]
+        whole = isinstance(row, int) and isinstance(col, int)
+        named = [
+            line["stage"],
+            line["batch"],
+            *([line["cause"]] if line["state"] != "done" else []),
+        ]
+        timed = line["state"] != "done" or float(line["seconds"]) >= 0
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return line if whole and timed and all(isinstance(n, str) for n in named) else None

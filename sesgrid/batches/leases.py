@@ -99,8 +99,9 @@ class Leases:
         self._stop = threading.Event()
 
     def __enter__(self) -> Leases:
-        self._hearts.mkdir(parents=True, exist_ok=True)
-        self._heart(self.me.name).touch()
+        with writing(str(self.directory), "a lease"):
+            self._hearts.mkdir(parents=True, exist_ok=True)
+            self._heart(self.me.name).touch()
         self._beating = threading.Thread(target=self._beat, daemon=True, name="lease-heartbeat")
         self._beating.start()
         return self
@@ -122,8 +123,9 @@ class Leases:
         taken: list[Path] = []
         for batch in batches:
             path = self.directory / stage / f"{batch}.lease"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            holder = self._try(path)
+            with writing(str(path), "a lease"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                holder = self._try(path)
             if holder is not None:
                 for mine in taken:
                     self._drop(mine)
@@ -283,6 +285,6 @@ def _read(path: Path) -> _Holder | None:
             return _Holder.named(json.loads(path.read_text()))
         except FileNotFoundError:
             return _GONE
-        except (json.JSONDecodeError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             time.sleep(0.05)  # its holder is writing it
     return None

@@ -243,20 +243,21 @@ def status(cube: str, config: Path | None) -> None:
 @scheduler_option
 def verify(cube: str, redo: bool, config: Path | None, scheduler: str | None) -> None:
     """Compare CUBE, shard by shard, with the checksums that its run recorded."""
-    from sesgrid.run import verify as verifying
     from sesgrid.run.cluster import connected
     from sesgrid.run.found import config_of_cube, files_of_cube
+    from sesgrid.run.redo import redo as make_again
+    from sesgrid.run.verify import find_faults
 
     known = needed_config(config, f"verify {cube} --redo") if redo else loaded(config)
     faults = []
-    for fault in verifying.find_faults(files_of_cube(cube, known)):
+    for fault in find_faults(files_of_cube(cube, known)):
         click.echo(str(fault))
         faults.append(fault)
     click.echo(f"{len(faults)} faults")
     if faults and redo and known is not None:
         settings = config_of_cube(cube, known)
         with connected(settings.cluster, scheduler) as client:
-            faults = verifying.redo(settings, client, faults, click.echo)
+            faults = make_again(settings, client, faults, click.echo)
     if faults:
         sys.exit(1)
 

@@ -22,6 +22,7 @@ from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import digest, fingerprint
 from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
+from sesgrid.run.pixel_blocks import list_layers
 from sesgrid.run.tables import CellTable, TableWriter
 from sesgrid.run.trained import assign_trained, trained_cities
 from sesgrid.run.workspace import load_cells, load_places, load_table, save_rows
@@ -43,6 +44,7 @@ from sesgrid.stages.predict import (
 from sesgrid.store.cube import Cube
 from sesgrid.store.cube_layout import ACTIVATION
 from sesgrid.store.models import ModelRef
+from sesgrid.store.written import forget_written
 
 __all__ = [
     "OTHER_FOLDS",
@@ -347,6 +349,7 @@ def run_explain(job: Job) -> dict[str, Any]:
     if polygons is not None:
         job = replace(job, key=digest([job.key, fingerprint(Path(str(c.sources.landcover)))]))
         dress = partial(with_polygons, grid=job.grid, polygons=PolygonIndex(polygons))
+    forget_written(cube.path, ACTIVATION)
     outcome = run_over_cells(
         job, "explain", KeptMaps(stage, cube) if keeping else stage, named, load_models(job),
         Explain.layers, dress, by_block=keeping,
@@ -362,6 +365,7 @@ def run_explain(job: Job) -> dict[str, Any]:
         "failures": outcome.told(),
     }
     if keeping:
+        list_layers(job, "explain", cube, [ACTIVATION], outcome.done)
         peaks = parts.read(outcome.done, ["peak_low"])
         summary["maps kept"] = int(peaks["peak_low"].notna().sum()) if "peak_low" in peaks else 0
     if polygons is not None:

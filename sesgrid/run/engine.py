@@ -23,11 +23,14 @@ from sesgrid.run.memory import give_back, sparing
 from sesgrid.run.performance import reported
 from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
 from sesgrid.run.published import placeless
+from sesgrid.run.redo import make_again
 from sesgrid.run.results import run_analyse, run_report
 from sesgrid.run.training import run_train
+from sesgrid.run.verify import KEPT, PIXEL_STAGES, find_lost
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.stages.folds import FOLD_KINDS
 from sesgrid.store.cube import CUBE_VERSION, Cube
+from sesgrid.store.sealed import is_sound
 
 __all__ = ["STAGES", "facts_of", "run_stages", "unfinished"]
 
@@ -179,7 +182,8 @@ def settings_key(stage: str, facts: Mapping[str, Any]) -> str:
 
 def _result_for(stage: str, needed: str, results: Mapping[str, str]) -> str:
     """What a stage depends on of another one's result: pixels are drawn for places, whatever their labels."""
-    places_only = needed == "cells" and stage in ("mosaic", "landcover")
+    # and classes are burnt into a cube, whatever its imagery
+    places_only = needed in ("cells", "mosaic") and stage in ("mosaic", "landcover")
     return results[needed].rpartition("-")[2] if places_only else results[needed]
 
 
@@ -206,7 +210,7 @@ def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
         "analyse": [files.cells, files.activation, files.pairs, files.metrics, *tables],
         "report": [files.report],
     }[stage]
-    missing = [p.name for p in needed if not p.exists()]
+    missing = [p.name for p in needed if not is_sound(p)]
     if stage == "mosaic" and not _is_of(files):
         missing.append(PurePath(files.cube).name)
     at_random = "random" in done.get("initial weights", ())
@@ -323,6 +327,9 @@ def _run_stages(
         facts = facts_of(name, config, results)
         record = files.record(name)
         reasons = _reasons(config, files, name, facts)
+        if not reasons and only is None:
+            _mend_pixels(config, client, name, tell, files, leases)
+            reasons = _reasons(config, files, name, facts)
         partly = only is not None and name in _BY_BATCHES
         if reasons and not partly:
             # also where batches have leases of their own: before the first and after the last are tables
@@ -365,6 +372,29 @@ def _run_stages(
         summaries[name] = summary
         _tell_summary(summary, time.perf_counter() - started, tell)
     return summaries
+
+
+def _mend_pixels(
+    config: Config,
+    client: Client,
+    stage: str,
+    tell: Callable[[str], None],
+    files: Workspace,
+    leases: Leases,
+) -> None:
+    """Before a finished stage's pixels are read: make the blocks again whose shards are gone or cut."""
+    kept = stage == KEPT and Cube.open(files.cube).keeps_activation
+    lost = find_lost(files, stage) if kept or stage in PIXEL_STAGES else []
+    if not lost:
+        return
+    tell(
+        f"{stage}: {len(lost)} shards are not there as they were written (first: {lost[0]}); their blocks "
+        "are made again, and what read them"
+    )
+    _require_idle(leases, stage, None)
+    leases.take(stage, [stage])
+    make_again(config, client, lost, lambda line: tell(f"  {line}"))
+    leases.release_all()
 
 
 def _reasons(config: Config, files: Workspace, stage: str, facts: Mapping[str, Any]) -> list[str]:

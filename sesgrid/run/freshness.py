@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.foreign import reading, writing
 from sesgrid.store.parts import write_atomically
 
 __all__ = ["Folders", "StageRecord", "digest", "fingerprint", "key_of"]
@@ -64,6 +66,12 @@ def key_of(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def _is_record(known: Any) -> bool:
+    """Whether JSON is what `StageRecord.write` writes."""
+    kinds = {"facts": dict, "summary": dict, "key": str, "result_id": str}
+    return isinstance(known, dict) and all(isinstance(known.get(k), t) for k, t in kinds.items())
+
+
 @dataclass(frozen=True)
 class StageRecord:
     """What a finished stage left behind, as ``work/stages/<stage>.json``."""
@@ -71,11 +79,19 @@ class StageRecord:
     path: Path
 
     def read(self) -> dict[str, Any]:
-        """The record, or an empty one."""
+        """The record; an empty one where there is none, or it is damaged and its stage to be done again.
+
+        Raises
+        ------
+        ReadError
+            It may not be read.
+        """
         try:
-            return json.loads(self.path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
+            with reading(self.path):
+                known = json.loads(self.path.read_bytes())
+        except (MissingInputError, FormatError):
             return {}
+        return known if _is_record(known) else {}
 
     def write(
         self, facts: Mapping[str, Any], summary: Mapping[str, Any], result_id: str | None = None
@@ -103,7 +119,8 @@ class StageRecord:
 
     def forget(self) -> None:
         """Mark the stage as unfinished."""
-        self.path.unlink(missing_ok=True)
+        with writing(self.path):
+            self.path.unlink(missing_ok=True)
 
     def reasons(self, facts: Mapping[str, Any], missing: Iterable[str]) -> list[str]:
         """Why the stage must run; empty when it is fresh.

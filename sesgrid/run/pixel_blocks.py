@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,11 +23,14 @@ from sesgrid.stages.mosaic import Mosaic
 from sesgrid.stages.place import BlockCells, BlockResult, Groups, place
 from sesgrid.store.cube import Cube, Shard
 from sesgrid.store.parts import Parts
+from sesgrid.store.written import list_written
 
 __all__ = [
     "PixelWork",
     "Written",
     "WrittenBlock",
+    "list_layers",
+    "made_again",
     "pixels_of",
     "place_written",
     "read_failures",
@@ -180,6 +183,33 @@ def read_failures(parts: Parts, batches: Sequence[str]) -> list[str]:
     return list({p: e for r in records for p, e in r.get("errors", {}).items()}.values())
 
 
+def list_layers(
+    job: Job, stage: str, cube: Cube, layers: Sequence[str], done: Sequence[str]
+) -> None:
+    """List in the cube what a stage wrote of its layers, once all of it is written."""
+    parts = job.parts(stage)
+    written: dict[str, dict[tuple[int, int], Shard]] = {layer: {} for layer in layers}
+    for batch in done:
+        for row, col, shards in (parts.record(batch) or {}).get("shards", ()):
+            for layer, (size, check) in shards.items():
+                written[layer][row, col] = (size, check)
+    for layer in layers:
+        list_written(cube.path, cube.extent, layer, written[layer].items())
+
+
+def made_again(parts: Parts, batch: str, blocks: Iterable[tuple[int, int]]) -> None:
+    """Enter into a batch's part that blocks were made again, to the same bytes.
+
+    What read them meanwhile may have read others, so from now on the batch's pixels have another name.
+    """
+    record = parts.record(batch) or {}
+    times: dict[str, int] = dict(record.get("made_again", {}))
+    for row, col in blocks:
+        times[f"{row},{col}"] = times.get(f"{row},{col}", 0) + 1
+    record |= {"made_again": times, "pixels": digest([record["shards"], sorted(times.items())])}
+    parts.write(batch, record["key"], parts.table(batch), record)
+
+
 def pixels_of(parts: Parts, batches: Sequence[str]) -> str:
     """Names what a stage wrote: equal shards, equal name."""
     return digest((parts.record(batch) or {})["pixels"] for batch in batches)
@@ -191,6 +221,10 @@ def shards_of(files: Workspace, stages: Sequence[str]) -> dict[tuple[int, int], 
     for stage in stages:
         parts = Parts(files.parts(stage))
         for name in parts.names():
-            for row, col, shards in (parts.sound(name) or {}).get("shards", ()):
-                found.setdefault((row, col), []).append(sorted(shards.items()))
+            record = parts.sound(name) or {}
+            times = record.get("made_again", {})
+            for row, col, shards in record.get("shards", ()):
+                again = times.get(f"{row},{col}", 0)
+                told = [*sorted(shards.items()), *([again] if again else [])]
+                found.setdefault((row, col), []).append(told)
     return found

@@ -22,7 +22,13 @@ from sesgrid.run.choose import choose_cells
 from sesgrid.run.freshness import Folders, digest, fingerprint
 from sesgrid.run.job import Job, class_table, folds_kind, protocol_of
 from sesgrid.run.memory import require_mosaic_fits
-from sesgrid.run.pixel_blocks import PixelWork, pixels_of, read_failures, run_blocks
+from sesgrid.run.pixel_blocks import (
+    PixelWork,
+    list_layers,
+    pixels_of,
+    read_failures,
+    run_blocks,
+)
 from sesgrid.run.published import published
 from sesgrid.run.tables import CellTable, TableWriter, write_table
 from sesgrid.run.workspace import load_places
@@ -45,8 +51,13 @@ from sesgrid.stages.mosaic import Mosaic, TiledBlock, TileIndex
 from sesgrid.store.codec import PixelCodec
 from sesgrid.store.cube import Cube, require_owner
 from sesgrid.store.location import is_empty
+from sesgrid.store.parts import Parts
+from sesgrid.store.written import forget_written
 
-__all__ = ["landcover_work", "mosaic_work", "run_cells", "run_landcover", "run_mosaic"]
+__all__ = ["landcover_work", "mosaic_work", "result_of", "run_cells", "run_landcover", "run_mosaic"]
+
+_DRAWN = ("image", "coverage")
+"""Layers that the mosaic writes."""
 
 _SHARES = ("coverage", "share_nodata", "share_read_failed", "void_share")
 """What the mosaic tells of each cell's pixels."""
@@ -175,6 +186,8 @@ def run_mosaic(job: Job) -> dict[str, Any]:
     cube = _cube(job, Extent.of_cells(job.grid, cells["row"], cells["col"]))
     fullest = work.items(fullest_group(plan))
     projected = require_mosaic_fits(job.client, work.stage, fullest, c.cluster.gdal_cache_mb)
+    for layer in _DRAWN:
+        forget_written(cube.path, layer)
     outcome = run_blocks(job, "mosaic", work, plan, cube)
     parts = job.parts("mosaic")
     told = {
@@ -186,6 +199,7 @@ def run_mosaic(job: Job) -> dict[str, Any]:
     }
     if job.only is not None:
         return told
+    list_layers(job, "mosaic", cube, _DRAWN, outcome.done)
     _write_imagery(job, plan, outcome, near)
     shown = ["coverage", "void_share", "ortho_year", "ortho_gap_years"]
     table = CellTable(job.files.table("mosaic")).read(shown, with_id=False)
@@ -201,9 +215,15 @@ def run_mosaic(job: Job) -> dict[str, Any]:
         "imagery years": {str(k): int(v) for k, v in years.items()},
         "years between imagery and census, at most": _largest_gap(table),
         "cube": cube.token,
-        # its token too: what else lay in the cube before is gone with it
-        "result_id": f"{pixels_of(parts, outcome.done)}-{cube.token}",
+        "result_id": result_of("mosaic", parts, outcome.done, cube),
     }
+
+
+def result_of(stage: str, parts: Parts, done: Sequence[str], cube: Cube) -> str:
+    """Names the pixels that a stage wrote."""
+    name = pixels_of(parts, done)
+    # of the first also the cube's token: what else lay in the cube before is gone with it
+    return f"{name}-{cube.token}" if stage == "mosaic" else name
 
 
 def _write_imagery(
@@ -333,6 +353,7 @@ def run_landcover(job: Job) -> dict[str, Any]:
     if work is None:
         job.parts("landcover").keep_only([])
         return {"landcover": "none given: activations cannot be summed per class"}
+    forget_written(cube.path, "landcover")
     outcome = run_blocks(job, "landcover", work, plan, cube)
     parts = job.parts("landcover")
     told = {
@@ -341,4 +362,7 @@ def run_landcover(job: Job) -> dict[str, Any]:
         "errors": read_failures(parts, outcome.done),
         "failures": outcome.told(),
     }
-    return told if job.only is not None else told | {"result_id": pixels_of(parts, outcome.done)}
+    if job.only is not None:
+        return told
+    list_layers(job, "landcover", cube, ["landcover"], outcome.done)
+    return told | {"result_id": result_of("landcover", parts, outcome.done, cube)}

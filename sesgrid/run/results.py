@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sesgrid import __version__
+from sesgrid.foreign import reading
 from sesgrid.report import SHOWN, CellThumbnail, write_report
 from sesgrid.run.activation import load_activation
 from sesgrid.run.baselines import run_baselines
@@ -186,9 +187,10 @@ def _sealed(job: Job, attributes: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _load_findings(job: Job) -> Findings:
     """What `run_analyse` found."""
-    metrics = json.loads(job.files.metrics.read_text())
-    metrics.pop("run")
-    tables = {name: pd.read_parquet(job.files.table(name)) for name in _TABLES}
+    with reading(job.files.output, advice="delete metrics.json, and run again"):
+        metrics = json.loads(job.files.metrics.read_bytes())
+        metrics.pop("run")
+        tables = {name: pd.read_parquet(job.files.table(name)) for name in _TABLES}
     known = class_table(job.config)
     used = job.config.sources.landcover is not None
     names = (UNCLASSIFIED, *class_names(known)) if used else ()
@@ -224,9 +226,17 @@ def run_report(job: Job) -> dict[str, Any]:
             ),
         },
         notes=notes,
-        audit=json.loads(job.files.audit.read_text()) if job.files.audit.exists() else None,
+        audit=_audit(job),
     )
     return {"report": job.files.report.name}
+
+
+def _audit(job: Job) -> dict[str, Any] | None:
+    """What an audit found, where there was one."""
+    if not job.files.audit.exists():
+        return None
+    with reading(job.files.audit, advice="delete it, and audit again"):
+        return dict(json.loads(job.files.audit.read_bytes()))
 
 
 def _notes(job: Job, stage: str) -> list[str]:

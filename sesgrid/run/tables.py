@@ -22,8 +22,12 @@ import shapely
 from pyproj import CRS
 
 from sesgrid.errors import FormatError, MissingInputError, StoreError
+from sesgrid.foreign import reading, writing
 from sesgrid.grid import CELL_M
 from sesgrid.grid import CRS as GRID_CRS
+from sesgrid.store.sealed import replace_sealed, require_sound
+
+_REMAKE = "run the stage that writes it again"
 
 __all__ = ["CellTable", "TableWriter", "write_table"]
 
@@ -54,7 +58,8 @@ class TableWriter:
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> TableWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
     def write(self, rows: pd.DataFrame) -> None:
@@ -86,7 +91,7 @@ class TableWriter:
             if self._writer is not None:
                 self._writer.close()
                 if kind is None:
-                    self._partial.replace(self.path)
+                    replace_sealed(self._partial, self.path)
         except OSError as refused:
             if kind is None:
                 raise self._refused(refused) from refused
@@ -150,12 +155,17 @@ class CellTable:
     ------
     MissingInputError
         The stage that writes it has not run.
+    FormatError
+        The file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            raise MissingInputError(f"{path} is missing: run the stage that writes it")
-        self.path, self._file = path, pq.ParquetFile(path)
+        try:
+            require_sound(path)
+            with reading(path, advice=_REMAKE):
+                self.path, self._file = path, pq.ParquetFile(path)
+        except MissingInputError as error:
+            raise MissingInputError(f"{path} is missing: run the stage that writes it") from error
 
     def __reduce__(self) -> tuple[type[CellTable], tuple[Path]]:
         return CellTable, (self.path,)

@@ -48,6 +48,7 @@ from sesgrid.store.location import (
     open_group,
     put,
     remove,
+    sizes,
     writing,
 )
 from sesgrid.store.shard import encode_shard
@@ -260,6 +261,16 @@ class Cube:
         if len(data) != size:
             return "empty" if not data else f"{len(data)} bytes instead of {size}"
         return None if google_crc32c.value(data) == check else "its bytes are not those written"
+
+    def shard_sizes(self, name: str) -> dict[tuple[int, int], int]:
+        """Bytes of every shard that lies there of a variable, by global (block_row, block_col)."""
+        lead = "0/" if LAYERS[name] else ""
+        prefix, found = f"pixels/{name}/c/{lead}", {}
+        for key, size in sizes(self.path, prefix.rstrip("/")).items():
+            y, _, x = key.removeprefix(prefix).partition("/")
+            if y.isdigit() and x.isdigit():
+                found[self.extent.block_row + int(y), self.extent.block_col + int(x)] = size
+        return found
 
     @property
     def keeps_activation(self) -> bool:

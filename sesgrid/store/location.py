@@ -37,6 +37,7 @@ __all__ = [
     "open_group",
     "put",
     "remove",
+    "sizes",
     "store_at",
     "store_failures",
     "writing",
@@ -193,6 +194,21 @@ def get(path: str, key: str) -> bytes | None:
         return (Path(path) / key).read_bytes()
     except FileNotFoundError:
         return None
+
+
+def sizes(path: str, prefix: str) -> dict[str, int]:
+    """Bytes of every value below a prefix, by key, from the store's listing alone."""
+    if is_remote(path):
+        remote = store_at(path, read_only=True).store  # type: ignore[attr-defined]
+        listed = importlib.import_module("obstore").list(remote, prefix)
+        return {found["path"]: int(found["size"]) for some in listed for found in some}
+    root = Path(path)
+    return {
+        (Path(folder) / name).relative_to(root).as_posix(): os.stat(Path(folder) / name).st_size
+        for folder, _, names in os.walk(root / prefix)
+        for name in names
+        if not name.startswith(".")
+    }
 
 
 def changed_at(path: str) -> object:

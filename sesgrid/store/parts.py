@@ -20,12 +20,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sesgrid.errors import FormatError, StoreError
+from sesgrid.errors import FormatError, MissingInputError, StoreError
+from sesgrid.foreign import reading
+from sesgrid.store.sealed import replace_sealed
 from sesgrid.store.shard import checksum
 
 __all__ = ["Parts", "concatenated", "write_atomically"]
 
 _RECORD = b"sesgrid"
+_REMAKE = "delete it, and run the stage again"
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -112,15 +115,17 @@ class Parts:
     def _bytes(self, batch: str) -> pa.BufferReader | None:
         """The file of a part, as it was written; None: there is none."""
         try:
-            data = self.path(batch).read_bytes()
-        except FileNotFoundError:
+            with reading(self.path(batch), advice=_REMAKE):
+                data = self.path(batch).read_bytes()
+        except MissingInputError:
             return None
         try:
-            written = self._check_path(batch).read_text()
-        except FileNotFoundError:
-            written = ""
-        if checksum(data).hex() != written:
-            raise FormatError(f"{self.path(batch)} is damaged: delete it, and run the stage again")
+            with reading(self._check_path(batch), advice=_REMAKE):
+                written = self._check_path(batch).read_bytes()
+        except MissingInputError:
+            written = b""
+        if checksum(data).hex().encode() != written:
+            raise FormatError(f"{self.path(batch)} is damaged: {_REMAKE}")
         return pa.BufferReader(data)
 
     def record(self, batch: str) -> dict[str, Any] | None:
@@ -134,8 +139,9 @@ class Parts:
         file = self._bytes(batch)
         if file is None:
             return None
-        metadata = pq.read_schema(file).metadata or {}
-        return dict(json.loads(metadata.get(_RECORD, b"{}")))
+        with reading(self.path(batch), advice=_REMAKE):
+            metadata = pq.read_schema(file).metadata or {}
+            return dict(json.loads(metadata.get(_RECORD, b"{}")))
 
     def has(self, batch: str, key: str) -> bool:
         """Whether there is a readable part of a batch that was made from this."""
@@ -157,7 +163,13 @@ class Parts:
         FormatError
             There is none, or it is damaged.
         """
-        return pq.read_table(self._existing(batch)).to_pandas()
+        return self.table(batch).to_pandas()
+
+    def table(self, batch: str) -> pa.Table:
+        """As `rows`, an Arrow table."""
+        file = self._existing(batch)
+        with reading(self.path(batch), advice=_REMAKE):
+            return pq.read_table(file)
 
     def _existing(self, batch: str) -> pa.BufferReader:
         file = self._bytes(batch)
@@ -175,10 +187,12 @@ class Parts:
         """
         schema: pa.Schema | None = None
         for batch in batches:
-            found = pq.read_schema(self._existing(batch)).remove_metadata()
+            file = self._existing(batch)
+            with reading(self.path(batch), advice=_REMAKE):
+                found = pq.read_schema(file).remove_metadata()
             schema = found if schema is None else _unified(schema, found)
         for batch in batches:
-            table = pq.read_table(self._existing(batch)).replace_schema_metadata(None)
+            table = self.table(batch).replace_schema_metadata(None)
             yield table if schema is None else _cast(table, schema)
 
     def read(self, batches: Sequence[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -225,7 +239,7 @@ class Parts:
         finally:
             if writer is not None:
                 writer.close()
-        temporary.replace(path)
+        replace_sealed(temporary, path)
         return n
 
     def keep_only(self, batches: Sequence[str]) -> None:
