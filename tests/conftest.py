@@ -11,6 +11,8 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import pytest
 
+from tests.compiled_lines import pytest_runtestloop  # noqa: F401  (a hook)
+
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
 
 

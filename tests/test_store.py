@@ -153,6 +153,22 @@ def test_plain_zarr_reads_image_codecs_with_their_package_alone(tmp_path):
     assert int(said.stdout) == photograph().sum(dtype=int)
 
 
+def test_image_codecs_are_known_without_their_package(tmp_path):
+    code = (
+        "import importlib.metadata as m, sys; m.entry_points = lambda **_: m.EntryPoints(());"
+        "from sesgrid.store import image_codec as ours; from zarr.registry import get_codec_class;"
+        "assert get_codec_class('imagecodecs_jpegxl') is ours.JpegXl;"
+        "assert get_codec_class('imagecodecs_jpeg') is ours.Jpeg;"
+        "import zarr; print(int(zarr.open_group(sys.argv[1], mode='r')['pixels/image'][:].sum()))"
+    )
+    cube = Cube.create(tmp_path / "cube.zarr", EXTENT, {}, PixelCodec("jpegxl", 100))
+    cube.write_block(0, 0, {"image": photograph()})
+    said = subprocess.run(
+        [sys.executable, "-c", code, cube.path], capture_output=True, text=True, check=True
+    )
+    assert int(said.stdout) == photograph().sum(dtype=int)
+
+
 def test_a_codec_that_is_not_installed_is_named(tmp_path, monkeypatch):
     there = Cube.create(tmp_path / "there.zarr", EXTENT, {}, PixelCodec("jpeg"))
     monkeypatch.setitem(sys.modules, "imagecodecs", None)

@@ -90,5 +90,5 @@ def serializer(name: str, options: dict[str, Any]) -> Any:
 for _codec in (Jpeg, JpegXl):
     try:
         get_codec_class(_codec.name)
-    except KeyError:
+    except (KeyError, ValueError):  # from zarr 3.2 on UnknownCodecError, which is a ValueError
         register_codec(_codec.name, _codec)
