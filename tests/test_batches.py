@@ -31,7 +31,7 @@ from sesgrid.batches.journal import Journal, read_journals
 from sesgrid.batches.leases import Leases
 from sesgrid.batches.running import Batch, Outcome, Task, run_batches
 from sesgrid.errors import ClusterError, ConfigError, FormatError, SesgridError, StoreError
-from sesgrid.run import verify as verifying
+from sesgrid.run import redo as making_again
 from sesgrid.run.status import lines, status_of
 from sesgrid.run.workspace import Workspace
 from sesgrid.stages.place import BlockCells, place
@@ -193,14 +193,14 @@ def test_blocks_that_are_made_again_are_tried_again_one_by_one(client, tmp_path,
 
         return place(Noted(Squares(str(tmp_path)), told), [n for (n,) in groups], name=name)
 
-    monkeypatch.setattr(verifying, "place_written", place_written)
-    monkeypatch.setattr(verifying, "wait_before", lambda attempt: 0.05)
-    monkeypatch.setattr(verifying.Cube, "open", lambda path: None)
+    monkeypatch.setattr(making_again, "place_written", place_written)
+    monkeypatch.setattr(making_again, "wait_before", lambda attempt: 0.05)
+    monkeypatch.setattr(making_again.Cube, "open", lambda path: None)
     job = SimpleNamespace(client=client, files=SimpleNamespace(cube=""))
     blocks = [BlockCells(0, n, ((0, n),)) for n in range(8)]
     work = SimpleNamespace(items=lambda some: [b.block_col for b in some])
     asked = {(0, n) for n in (2, 3, 5)}
-    made, failed = verifying._made_again(
+    made, failed = making_again._made_again(
         job, "mosaic", [SimpleNamespace(blocks=blocks)], work, asked
     )
     assert made == {(0, 4): {}, (0, 9): {}}  # squares

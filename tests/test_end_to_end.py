@@ -26,7 +26,9 @@ from sesgrid.batches.leases import Leases
 from sesgrid.commands.cli import main
 from sesgrid.errors import ClusterError, FormatError
 from sesgrid.grid import rowcol_of_ids
+from sesgrid.run import redo as making_again
 from sesgrid.run import verify as verifying
+from sesgrid.run.config import load_config
 from sesgrid.run.engine import _require_idle
 from sesgrid.run.found import config_of_cube, files_of_cube
 from sesgrid.run.workspace import Workspace, load_table
@@ -227,14 +229,14 @@ def test_a_finished_run_is_not_done_again_and_a_change_redoes_what_depends_on_it
 
 
 @pytest.mark.long
-def test_the_audit_needs_the_cube_alone(ville, tmp_path):
+def test_the_audit_finds_the_run_of_a_cube(ville, tmp_path):
     page = ville.result / "report.html"
     assert "Not tested yet" in page.read_text()
     moved = tmp_path / "moved"
     shutil.copytree(ville.result, moved)
 
     def audit(cube: Path, status: int = 0) -> str:
-        options = ["--cells", "6", "--scheduler", ville.scheduler]
+        options = ["--cells", "6", "--config", str(ville.toml), "--scheduler", ville.scheduler]
         result = CliRunner().invoke(main, ["audit", str(cube), *options])
         assert result.exit_code == status, result.output
         return result.output
@@ -266,9 +268,9 @@ def test_the_audit_needs_the_cube_alone(ville, tmp_path):
     # beside other tables its own are still found where the run had them; the path given is the one read
     alone = tmp_path / "alone"
     shutil.copytree(ville.result / "cube.zarr", alone / "cube.zarr")
-    from sesgrid.run.audit import config_of_cube
+    from sesgrid.run.audit import finished_run
 
-    config = config_of_cube(str(alone / "cube.zarr"))
+    config = finished_run(str(alone / "cube.zarr"), load_config(ville.toml))
     assert config.output == ville.result
     assert config.cube.path == str(alone / "cube.zarr")
     # a run that went on, a cube without its run, and one that no run has finished
@@ -284,7 +286,14 @@ def test_the_audit_needs_the_cube_alone(ville, tmp_path):
     described = json.loads(root.read_text())
     described["attributes"]["sealed"] = "of another run"
     root.write_text(json.dumps(described))
-    assert "was not found in" in audit(alone / "cube.zarr", status=2)
+    assert "has gone on since the cube was sealed" in audit(alone / "cube.zarr", status=2)
+    # what the cube does not tell is asked for, and another run's configuration is refused
+    bare = CliRunner().invoke(main, ["audit", str(moved / "cube.zarr")])
+    assert bare.exit_code == 2
+    assert f"sesgrid audit {moved / 'cube.zarr'} --config city.toml" in bare.output
+    ville.configure(('name = "Tiny"', 'name = "Other"'))
+    assert "--config is of the run 'Other'" in audit(moved / "cube.zarr", status=2)
+    ville.configure()
     root = moved / "cube.zarr" / "zarr.json"
     described = json.loads(root.read_text())
     del described["attributes"]["sealed"]
@@ -450,7 +459,8 @@ def test_maps_are_kept_in_the_cube(ville, tmp_path):
     shard = max(files, key=lambda p: p.stat().st_size)
     whole = shard.read_bytes()
     shard.write_bytes(flipped(whole, len(whole) // 2))
-    for options in ([], ["--redo", "--scheduler", ville.scheduler]):
+    redo = ["--redo", "--config", str(copy.toml), "--scheduler", ville.scheduler]
+    for options in ([], redo):
         done = CliRunner().invoke(main, ["verify", str(cube), *options])
         assert done.exit_code == 1
         assert "explain: block (" in done.output
@@ -460,7 +470,7 @@ def test_maps_are_kept_in_the_cube(ville, tmp_path):
     # nor explained again for what could not be looked at
     shard.unlink()
     shard.mkdir()
-    done = CliRunner().invoke(main, ["verify", str(cube), "--redo", "--scheduler", ville.scheduler])
+    done = CliRunner().invoke(main, ["verify", str(cube), *redo])
     assert done.exit_code == 1
     shard.rmdir()
     shard.write_bytes(whole)
@@ -632,7 +642,9 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
         assert result.exit_code == status, result.output
         return result.output
 
+    redo = ["--redo", "--config", str(copy.toml), "--scheduler", ville.scheduler]
     assert "0 faults" in verify()
+    assert "--redo --config city.toml" in verify("--redo", status=2)
     whole = stored(copy)
     files = sorted(
         p for p in (cube / "pixels").rglob("c/**/*") if p.is_file() and p.stat().st_size > 2000
@@ -653,7 +665,7 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     assert "4 faults" in said
     assert "landcover: block (" in said
     untouched = {p: p.stat().st_mtime_ns for p in files if p not in (*images[:3], landcover)}
-    said = verify("--redo", "--scheduler", ville.scheduler)
+    said = verify(*redo)
     assert said.count("made again") == 4
     assert stored(copy) == whole
     assert untouched == {p: p.stat().st_mtime_ns for p in untouched}
@@ -663,8 +675,8 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     images[0].mkdir()
     assert "image: cannot be read (" in verify(status=1)
     # what cannot be made again for now does not cost the part of what is well; nor a store that is away
-    monkeypatch.setattr(verifying, "wait_before", lambda _: 0.0)
-    said = verify("--redo", "--scheduler", ville.scheduler, status=1)
+    monkeypatch.setattr(making_again, "wait_before", lambda _: 0.0)
+    said = verify(*redo, status=1)
     assert re.search(
         "image: cannot be read .*: StoreError: .* cannot be written .*; left as it is, try again",
         said,
@@ -672,9 +684,8 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     assert "run again to make" not in said
     monkeypatch.setattr(verifying, "_AWAY", 1)
     assert "1 faults" in verify(status=1)
-    raw = Cube.open(cube).attribute("configuration")
     with monkeypatch.context() as away:
-        away.setattr(Cube, "attribute", mock.Mock(side_effect=[raw, OSError("gone")]))
+        away.setattr(Cube, "attribute", mock.Mock(side_effect=OSError("gone")))
         assert "neither 1 shards in a row can be read nor anything else" in verify(status=2)
     images[0].rmdir()
     images[0].write_bytes(shard)
@@ -693,13 +704,14 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     shutil.rmtree(run.parts("mosaic"))
     run.record("mosaic").forget()
     assert re.search(r"mosaic: part \S+: missing", verify(status=1))
-    before = list(verifying.find_faults(run_of_cube(str(cube))))
+    before = list(verifying.find_faults(files_of_cube(str(cube))))
     shutil.move(tmp_path / "parts", run.parts("mosaic"))
     copy.sesgrid("landcover")
     # what a run has made since is not taken away
     with Client(ville.scheduler) as client:
         told = []
-        assert verifying.redo(run_of_cube(str(cube)), client, before, told.append) == []
+        config = config_of_cube(str(cube), load_config(copy.toml))
+        assert making_again.redo(config, client, before, told.append) == []
     assert told == [f"{fault}: no more" for fault in before] != []
     assert "mosaic: up to date" in copy.sesgrid("landcover")
     part = next((copy.result / "work" / "parts" / "mosaic").glob("*.parquet"))
@@ -707,7 +719,7 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     for at in range(20, len(kept), len(kept) // 5):
         part.write_bytes(flipped(kept, at))
         assert f"part {part.stem}: damaged" in verify(status=1)
-    verify("--redo", "--scheduler", ville.scheduler, status=1)
+    verify(*redo, status=1)
     copy.sesgrid("landcover")
     assert "0 faults" in verify()
     assert stored(copy) == whole
@@ -720,7 +732,7 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     shutil.copytree(one, second)
     copy.configure((f'ortho = "{one}"', f'ortho = ["{one}", "{second}"]'))
     copy.sesgrid("mosaic")
-    assert run_of_cube(str(cube)).sources.ortho == [one, second]
+    assert Cube.open(cube).attribute("sources")["ortho"] == [one.name, one.name]
     other = tmp_path / "other.gpkg"
     shutil.copy(ville.city.landcover, other)
     copy.configure(
@@ -728,7 +740,7 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
         (str(ville.city.landcover), str(other)),
     )
     assert "mosaic: up to date" in copy.sesgrid("landcover")
-    assert run_of_cube(str(cube)).sources.landcover == other
+    assert Cube.open(cube).attribute("sources")["landcover"] == "other.gpkg"
     copy.configure(landcover=False)
     copy.sesgrid("landcover")
     assert "0 faults" in verify()

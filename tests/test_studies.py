@@ -296,14 +296,18 @@ def test_stability_explains_what_each_model_had_not_seen(ville, client, submitte
 
 def test_tables_of_cells_that_are_made_again_are_withdrawn(tmp_path):
     files = Workspace(tmp_path)
+    files.mark.take("Nice")
     for name in ("compare", "resolution", "stability", "models"):
+        files.mark.enter(files.studies / name / "a")
         (files.studies / name).mkdir(parents=True)
         (files.studies / name / "a").touch()
     for stage in ("train", "predict", "explain", "analyse", "report"):
         files.withdraw(stage)
     assert len(list(files.studies.iterdir())) == 4
+    (files.studies / "compare" / "thesis.tex").touch()
     files.withdraw("cells")
-    assert [p.name for p in files.studies.iterdir()] == ["models"]
+    assert sorted(p.name for p in files.studies.iterdir()) == ["compare", "models"]
+    assert [p.name for p in (files.studies / "compare").iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize(
