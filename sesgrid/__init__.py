@@ -13,6 +13,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from sesgrid.saved_layers import register_with_keras
+
 __version__ = "0.2.0.dev0"
 
 _HOMES = {
@@ -78,3 +80,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+register_with_keras()

@@ -1,7 +1,8 @@
 """Compiled kernels count in the coverage, which sees no compiled code.
 
-A kernel's lines count once it was compiled, which is to say called. Numba has the same (``NUMBA_JIT_COVERAGE``),
-by attributes of coverage that are not public, so that a release of coverage makes every test fail.
+A kernel's lines count once it was compiled, which is to say called. Numba's own ``NUMBA_JIT_COVERAGE``
+counts the same way, but through private attributes of coverage: a release without them (7.17.5) made
+every test fail.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The constraints fit what setup.cfg requires, and name releases alone; the coverage counts compiled kernels."""
+"""The constraints fit setup.cfg and name releases alone; the coverage counts compiled kernels."""
 
 from __future__ import annotations
 

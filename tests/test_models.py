@@ -143,8 +143,19 @@ def test_without_room_for_the_card_the_model_before_stays(tiny_backbone, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_process_that_never_built_a_network_loads_it(tmp_path, tiny_backbone):
-    """With every layer of ours, and in safe mode."""
+@pytest.mark.parametrize(
+    "opening",
+    [
+        "from sesgrid.store.models import ModelRef; load = lambda path: ModelRef.open(path).load()",
+        "import sesgrid, keras; load = keras.saving.load_model",
+        "import keras, sesgrid.errors; load = keras.saving.load_model",
+        "import sesgrid; from importlib.util import find_spec; find_spec('keras');"
+        "from keras.models import load_model as load",
+    ],
+    ids=["ModelRef", "sesgrid first", "keras first", "keras looked for"],
+)
+def test_a_process_that_never_built_a_network_loads_it(tmp_path, opening):
+    """With every layer of ours, in safe mode, and by plain Keras."""
     features = MinMaxScaling()(CaffeScaling()(image := keras.Input((None, None, 3))))
     pooled = keras.layers.GlobalAveragePooling2D()(features)
     for head in HEADS:
@@ -153,11 +164,10 @@ def test_a_process_that_never_built_a_network_loads_it(tmp_path, tiny_backbone):
         x = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
         np.savez(tmp_path / f"{head}.npz", x=x, y=model(x))
     code = (
-        "import sys, numpy as np; from pathlib import Path;"
-        "from sesgrid.store.models import ModelRef; folder = Path(sys.argv[1]);"
+        f"{opening}; import sys, numpy as np; from pathlib import Path; folder = Path(sys.argv[1]);"
         "files = {n: np.load(folder / f'{n}.npz') for n in sys.argv[2:]};"
-        "load = lambda n: ModelRef.open(folder / f'{n}.keras').load();"
-        "[np.testing.assert_array_equal(load(n)(f['x']), f['y']) for n, f in files.items()]"
+        "[np.testing.assert_array_equal(load(folder / f'{n}.keras')(f['x']), f['y'])"
+        " for n, f in files.items()]"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, str(tmp_path), *HEADS], capture_output=True

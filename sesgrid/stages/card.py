@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["INTENDED_USE", "LIMITS"]
+__all__ = ["INTENDED_USE", "LIMITS", "OPEN_WITH"]
 
 INTENDED_USE = (
     "Research: to study how the built environment, seen from the air, goes with the living standard that a "
@@ -21,3 +21,8 @@ LIMITS = (
     "What it looks at is what correlates with income in the picture, which need not cause it.",
 )
 """After the study's own discussion of what such models may do."""
+
+OPEN_WITH = (
+    "import sesgrid, keras; keras.saving.load_model(path); or sesgrid.ModelRef.open(path).load()"
+)
+"""The first opens the file alone; the second compares it with this card before."""

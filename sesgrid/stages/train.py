@@ -23,7 +23,7 @@ import xarray as xr
 from sesgrid.errors import MissingInputError, ModelMismatchError, TooFewCellsError
 from sesgrid.kernels.backend import share_batches, start_backend
 from sesgrid.kernels.device import DEVICE_LOCK
-from sesgrid.stages.card import INTENDED_USE, LIMITS
+from sesgrid.stages.card import INTENDED_USE, LIMITS, OPEN_WITH
 from sesgrid.stages.cells import usable
 from sesgrid.stages.folds import training_cells
 from sesgrid.stages.protocol import Protocol, protocol_named
@@ -250,6 +250,7 @@ def train_fold(fold: Fold, image: xr.DataArray, progress: Progress | None = None
             "training_s": None if fitted.resumed_at else time.perf_counter() - started,
             "intended_use": INTENDED_USE,
             "limits": LIMITS,
+            "open_with": OPEN_WITH,
             "software": f"sesgrid {version('sesgrid')}",
         }
         ref = save_model(fitted.model, path, model_id=fold.model_id, card=card)
