@@ -1,4 +1,4 @@
-"""The releases that `make demo` and `make test` install: a file for each Python, of ``name==version``.
+"""The releases that `make demo` and `make test` install: a file for each Python, of lines ``name==version``.
 
 ``python constraints/pins.py write``    resolve today's newest releases for the Python that runs this
 ``python constraints/pins.py floors``   pin every floor of ``setup.cfg``

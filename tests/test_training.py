@@ -130,7 +130,10 @@ def test_runs_are_trained_together(client, trained, tmp_path):
     configs = [configure(tmp_path / name, name) for name in ("Nice", "Lyon")]
     for config in configs:
         write_run(config)
-        Workspace.of(config).report.touch()
+        files = Workspace.of(config)
+        files.take(config)
+        files.mark.enter(files.report)
+        files.report.touch()
     train_together(configs, client)
     assert sorted(trained) == ["Lyon-random0", "Lyon-random1", "Nice-random0", "Nice-random1"]
     for config in configs:
