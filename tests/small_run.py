@@ -104,6 +104,7 @@ def write_run(
 ) -> gpd.GeoDataFrame:
     """Cells, imagery and land cover as the stages would leave them; the last ``dark`` cells lack imagery."""
     c, files = config.cells, Workspace.of(config)
+    files.take(config)
     table = census(60, imputed=6) if table is None else table
     settings = {
         "classes": c.classes, "folds": c.folds, "cells_per_block": SIDE, "compare_folds": False,

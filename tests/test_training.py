@@ -131,7 +131,6 @@ def test_runs_are_trained_together(client, trained, tmp_path):
     for config in configs:
         write_run(config)
         files = Workspace.of(config)
-        files.take(config)
         files.mark.enter(files.report)
         files.report.touch()
     train_together(configs, client)
