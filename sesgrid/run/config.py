@@ -170,8 +170,8 @@ def _placed(config: Config, toml: Path) -> Config:
         changes["cube"] = config.cube.model_copy(update={"path": path})
     if config.cluster.tls is not None:
         tls = {k: _at(base, f"cluster.tls.{k}", p, True) for k, p in config.cluster.tls}
-        tls = {"tls": config.cluster.tls.model_copy(update=tls)}
-        changes["cluster"] = config.cluster.model_copy(update=tls)
+        placed = config.cluster.tls.model_copy(update=tls)
+        changes["cluster"] = config.cluster.model_copy(update={"tls": placed})
     if config.models is not None:
         cities = [_at(base, "models.cities", p) for p in config.models.cities]
         changes["models"] = config.models.model_copy(update={"cities": cities})

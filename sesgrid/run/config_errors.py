@@ -69,7 +69,8 @@ def faults_of(error: ValidationError, root: type[BaseModel]) -> str:
 def _place(loc: Sequence[int | str], root: type[BaseModel]) -> tuple[str, type[BaseModel]]:
     """The key of a fault as the TOML writes it, and the section that it lies in."""
     names: list[str] = []
-    section, inner = root, root
+    section = root
+    inner: type[BaseModel] | None = root
     for part in loc:
         if isinstance(part, int):
             names[-1:] = [f"{names[-1]}[{part}]"]
