@@ -36,7 +36,7 @@ needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="shared/realdata is ab
 
 IDS = [format_cell_id(2881200 + 200 * (i // 3), 3759200 + 200 * (i % 3)) for i in range(6)]
 IND = [115.5, 518.0, 264.0, 2.0, 10.1, 63.5]
-SNV = [3157103.6, 13596138.0, 8513111.3, 48167.1, 0.0, 1637813.5]
+SNV = [3157103.6, 13596138.0, 8513111.3, 48167.1, 121200.0, 1637813.5]
 MEN = [40.0, 200.0, 100.5, 1.0, np.nan, 42.0]
 FLAG = [0, 0, 0, 1, 1, 0]
 INCOME = [snv / ind for snv, ind in zip(SNV, IND, strict=True)]
@@ -176,13 +176,23 @@ def test_archives(tmp_path: Path, kind: str, archive: str) -> None:
     assert cells.attrs == {"vintage": "2021", "source": path.name}
 
 
-def test_vintage_in_order_columns_name_argument(tmp_path: Path) -> None:
+def test_vintage_in_order_argument_columns_name(tmp_path: Path) -> None:
     path = WRITERS["csv"](tmp_path, table())
     assert read_filosofi(path, vintage="2021").attrs["vintage"] == "2021"
-    named = path.rename(tmp_path / "Filosofi2019_carreaux_200m_met.csv")
-    assert read_filosofi(named, vintage="2021").attrs["vintage"] == "2019"
+    named = path.rename(tmp_path / "export2021_Filosofi2019_carreaux_200m_met.csv")
+    assert read_filosofi(named).attrs["vintage"] == "2019"
+    assert read_filosofi(named, vintage="2019").attrs["vintage"] == "2019"
+    with pytest.warns(SesgridWarning, match=r"vintage 2021 was given and is used.*tell 2019"):
+        assert read_filosofi(named, vintage="2021").attrs["vintage"] == "2021"
     table("2015").to_csv(named, index=False)
-    assert read_filosofi(named, vintage="2021").attrs["vintage"] == "2015"
+    assert read_filosofi(named, vintage="unknown").attrs["vintage"] == "2015"
+    with pytest.warns(SesgridWarning, match="tell 2015"):
+        assert read_filosofi(named, vintage="2021").attrs["vintage"] == "2021"
+    (tmp_path / "projet_2021").mkdir()
+    below = WRITERS["csv"](tmp_path / "projet_2021", table())
+    assert read_filosofi(below).attrs["vintage"] == "2021"
+    with pytest.warns(SesgridWarning, match="tell 2021"):
+        assert read_filosofi(below, vintage="2019").attrs["vintage"] == "2019"
     assert vintage_of(["idcar_200m"], ["x_120190.csv"]) is None
     with pytest.raises(ConfigError, match="'2016'"):
         read_filosofi(named, vintage="2016")
@@ -288,7 +298,7 @@ def test_missing_id_and_repeated_ids(tmp_path: Path) -> None:
         ("ind", 0.0, "people above 0"),
         ("ind", -2.0, "people above 0"),
         ("ind", None, "people above 0"),
-        ("ind", np.inf, "a number"),
+        ("ind", np.inf, "a finite number, received (inf|'inf') "),
         ("ind_snv", None, "sum of euros"),
         ("ind_snv", -1.0, "sum of euros"),
         ("men", -1.0, "households"),
@@ -342,15 +352,17 @@ def test_files_that_are_not_filosofi(tmp_path: Path) -> None:
 def test_damaged_files(tmp_path: Path) -> None:
     path = WRITERS["csv"](tmp_path, table())
     path.write_text(path.read_text() + "CRS3035,1\n")
-    with pytest.raises(FormatError, match=r"cannot read cells\.csv"):
+    with pytest.raises(FormatError, match=r"cells\.csv, line 8: expected 8 fields.*received 2"):
         read_filosofi(path)
     header = "idcar_200m,ind,IND,ind_snv,i_est_200\n"
     path.write_text(header)
     with pytest.raises(FormatError, match=r"\['ind', 'IND'\] could all be"):
         read_filosofi(path)
-    path.write_text("idcar_200m,ind,ind_snv,x,x\n" + f"{IDS[0]},1,1,1,1\n")
-    with pytest.raises(FormatError, match="column names repeat"):
+    path.write_text("idcar_200m,ind,ind,ind_snv\n" + f"{IDS[0]},1,1,9000\n")
+    with pytest.raises(FormatError, match=r"\['ind', 'ind'\] could all be"):
         read_filosofi(path)
+    path.write_text("idcar_200m,ind,ind_snv,x,x\n" + f"{IDS[0]},1,9000,1,1\n")
+    assert read_filosofi(path)["income"].tolist() == [9000.0]
     for name in ("a.parquet", "a.gpkg", "a.shp"):
         (tmp_path / name).write_bytes(b"PAR1 not really")
         with pytest.raises(FormatError, match=rf"cannot open {name}"):

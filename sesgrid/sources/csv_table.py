@@ -23,14 +23,16 @@ from pyarrow import compute as pc
 from sesgrid.errors import FormatError, SesgridWarning
 from sesgrid.foreign import cause_of, reading
 from sesgrid.sources.csv_layout import SAMPLE_BYTES, Layout, in_single_bytes, layout_of
+from sesgrid.sources.table import Table
 
-__all__ = ["csv_columns", "read_csv_columns"]
+__all__ = ["EMPTY", "list_csv", "read_csv"]
 
-_EMPTY = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "<NA>")
+EMPTY = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "<NA>")
+"""What programs write where a table has nothing."""
 
 
-def csv_columns(path: Path) -> tuple[str, ...]:
-    """Names of a CSV's columns, without the empty ones that some spreadsheets end a line with.
+def list_csv(path: Path) -> list[Table]:
+    """The one table of a CSV; its columns are those that have a name.
 
     Raises
     ------
@@ -38,38 +40,22 @@ def csv_columns(path: Path) -> tuple[str, ...]:
         There is no header, or it is no text.
     MissingInputError, ReadError
         The file is not there, or may not be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "a.csv"
-    ...     _ = path.write_bytes("code;nom;;\\r1;forêt;;\\r".encode("utf-16"))
-    ...     print(csv_columns(path), read_csv_columns(path, ["nom"])["nom"].tolist())
-    ('code', 'nom') ['forêt']
     """
     with in_single_bytes(path, path.name) as plain:
-        return tuple(name for name in layout_of(plain, path.name).names if name)
+        names = layout_of(plain, path.name).names
+    return [Table(path, None, tuple(name for name in names if name))]
 
 
-def read_csv_columns(
-    path: Path,
-    columns: Sequence[str],
-    *,
-    label: str | None = None,
-    empty: Sequence[str] = _EMPTY,
-) -> pd.DataFrame:
+def read_csv(table: Table, columns: Sequence[str], *, empty: Sequence[str] = EMPTY) -> pd.DataFrame:
     """Some columns of a CSV as text, without white space around; NA where there is none.
 
     Parameters
     ----------
-    path : Path
-        In UTF-8, UTF-16, UTF-32 or Windows-1252; lines end in LF, CR or both; separated by ``;``, ``,``, a
-        tab or ``|``.
+    table : Table
+        Of a file in UTF-8, UTF-16, UTF-32 or Windows-1252, whose lines end in LF, CR or both, and whose
+        fields are separated by ``;``, ``,``, a tab or ``|``.
     columns : sequence of str
-        Names of `csv_columns`; the first of that name is read.
-    label : str, optional
-        How messages call the file.
+        Of the table; the first of that name is read.
     empty : sequence of str
         What stands for nothing.
 
@@ -86,17 +72,27 @@ def read_csv_columns(
     SesgridWarning
         Rows empty in all of these columns were left out, counted; a quoted field runs over several lines;
         the last line has no end; text is not UTF-8.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.csv"
+    ...     _ = path.write_bytes("code;nom;;\\r1;forêt;;\\r".encode("utf-16"))
+    ...     [table] = list_csv(path)
+    ...     print(table.columns, read_csv(table, ["nom"])["nom"].tolist())
+    ('code', 'nom') ['forêt']
     """
-    label = label or path.name
+    path, label = table.path, str(table)
     with in_single_bytes(path, label) as plain, reading(label):
         layout = layout_of(plain, label)
         lines = _check_bytes(plain, layout, label)
-        table = _parse(plain, layout, columns, label, quoted=lines is not None)
-        if lines is not None and table.num_rows < lines:
-            _check_quotes(plain, layout, label, lines - table.num_rows)
-    table = _as_text(table, label, empty)
-    kept = table.filter(_any_valid(table))
-    left = table.num_rows - kept.num_rows
+        found = _parse(plain, layout, columns, label, quoted=lines is not None)
+        if lines is not None and found.num_rows < lines:
+            _check_quotes(plain, layout, label, lines - found.num_rows)
+    found = _as_text(found, label, empty)
+    kept = found.filter(_any_valid(found))
+    left = found.num_rows - kept.num_rows
     if left:
         _warn(f"{label}: {left} rows are empty in {', '.join(columns)} and were left out")
     return kept.to_pandas()
