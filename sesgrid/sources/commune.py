@@ -10,7 +10,10 @@ from sesgrid.errors import SesgridWarning
 
 __all__ = ["departement_of", "read_departements", "whole_codes"]
 
-_DEPARTEMENT = r"^(97[1-6]|2[AB]|0[1-9]|1\d|2[1-9]|[3-8]\d|9[0-5])"
+_DEPARTEMENT = (
+    r"^(97[1-6]|2[AB]|0[1-9]|1\d|2[1-9]|[3-8]\d|9[0-5])\d{2,3}"  # of a length that five divides
+    r"(?:(?:2[AB]|\d\d)\d{3})*$"
+)
 _WHOLE = r"^(\d+)(?:[.,]0*)?$"
 _ROUNDED = r"^(\d)[.,]?(\d*)[eE]\+?(\d+)$"
 _CODE = 5
@@ -61,12 +64,13 @@ def read_departements(communes: pd.Series, label: str) -> pd.Series:
     at, distinct = pd.factorize(communes)
     texts = pd.Series(distinct).astype("string").str.strip()
     given = (texts.fillna("") != "").to_numpy(bool)
-    mended = given & ((whole_codes(texts).str[0] == "0") & (texts.str[0] != "0")).fillna(False)
+    padded = (whole_codes(texts).str[0] == "0") & (texts.str[0] != "0")
+    mended = given & padded.fillna(False).to_numpy(bool)
     rows = found.isna().to_numpy() & (at >= 0)
     rows[rows] = given[at[rows]]
     for wrong, told in (
         (rows, "are no codes of communes, so their cells have no département"),
-        ((at >= 0) & mended.to_numpy(bool)[at], "have lost their first zero, which was put back"),
+        ((at >= 0) & mended[at], "have lost their first zero, which was put back"),
     ):
         if wrong.any():
             first = str(communes[wrong].iloc[0])

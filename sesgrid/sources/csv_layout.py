@@ -89,7 +89,8 @@ def layout_of(path: Path, label: str) -> Layout:
     """
     with reading(label), path.open("rb") as file:
         sample = file.read(SAMPLE_BYTES)
-    separators, found = _SEPARATORS, []
+    separators = _SEPARATORS
+    found: list[tuple[str, int]] = []
     first = len(codecs.BOM_UTF8) if sample.startswith(codecs.BOM_UTF8) else 0
     for line in _LINE.finditer(sample, first):
         text = _header_text(line[0])

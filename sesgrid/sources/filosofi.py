@@ -225,10 +225,10 @@ def _places(column: pd.Series, label: str) -> tuple[pd.Series, np.ndarray, np.nd
             f"{label}, column {column.name!r}, row {row + 1}: cell {ids.iloc[row]} lies outside the area of "
             f"use of {CRS} ({int(outside.sum())} such rows); correct or remove these rows"
         )
-    padded = ids.str.contains(r"[NE]-?0\d|-0", regex=True).to_numpy(bool)
+    padded = ids.str.contains(r"[NE](?:-?0\d|-0)", regex=True)
     if padded.any():
-        places = zip(northing[padded].tolist(), easting[padded].tolist(), strict=True)
-        ids[padded] = [format_cell_id(*place) for place in places]
+        places = zip(northing.tolist(), easting.tolist(), strict=True)
+        ids = ids.mask(padded, pd.Series([format_cell_id(*p) for p in places], index=ids.index))
     twice = ids.duplicated(keep=False)
     if twice.any():
         first = list(dict.fromkeys(ids[twice]))
