@@ -480,7 +480,7 @@ def test_damaged_files(tmp_path: Path) -> None:
     assert read_filosofi(path)["income"].tolist() == [9000.0]
     for name in ("a.parquet", "a.gpkg", "a.shp"):
         (tmp_path / name).write_bytes(b"PAR1 not really")
-        with pytest.raises(FormatError, match=rf"cannot open {name}"):
+        with pytest.raises(FormatError, match=rf"^{name}.*damaged or of another kind"):
             read_filosofi(tmp_path / name)
     (tmp_path / "a.xlsx").write_bytes(b"x")
     with pytest.raises(FormatError, match=r"unknown kind of file '.xlsx'"):

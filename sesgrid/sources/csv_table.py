@@ -46,7 +46,13 @@ def list_csv(path: Path) -> list[Table]:
     return [Table(path, None, tuple(name for name in names if name))]
 
 
-def read_csv(table: Table, columns: Sequence[str], *, empty: Sequence[str] = EMPTY) -> pd.DataFrame:
+def read_csv(
+    table: Table,
+    columns: Sequence[str],
+    *,
+    geometry: bool = False,
+    empty: Sequence[str] = EMPTY,
+) -> pd.DataFrame:
     """Some columns of a CSV as text, without white space around; NA where there is none.
 
     Parameters
@@ -56,6 +62,8 @@ def read_csv(table: Table, columns: Sequence[str], *, empty: Sequence[str] = EMP
         fields are separated by ``;``, ``,``, a tab or ``|``.
     columns : sequence of str
         Of the table; the first of that name is read.
+    geometry : bool
+        It has none, whatever is asked for.
     empty : sequence of str
         What stands for nothing.
 
