@@ -386,7 +386,7 @@ def test_departements_of_codes_that_lost_their_zero(tmp_path: Path, dtype: str) 
     right = ["01004", "0100401007", "75056", "04112", "2A004", "97411"]
     cells = read_filosofi(WRITERS["csv"](tmp_path, table().assign(lcog_geo=right)))
     assert cells["departement"].tolist() == ["01", "01", "75", "04", "2A", "974"]
-    wrong = ["75O56", "00001", "99123", "123", "7505", "75056 "]
+    wrong = ["75O56", "00001", "20004", "123", "7505", "75056 "]
     with pytest.warns(SesgridWarning) as caught:
         cells = read_filosofi(WRITERS["csv"](tmp_path, table().assign(lcog_geo=wrong)))
     assert cells["departement"].isna().tolist() == [True] * 4 + [False] * 2

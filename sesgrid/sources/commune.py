@@ -11,7 +11,7 @@ from sesgrid.errors import SesgridWarning
 __all__ = ["departement_of", "read_departements", "whole_codes"]
 
 _DEPARTEMENT = (
-    r"^(97[1-6]|2[AB]|0[1-9]|1\d|2[1-9]|[3-8]\d|9[0-5])\d{2,3}"  # of a length that five divides
+    r"^(97\d|2[AB]|0[1-9]|1\d|2[1-9]|[3-9]\d)\d{2,3}"  # of a length that five divides
     r"(?:(?:2[AB]|\d\d)\d{3})*$"
 )
 _WHOLE = r"^(\d+)(?:[.,]0*)?$"
