@@ -46,7 +46,8 @@ def csv_text(table: pd.DataFrame, *, index: bool = False) -> str:
     for at, kind in enumerate(out.dtypes):
         if isinstance(kind, pd.CategoricalDtype) or kind in ("object", "string"):
             # by position: names may be there twice
-            out.isetitem(at, out.iloc[:, at].astype(object).map(_harmless, na_action="ignore"))
+            column = out.iloc[:, at].astype(object).map(_harmless, na_action="ignore")
+            out.isetitem(at, column.to_numpy())
     if index:
         out.index = out.index.map(_harmless)
         out.index.names = [_harmless(name) for name in table.index.names]
