@@ -5,6 +5,7 @@ from __future__ import annotations
 from sesgrid.sources.archive import unpacked
 from sesgrid.sources.boundary import RULES, read_boundary, select_cells
 from sesgrid.sources.class_raster import ClassReader, read_class_rasters
+from sesgrid.sources.class_table import CLASS_TABLES, read_class_table
 from sesgrid.sources.filosofi import VINTAGES, read_census, read_filosofi
 from sesgrid.sources.landcover import (
     N_CLASSES,
@@ -12,7 +13,6 @@ from sesgrid.sources.landcover import (
     class_groups,
     class_names,
     landcover_classes,
-    read_class_table,
 )
 from sesgrid.sources.ortho import read_ortho
 from sesgrid.sources.raster import RasterReader
