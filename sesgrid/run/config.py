@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from sesgrid.errors import ConfigError, MissingInputError
+from sesgrid.sources.class_raster import holds_rasters
 from sesgrid.stages.protocol import Schedule
 from sesgrid.stages.tiles import PREFER, Preference
 from sesgrid.store.codec import CodecName
@@ -55,10 +56,11 @@ class Sources(_Section):
     ortho_crs: str | None = None
     """CRS of tiles that carry none."""
     landcover: Path | None = None
-    """Urban Atlas, or classified rasters (a raster, or a folder of some) with a table of their classes;
-    without it nothing is explained per class."""
-    landcover_classes: Path | None = None
-    """Table of a classified raster's codes: CSV with code, landcover_class and group."""
+    """Urban Atlas; or, with landcover_classes, any other polygons (a file, an archive, a folder of tiles) or
+    classified rasters (a raster, or a folder of some). Without it nothing is explained per class."""
+    landcover_classes: Literal["ocsge", "cosia"] | Path | None = None
+    """What the land cover's codes mean: "ocsge", "cosia", or a CSV with landcover_class, group and code, or
+    columns of codes named as the land cover names them."""
     landcover_layer: str | None = None
     """Layer of the land cover's file, where its name does not tell."""
     boundary: Path | None = None
@@ -336,21 +338,27 @@ def _absolute(config: Config, base: Path) -> Config:
     def at(p: Path | None) -> Path | None:
         return None if p is None else (base / p.expanduser()).resolve()
 
+    def at_or_name(p: str | Path | None) -> str | Path | None:
+        return at(p) if isinstance(p, Path) else p
+
     s = config.sources
     sources = s.model_copy(
         update={
             "census": at(s.census),
             "ortho": [at(p) for p in s.ortho],
             "landcover": at(s.landcover),
-            "landcover_classes": at(s.landcover_classes),
+            "landcover_classes": at_or_name(s.landcover_classes),
             "boundary": at(s.boundary),
             "cities": [at(p) for p in s.cities],
         }
     )
     for name in ("census", "landcover", "landcover_classes", "boundary"):
         found = getattr(sources, name)
-        if found is not None and not found.exists():
-            raise MissingInputError(f"sources.{name}: {found} does not exist")
+        if isinstance(found, Path) and not found.exists():
+            names = (
+                "; it is neither a name ('ocsge', 'cosia')" if name == "landcover_classes" else ""
+            )
+            raise MissingInputError(f"sources.{name}: {found} does not exist{names}")
     for name in ("ortho", "cities"):
         for p in getattr(sources, name):
             if not p.exists():
@@ -360,7 +368,11 @@ def _absolute(config: Config, base: Path) -> Config:
         raise ConfigError(
             "sources.landcover is missing: sources.landcover_classes and explain.fragments are about it"
         )
-    if s.landcover_classes is not None and config.explain.fragments:
+    if (
+        config.explain.fragments
+        and sources.landcover is not None
+        and holds_rasters(sources.landcover)
+    ):
         raise ConfigError(
             "explain.fragments needs polygons, and sources.landcover is a classified raster: leave it out"
         )

@@ -56,7 +56,7 @@ class ClassLookup:
         rows = table.index.to_frame(index=False).apply(normal_codes).fillna("")
         self._rows = {key: row for row, key in enumerate(rows.itertuples(index=False, name=None))}
         self._values = table["value"].to_numpy(np.uint8)
-        self._names = table["landcover_class"].to_numpy(dtype=object, na_value=pd.NA)
+        self._names = table["landcover_class"].astype(object).to_numpy()
         self._source = str(table.attrs.get("source", "the table"))
 
     def of(self, codes: pd.DataFrame) -> Found:
@@ -78,7 +78,8 @@ class ClassLookup:
         doubtful = np.array([d for _, d in found], dtype=bool)[at]
         known = row >= 0
         value = np.where(known, self._values[row], 0).astype(np.uint8)
-        name = np.where(known, self._names[row], pd.NA)
+        name = self._names[row]
+        name[~known] = pd.NA
         return Found(value, name, known, doubtful)
 
     def _row(self, key: tuple[str, ...]) -> tuple[int, bool]:

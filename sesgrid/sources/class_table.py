@@ -94,17 +94,30 @@ def _parse(raw: bytes, label: str) -> pd.DataFrame:
             f"{label}: a landcover_class is called {_RESERVED!r}, as what belongs to no class is; leave it "
             "empty where a code belongs to none, or give it another name"
         )
-    group = frame["group"] if "group" in frame else pd.Series("", index=lines, dtype="string")
     out = pd.DataFrame(
         {
             "landcover_class": name.astype("string"),
-            "group": group.replace("", "other").astype("string"),
+            "group": _groups(frame, name, label),
             "value": name.map(kinds).fillna(0).astype("uint8"),
         }
     )
     out.index = _index_of(codes)
     out.attrs["source"] = Path(label).name
     return out
+
+
+def _groups(frame: pd.DataFrame, name: pd.Series, label: str) -> pd.Series:
+    """The group of each row's class, told in one of its rows at least; "other" where it is in none."""
+    told = frame["group"] if "group" in frame else pd.Series("", index=frame.index, dtype="string")
+    group: dict[str, str] = {}
+    for line, of, own in zip(frame.index, name, told, strict=True):
+        if own and not pd.isna(of) and group.setdefault(of, own) != own:
+            raise FormatError(
+                f"{label}: the class {of!r} is in two groups, {group[of]!r} and, in line {line}, {own!r}: "
+                "expected one; give the classes names of their own, or the same group"
+            )
+    own = told.replace("", pd.NA)
+    return name.map(group).fillna(own).fillna("other").astype("string")
 
 
 def _cells(raw: bytes, label: str) -> tuple[list[str], dict[int, list[str]]]:
@@ -114,15 +127,17 @@ def _cells(raw: bytes, label: str) -> tuple[list[str], dict[int, list[str]]]:
         first = text.split("\n", 1)[0].split("\r", 1)[0]
         separator = ";" if first.count(";") > first.count(",") else ","
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        found = {reader.line_num: [cell.strip() for cell in row] for row in reader}
-    found = {line: row for line, row in found.items() if any(row)}
+        read = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    found = {line: row for line, row in read if any(row)}
     if not found:
         raise FormatError(f"{label} is empty, not a CSV in UTF-8 with a header and codes")
     header = found.pop(next(iter(found)))
     while header and not header[-1]:  # of a spreadsheet that was wider once
         header.pop()
     lower = [name.lower() for name in header]
-    header = [low if low in (*_MEANING, "code") else name for low, name in zip(lower, header, strict=True)]
+    header = [
+        low if low in (*_MEANING, "code") else name for low, name in zip(lower, header, strict=True)
+    ]
     if len(set(lower)) != len(lower) or "" in lower:
         raise FormatError(f"{label}: column names repeat, or are empty: {', '.join(header)}")
     width = len(header)
