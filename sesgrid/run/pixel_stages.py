@@ -35,6 +35,7 @@ from sesgrid.run.workspace import load_places
 from sesgrid.sources import (
     ClassReader,
     RasterReader,
+    holds_rasters,
     read_boundary,
     read_class_rasters,
     read_ortho,
@@ -327,15 +328,15 @@ _ON_PIXELS = (
 def landcover_work(job: Job, cells: pd.DataFrame, plan: Sequence[BlockBatch]) -> PixelWork | None:
     """Every block with the polygons, or the class rasters, that touch it; None: no land cover is given."""
     source, table = job.config.sources.landcover, class_table(job.config)
-    if source is None:
-        return None
-    polygons = land_polygons(job.config, job.grid, cells)
-    if polygons is None:
+    if source is not None and table is not None and holds_rasters(source):
         rasters = read_class_rasters(source)
         tiles = TileIndex(job.grid, rasters, prefer=("finest",))
         tiles.require_any((batch.blocks for batch in plan), cells)
         stage = Classified(job.grid, ClassReader.of(table))
         return PixelWork(stage, tiles.items, _tiles_read(), {"rasters": len(rasters)})
+    polygons = land_polygons(job.config, job.grid, cells)
+    if polygons is None:
+        return None
     laid = LandcoverIndex(job.grid, polygons)
     laid.require_any(batch.blocks for batch in plan)
     counted = {"polygons": len(polygons)}

@@ -21,8 +21,8 @@ from rasterio.windows import Window
 
 from sesgrid.errors import FormatError, MissingInputError, ReadError
 from sesgrid.grid import CRS
-from sesgrid.sources.land_polygons import LAND_SUFFIXES
 from sesgrid.sources.raster import _STRICT
+from sesgrid.sources.tables import POLYGON_SUFFIXES
 
 __all__ = ["ClassReader", "holds_rasters", "read_class_rasters"]
 
@@ -41,7 +41,7 @@ def holds_rasters(path: str | Path) -> bool:
     if not path.is_dir() or path.suffix.lower() == ".gdb":
         return path.suffix.lower() in _SUFFIXES
     kinds = {p.suffix.lower() for p in path.rglob("*")}
-    pictures = kinds & {".png"} and not kinds & LAND_SUFFIXES
+    pictures = kinds & {".png"} and not kinds & POLYGON_SUFFIXES
     return bool(pictures or kinds & (set(_SUFFIXES) - {".png"}))
 
 

@@ -117,7 +117,7 @@ def _groups(frame: pd.DataFrame, name: pd.Series, label: str) -> pd.Series:
                 "expected one; give the classes names of their own, or the same group"
             )
     own = told.replace("", pd.NA)
-    return name.map(group).fillna(own).fillna("other").astype("string")
+    return name.map(group).astype("string").fillna(own).fillna("other")
 
 
 def _cells(raw: bytes, label: str) -> tuple[list[str], dict[int, list[str]]]:

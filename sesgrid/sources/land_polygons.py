@@ -23,17 +23,13 @@ from sesgrid.sources.archive import unpacked
 from sesgrid.sources.class_lookup import ClassLookup
 from sesgrid.sources.class_table import read_class_table
 from sesgrid.sources.polygons import clean_polygons, count_overlaps
-from sesgrid.sources.tables import Table, list_tables, read_table
+from sesgrid.sources.spatial_filter import Bounds
+from sesgrid.sources.tables import POLYGON_SUFFIXES, Table, list_tables, read_table
 
-__all__ = ["LAND_SUFFIXES", "read_landcover"]
-
-LAND_SUFFIXES = frozenset({".gpkg", ".shp", ".gdb", ".fgb", ".geojson", ".parquet", ".geoparquet"})
-"""Kinds of files that polygons are read from."""
+__all__ = ["read_landcover"]
 
 _WITH_YEAR = re.compile(r"code_?(\d{2}|\d{4})", re.IGNORECASE)
 _DELIVERY = re.compile(r"(?:^|_)D(\d{3}|0?2[AB])[_-](\d{4})(?=[_-])", re.IGNORECASE)
-
-Bounds = tuple[float, float, float, float]
 
 
 def read_landcover(
@@ -83,8 +79,8 @@ def read_landcover(
     paths = [Path(path)] if isinstance(path, str | Path) else [Path(p) for p in path]
     label = ", ".join(p.name for p in paths)
     with ExitStack() as stack:
-        contents = [stack.enter_context(unpacked(p, LAND_SUFFIXES)) for p in paths]
-        tables = [t for content in contents for t in list_tables(content, LAND_SUFFIXES)]
+        contents = [stack.enter_context(unpacked(p, POLYGON_SUFFIXES)) for p in paths]
+        tables = [t for content in contents for t in list_tables(content, POLYGON_SUFFIXES)]
         layers = _choose(tables, lookup.columns, layer, label)
         inside = [
             f.relative_to(c)
@@ -124,7 +120,7 @@ def _choose(
         there = ", ".join(sorted({repr(t.name) for t in tables})[:12]) or "none"
         raise MissingInputError(
             f"{label}: no layer of polygons{f' called {layer!r}' if layer else ''} in a file ending in "
-            f"{', '.join(sorted(LAND_SUFFIXES))}; its layers are {there}"
+            f"{', '.join(sorted(POLYGON_SUFFIXES))}; its layers are {there}"
         )
     by_file: dict[Path, list[Table]] = defaultdict(list)
     for t in named:
@@ -209,7 +205,7 @@ def _require_one_year(files: Iterable[Path]) -> None:
 def _read(layers: dict[Table, dict[str, str]], within: Bounds | None) -> Iterator[gpd.GeoDataFrame]:
     """The polygons of each layer with their codes, as text."""
     for table, columns in layers.items():
-        frame = read_table(table, list(columns.values()), geometry=True)
+        frame = read_table(table, list(columns.values()), geometry=True, within=within)
         if isinstance(frame, gpd.GeoDataFrame):
             codes = {ours: _as_text(frame[theirs]) for ours, theirs in columns.items()}
             yield gpd.GeoDataFrame(codes, geometry=frame.geometry.to_numpy(), crs=frame.crs)
