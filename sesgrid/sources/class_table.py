@@ -116,7 +116,7 @@ def _groups(frame: pd.DataFrame, name: pd.Series, label: str) -> pd.Series:
                 f"{label}: the class {of!r} is in two groups, {group[of]!r} and, in line {line}, {own!r}: "
                 "expected one; give the classes names of their own, or the same group"
             )
-    own = told.replace("", pd.NA)
+    own = told.mask(told == "")
     return name.map(group).astype("string").fillna(own).fillna("other")
 
 
@@ -173,7 +173,7 @@ def _check_codes(codes: pd.DataFrame, label: str) -> None:
     empty = (normal == "").all(axis=1)
     wrong = empty | normal.duplicated()
     if wrong.any():
-        line = wrong.index[wrong.to_numpy().argmax()]
+        line = wrong[wrong].index[0]
         shown = " / ".join(codes.loc[line])
         raise FormatError(
             f"{label}: expected every code once, and at least one a row; received {shown!r} in line {line}"
