@@ -19,7 +19,7 @@ import pandas as pd
 import pyogrio
 
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
-from sesgrid.foreign import DAMAGED, reading
+from sesgrid.foreign import DAMAGED, reading, writing
 from sesgrid.sources.geopackage import count_rows, refuse_foreign_code, settle
 from sesgrid.sources.spatial_filter import Bounds, filter_in
 from sesgrid.sources.table import Table
@@ -80,9 +80,8 @@ def read_vector(
     wanted = geometry and table.has_geometry
     label = str(table)
     with _linked(table.path) as link, _told(label):
-        declared = _declared_rows(link, table, label)
-        crs = pyogrio.read_info(link, layer=table.layer)["crs"] if within is not None else None
-        bbox = filter_in(crs, within)
+        declared, drawn = _declared_rows(link, table, label)
+        bbox = _bbox(link, table, within) if drawn is None else None
         meta, content = pyogrio.read_arrow(
             link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox
         )
@@ -92,11 +91,19 @@ def read_vector(
             )
         frame = content.select([c for c in columns if c in content.column_names]).to_pandas()
         blobs = content[meta["geometry_name"] or "wkb_geometry"].to_pylist() if wanted else []
+        read = sum(blob is not None for blob in blobs)
+        if wanted and drawn is not None and read != drawn:
+            raise FormatError(f"{label}: {read} of its {drawn} shapes can be read; {DAMAGED}")
     if not wanted:
         return frame
     with reading(label):
         shapes = gpd.GeoSeries(geometries_of_wkb(blobs, label), crs=meta["crs"])
     return gpd.GeoDataFrame(frame, geometry=shapes)
+
+
+def _bbox(link: Path, table: Table, within: Bounds | None) -> Bounds | None:
+    """The bounds in the layer's CRS; None: all of it is to be read."""
+    return within and filter_in(pyogrio.read_info(link, layer=table.layer)["crs"], within)
 
 
 def _table(path: Path, link: Path, name: str) -> Table:
@@ -112,23 +119,25 @@ def _table(path: Path, link: Path, name: str) -> Table:
     return Table(path, layer, fields, info["geometry_type"] is not None)
 
 
-def _declared_rows(link: Path, table: Table, label: str) -> int | None:
-    """How many rows the file says the layer has; None where it does not."""
+def _declared_rows(link: Path, table: Table, label: str) -> tuple[int | None, int | None]:
+    """Rows that the file says the layer has, and those with a shape; None where it does not say."""
     if link.suffix == ".shp":
         return check_shapefile(link, label)
     if link.suffix == ".gpkg":
-        return count_rows(link, table.name, label)
+        return count_rows(link, table.name, label), None
     if link.suffix == ".gdb":
         check_geodatabase(link, label)
     told = pyogrio.read_info(link, layer=table.layer)["features"]
-    return told if told > 0 or (told == 0 and link.suffix == ".gdb") else None
+    return told if told > 0 or (told == 0 and link.suffix == ".gdb") else None, None
 
 
 @contextmanager
 def _linked(path: Path) -> Iterator[Path]:
     """A link to the file under a plain name, alone in a folder, once it has been seen to be of its kind."""
     suffix = path.suffix.lower()
-    with tempfile.TemporaryDirectory(prefix="sesgrid-") as folder, reading(path.name):
+    with writing(tempfile.gettempdir()):
+        temporary = tempfile.TemporaryDirectory(prefix="sesgrid-")
+    with temporary as folder, reading(path.name):
         link = Path(folder, "source" + suffix)
         _refuse_other_kinds(path, suffix)
         if suffix == ".shp":

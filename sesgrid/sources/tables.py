@@ -6,6 +6,7 @@ file of its own: `csv_table`, `parquet_table`, `geojson`, `gdal_vector`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -79,7 +80,7 @@ def list_tables(path: Path, suffixes: frozenset[str]) -> list[Table]:
 
 
 def match_columns(table: Table, wanted: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """Find columns by any of their known names, whatever the case.
+    """Find columns by any of their known names, whatever the case, and spaces for underscores.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def match_columns(table: Table, wanted: dict[str, tuple[str, ...]]) -> dict[str,
     found = {}
     for ours, names in wanted.items():
         accepted = {*names, *(name[:10] for name in names)}
-        hits = [column for column in table.columns if column.lower() in accepted]
+        hits = [column for column in table.columns if _plain(column) in accepted]
         if len(hits) > 1:
             raise FormatError(
                 f"{table}: columns {hits} could all be {ours!r}; expected one; remove the others"
@@ -110,6 +111,10 @@ def match_columns(table: Table, wanted: dict[str, tuple[str, ...]]) -> dict[str,
         if hits:
             found[ours] = hits[0]
     return found
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\s-]+", "_", column.strip().lower())
 
 
 def pick_by_name(tables: Sequence[Table], layer: str, source: Path) -> Table:
