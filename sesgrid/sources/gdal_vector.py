@@ -21,6 +21,7 @@ import pyogrio
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
 from sesgrid.foreign import DAMAGED, reading, writing
 from sesgrid.sources.geopackage import count_rows, refuse_foreign_code, settle
+from sesgrid.sources.spatial_filter import Bounds, filter_in
 from sesgrid.sources.table import Table
 from sesgrid.sources.vector_counts import check_geodatabase, check_shapefile
 from sesgrid.sources.wkb import geometries_of_wkb
@@ -61,8 +62,12 @@ def list_vector(path: Path) -> list[Table]:
         return [_table(path, link, name) for name in names]
 
 
-def read_vector(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.DataFrame:
+def read_vector(
+    table: Table, columns: Sequence[str], *, geometry: bool, within: Bounds | None = None
+) -> pd.DataFrame:
     """Some columns of a layer; a GeoDataFrame when `geometry` is asked for and there is one.
+
+    With bounds `within`, of the rows that may meet them.
 
     Raises
     ------
@@ -78,10 +83,11 @@ def read_vector(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.D
     label = str(table)
     with _linked(table.path) as link, _told(label, link.parent):
         declared, drawn = _declared_rows(link, table, label)
+        bbox = _bbox(link, table, within) if drawn is None else None
         meta, content = pyogrio.read_arrow(
-            link, layer=table.layer, columns=list(columns), read_geometry=wanted
+            link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox
         )
-        if declared is not None and len(content) != declared:
+        if declared is not None and bbox is None and len(content) != declared:
             raise FormatError(
                 f"{label} holds {len(content)} of the {declared} rows that its header tells; {DAMAGED}"
             )
@@ -98,6 +104,11 @@ def read_vector(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.D
     with reading(label):
         shapes = gpd.GeoSeries(geometries_of_wkb(blobs, label), crs=meta["crs"])
     return gpd.GeoDataFrame(frame, geometry=shapes)
+
+
+def _bbox(link: Path, table: Table, within: Bounds | None) -> Bounds | None:
+    """The bounds in the layer's CRS; None: all of it is to be read."""
+    return within and filter_in(pyogrio.read_info(link, layer=table.layer)["crs"], within)
 
 
 def _table(path: Path, link: Path, name: str) -> Table:
