@@ -8,6 +8,7 @@ import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
@@ -23,6 +24,8 @@ from sesgrid.errors import (
     UnsafePathError,
 )
 from sesgrid.sources import ClassReader, RasterReader, read_class_rasters, read_ortho
+from sesgrid.stages.mosaic import mosaic
+from tests.test_mosaic import cells
 from tests.test_ortho import PX, picture, write
 
 AT = Affine(2, 0, 650000, 0, -2, 6860000)
@@ -38,6 +41,16 @@ def codes(path: Path, data: np.ndarray | None = None, **options: object) -> Path
 
 def pam(path: Path, xml: str) -> None:
     path.with_name(path.name + ".aux.xml").write_text(f"<PAMDataset>{xml}</PAMDataset>")
+
+
+def scene_tile(path: Path, chosen: gpd.GeoDataFrame) -> Path:
+    """A picture of everything around some cells, a metre a pixel."""
+    west, south, east, north = chosen.total_bounds
+    data = np.kron(
+        np.random.default_rng(0).integers(0, 250, (3, 60, 60)), np.ones((1, 10, 10), int)
+    ).astype(np.uint8)[:, : int(north - south) + 200, : int(east - west) + 200]
+    at = Affine(1, 0, west - 100, 0, -1, north + 100)
+    return write(path, data=data, transform=at, crs="EPSG:3035")
 
 
 def state(folder: Path) -> dict[str, str]:
@@ -328,6 +341,26 @@ def test_a_filled_corner_is_told_and_can_be_named(tmp_path, suffix) -> None:
     _, coarse = RasterReader(fill_values=(255,)).read(path, (0, 150, 0, 150), 1)
     assert not coarse[:69, :69].any()
     assert coarse[75:, 75:].all()
+
+
+def test_filled_tiles_do_not_hide_the_imagery_of_others(tmp_path) -> None:
+    chosen = cells(1)
+    place = read_ortho(scene_tile(tmp_path / "whole.tif", chosen)).iloc[0]
+    data = RasterReader().read(place["path"], (0, place["height"], 0, place["width"]))[0].copy()
+    data[:, :, : data.shape[2] // 2] = 255
+    at = Affine(1, 0, place["left"], 0, -1, place["top"])
+    folder = tmp_path / "0"  # goes first
+    write(folder / "filled.tif", data=data, transform=at, crs="EPSG:3035")
+    grid = {"pixels_per_cell": 50, "cells_per_block": 1}
+    whole = mosaic(chosen, read_ortho(place["path"]), RasterReader(), **grid)
+    tiles = read_ortho([folder, place["path"]], fill_values=[255])
+    both = mosaic(chosen, tiles, RasterReader(fill_values=(255,)), **grid)
+    assert tiles["path"].str.endswith("filled.tif").tolist() == [True, False]
+    assert (both["coverage"] == 1).all()
+    off = np.abs(both["image"].astype(int) - whole["image"].astype(int))
+    assert float((off > 0).mean()) < 0.05  # where pixels of both meet
+    hidden = mosaic(chosen, tiles, RasterReader(), **grid)
+    assert float((hidden["image"] == 255).mean()) > 0.3
 
 
 def test_a_folder_that_may_not_be_read_is_not_an_empty_one(tmp_path, monkeypatch) -> None:

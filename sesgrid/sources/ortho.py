@@ -129,14 +129,14 @@ def _warn_of(
             SesgridWarning,
             stacklevel=3,
         )
-    told = {None, *((value,) * 3 for value in fill_values)}
-    filled = [(name, h.filled) for name, h in known if h.filled not in told]
+    told = [(value,) * 3 for value in fill_values]
+    filled = [(n, h.filled) for n, h in known if h.filled is not None and h.filled not in told]
     if filled:
         name, colour = filled[0]
         warnings.warn(
-            f"{len(filled)} tiles have a corner of one colour, first {name} ({', '.join(map(str, colour))}), "
-            "which no nodata, alpha or mask tells to be no imagery, and which hides what other tiles show "
-            "there: if it is filling, set mosaic.fill_values, or 'gdal_edit -a_nodata' the tiles",
+            f"{len(filled)} tiles have a corner of one colour, first {name} {colour}, which no nodata, alpha "
+            "or mask tells to be no imagery, and which hides what other tiles show there: if it is filling, "
+            "set mosaic.fill_values, or 'gdal_edit -a_nodata' the tiles",
             SesgridWarning,
             stacklevel=3,
         )
