@@ -353,7 +353,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         read_filosofi(path)
     for name in ("a.parquet", "a.gpkg", "a.shp"):
         (tmp_path / name).write_bytes(b"PAR1 not really")
-        with pytest.raises(FormatError, match=rf"cannot open {name}"):
+        with pytest.raises(FormatError, match=rf"^{name}.*damaged or of another kind"):
             read_filosofi(tmp_path / name)
     (tmp_path / "a.xlsx").write_bytes(b"x")
     with pytest.raises(FormatError, match=r"unknown kind of file '.xlsx'"):

@@ -32,8 +32,8 @@ def csv_header(path: Path) -> tuple[list[str], str]:
     return [name.strip() for name in next(csv.reader([text], delimiter=separator))], separator
 
 
-def read_csv(table: Table, columns: Sequence[str]) -> pd.DataFrame:
-    """Some columns of a CSV, as text."""
+def read_csv(table: Table, columns: Sequence[str], *, geometry: bool = False) -> pd.DataFrame:
+    """Some columns of a CSV, as text; it has no geometry, whatever `geometry` asks."""
     names, separator = csv_header(table.path)
     if len(set(names)) != len(names):
         raise FormatError(f"{table}: column names repeat: {names}")

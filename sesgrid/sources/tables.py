@@ -1,27 +1,57 @@
 """The tables of a file or folder: one row source a file, or one a layer where it has several.
 
 The readers choose among the tables by name and columns, then read only what they need. Each format has a
-file of its own: `csv_table`, `parquet_table`, `gdal_vector`.
+file of its own: `csv_table`, `parquet_table`, `geojson`, `gdal_vector`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.foreign import reading
 from sesgrid.sources.csv_table import list_csv, read_csv
-from sesgrid.sources.gdal_vector import list_vector, read_vector
-from sesgrid.sources.parquet_table import list_parquet, read_parquet
+from sesgrid.sources.gdal_vector import GDAL_SUFFIXES, list_vector, read_vector
+from sesgrid.sources.geojson import list_geojson, read_geojson
+from sesgrid.sources.parquet_table import (
+    PARQUET_SUFFIXES,
+    list_parquet,
+    read_parquet,
+    tables_of_parts,
+)
 from sesgrid.sources.table import Table
 
-__all__ = ["Table", "list_tables", "match_columns", "pick_by_name", "read_table", "wanted_tables"]
+__all__ = [
+    "POLYGON_SUFFIXES",
+    "Table",
+    "list_tables",
+    "match_columns",
+    "pick_by_name",
+    "read_table",
+    "wanted_tables",
+]
 
 
-PARQUET_SUFFIXES = frozenset({".parquet", ".geoparquet"})
-VECTOR_SUFFIXES = frozenset({".gpkg", ".shp", ".gdb", ".geojson", ".fgb"})
+POLYGON_SUFFIXES = GDAL_SUFFIXES | PARQUET_SUFFIXES | {".geojson"}
+"""Of files whose rows may have a geometry."""
+
+
+class _Format(NamedTuple):
+    list_tables: Callable[[Path], list[Table]]
+    read: Callable[..., pd.DataFrame]
+
+
+_PARQUET = _Format(list_parquet, read_parquet)
+_FORMATS = {
+    ".csv": _Format(list_csv, read_csv),
+    ".geojson": _Format(list_geojson, read_geojson),
+    **dict.fromkeys(PARQUET_SUFFIXES, _PARQUET),
+    **dict.fromkeys(GDAL_SUFFIXES, _Format(list_vector, read_vector)),
+}
 
 
 def list_tables(path: Path, suffixes: frozenset[str]) -> list[Table]:
@@ -33,15 +63,18 @@ def list_tables(path: Path, suffixes: frozenset[str]) -> list[Table]:
         A file cannot be opened.
     """
     if path.is_file() or path.suffix.lower() == ".gdb":
-        return _tables_of_file(path)
-    files = [
-        p
-        for p in sorted(path.rglob("*"))
-        if p.suffix.lower() in suffixes
-        and (p.is_file() or p.suffix.lower() == ".gdb")
-        and not any(part.startswith(".") for part in p.relative_to(path).parts)
-    ]
-    return [table for file in files for table in _tables_of_file(file)]
+        return _format_of(path).list_tables(path)
+    with reading(path):
+        files = [
+            p
+            for p in sorted(path.rglob("*"))
+            if p.suffix.lower() in suffixes
+            and (p.is_file() or p.suffix.lower() == ".gdb")
+            and not any(part.startswith(".") for part in p.relative_to(path).parts)
+        ]
+    parts = {p for p in files if p.suffix.lower() in PARQUET_SUFFIXES}
+    sources = [p for p in files if p not in parts] + tables_of_parts(sorted(parts), path)
+    return [table for p in sorted(sources) for table in _format_of(p).list_tables(p)]
 
 
 def match_columns(table: Table, wanted: dict[str, tuple[str, ...]]) -> dict[str, str]:
@@ -125,21 +158,14 @@ def read_table(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.Da
     FormatError
         The file is damaged or not of the kind its suffix says.
     """
-    suffix = table.path.suffix.lower()
-    if suffix == ".csv":
-        return read_csv(table, columns)
-    if suffix in PARQUET_SUFFIXES:
-        return read_parquet(table, columns, geometry=geometry)
-    return read_vector(table, columns, geometry=geometry)
+    return _format_of(table.path).read(table, columns, geometry=geometry)
 
 
-def _tables_of_file(path: Path) -> list[Table]:
+def _format_of(path: Path) -> _Format:
     suffix = path.suffix.lower()
-    if suffix == ".csv":
-        return list_csv(path)
-    if suffix in PARQUET_SUFFIXES:
-        return list_parquet(path)
-    if suffix in VECTOR_SUFFIXES:
-        return list_vector(path)
-    known = ", ".join(sorted({".csv", ".zip", ".7z"} | PARQUET_SUFFIXES | VECTOR_SUFFIXES))
-    raise FormatError(f"{path}: unknown kind of file {suffix!r}; expected one of {known}")
+    if suffix not in _FORMATS and path.is_dir():
+        return _PARQUET  # parts of one table
+    if suffix not in _FORMATS:
+        known = ", ".join(sorted({*_FORMATS, ".zip", ".7z"}))
+        raise FormatError(f"{path}: unknown kind of file {suffix!r}; expected one of {known}")
+    return _FORMATS[suffix]
