@@ -26,6 +26,9 @@ _PATCHES = 4
 _CORNER_PX, _FEWEST_PX = 128, 8
 """Side of a corner that is looked at, and of what must be left of it at a coarser level."""
 
+_LARGEST_BLOCK_PX = 2**22
+"""Where more than this is decoded for a single pixel, no corner is looked at."""
+
 _CLEAR, _OPAQUE = 8, 247
 """An alpha band between these is partly transparent; lossy coding blurs a mask by less."""
 
@@ -118,7 +121,7 @@ def one_colour(dataset: rasterio.DatasetReader, bands: Sequence[int]) -> tuple[i
         The file is truncated or damaged there.
     """
     side = min(_CORNER_PX, dataset.height // 2, dataset.width // 2)
-    if side < _PATCH_PX:
+    if side < _PATCH_PX or np.prod(dataset.block_shapes[0]) > _LARGEST_BLOCK_PX:
         return None
     # a coarser level, for a JPEG 2000 may have to be decoded from its beginning
     shrink = max((k for k in dataset.overviews(1) if k * _FEWEST_PX <= side), default=1)
