@@ -19,8 +19,9 @@ import pandas as pd
 import pyogrio
 
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
-from sesgrid.foreign import DAMAGED, reading
+from sesgrid.foreign import DAMAGED, reading, writing
 from sesgrid.sources.geopackage import count_rows, refuse_foreign_code, settle
+from sesgrid.sources.spatial_filter import Bounds, filter_in
 from sesgrid.sources.table import Table
 from sesgrid.sources.vector_counts import check_geodatabase, check_shapefile
 from sesgrid.sources.wkb import geometries_of_wkb
@@ -56,11 +57,17 @@ def list_vector(path: Path) -> list[Table]:
     with _linked(path) as link, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are told of the layer that is read
         names = [str(name) for name in pyogrio.list_layers(link)[:, 0]]
+        if not names and link.suffix != ".gpkg":  # of which one may be empty
+            raise FormatError(f"{path.name} holds no layer; {DAMAGED}")
         return [_table(path, link, name) for name in names]
 
 
-def read_vector(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.DataFrame:
+def read_vector(
+    table: Table, columns: Sequence[str], *, geometry: bool, within: Bounds | None = None
+) -> pd.DataFrame:
     """Some columns of a layer; a GeoDataFrame when `geometry` is asked for and there is one.
+
+    With bounds `within`, of the rows that may meet them.
 
     Raises
     ------
@@ -74,22 +81,34 @@ def read_vector(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.D
     """
     wanted = geometry and table.has_geometry
     label = str(table)
-    with _linked(table.path) as link, _told(label):
-        declared = _declared_rows(link, table, label)
+    with _linked(table.path) as link, _told(label, link.parent):
+        declared, drawn = _declared_rows(link, table, label)
+        bbox = _bbox(link, table, within) if drawn is None else None
         meta, content = pyogrio.read_arrow(
-            link, layer=table.layer, columns=list(columns), read_geometry=wanted
+            link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox
         )
-        if declared is not None and len(content) != declared:
+        if declared is not None and bbox is None and len(content) != declared:
             raise FormatError(
                 f"{label} holds {len(content)} of the {declared} rows that its header tells; {DAMAGED}"
             )
-        frame = content.select([c for c in columns if c in content.column_names]).to_pandas()
+        lost = [c for c in columns if c not in content.column_names]
+        if lost:
+            raise FormatError(f"{label}: its columns {', '.join(lost)} cannot be read; {DAMAGED}")
+        frame = content.select(list(columns)).to_pandas()
         blobs = content[meta["geometry_name"] or "wkb_geometry"].to_pylist() if wanted else []
+        read = sum(blob is not None for blob in blobs)
+        if wanted and drawn is not None and read != drawn:
+            raise FormatError(f"{label}: {read} of its {drawn} shapes can be read; {DAMAGED}")
     if not wanted:
         return frame
     with reading(label):
         shapes = gpd.GeoSeries(geometries_of_wkb(blobs, label), crs=meta["crs"])
     return gpd.GeoDataFrame(frame, geometry=shapes)
+
+
+def _bbox(link: Path, table: Table, within: Bounds | None) -> Bounds | None:
+    """The bounds in the layer's CRS; None: all of it is to be read."""
+    return within and filter_in(pyogrio.read_info(link, layer=table.layer)["crs"], within)
 
 
 def _table(path: Path, link: Path, name: str) -> Table:
@@ -105,23 +124,25 @@ def _table(path: Path, link: Path, name: str) -> Table:
     return Table(path, layer, fields, info["geometry_type"] is not None)
 
 
-def _declared_rows(link: Path, table: Table, label: str) -> int | None:
-    """How many rows the file says the layer has; None where it does not."""
+def _declared_rows(link: Path, table: Table, label: str) -> tuple[int | None, int | None]:
+    """Rows that the file says the layer has, and those with a shape; None where it does not say."""
     if link.suffix == ".shp":
         return check_shapefile(link, label)
     if link.suffix == ".gpkg":
-        return count_rows(link, table.name, label)
+        return count_rows(link, table.name, label), None
     if link.suffix == ".gdb":
         check_geodatabase(link, label)
     told = pyogrio.read_info(link, layer=table.layer)["features"]
-    return told if told > 0 or (told == 0 and link.suffix == ".gdb") else None
+    return told if told > 0 or (told == 0 and link.suffix == ".gdb") else None, None
 
 
 @contextmanager
 def _linked(path: Path) -> Iterator[Path]:
     """A link to the file under a plain name, alone in a folder, once it has been seen to be of its kind."""
     suffix = path.suffix.lower()
-    with tempfile.TemporaryDirectory(prefix="sesgrid-") as folder, reading(path.name):
+    with writing(tempfile.gettempdir()):
+        temporary = tempfile.TemporaryDirectory(prefix="sesgrid-")
+    with temporary as folder, reading(path.name):
         link = Path(folder, "source" + suffix)
         _refuse_other_kinds(path, suffix)
         if suffix == ".shp":
@@ -130,6 +151,10 @@ def _linked(path: Path) -> Iterator[Path]:
                 same = part.stem.lower() == path.stem.lower()
                 if same and to.suffix in SHAPEFILE_PARTS and not to.is_symlink():
                     to.symlink_to(part.absolute())
+            if not link.with_suffix(".shx").exists():
+                raise FormatError(
+                    f"{path.name}: expected its .shx beside it; bring all files of the shapefile"
+                )
         else:
             link.symlink_to(path.absolute())
         if suffix == ".gpkg":
@@ -156,15 +181,15 @@ def _refuse_other_kinds(path: Path, suffix: str) -> None:
 
 
 @contextmanager
-def _told(label: str) -> Iterator[None]:
+def _told(label: str, folder: Path) -> Iterator[None]:
     """What GDAL warns of becomes a note of ours, each once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     told: dict[str, None] = {}
     for one in caught:
-        if issubclass(one.category, RuntimeWarning | UserWarning) and "pyogrio" in one.filename:
-            told[str(one.message)] = None
+        if issubclass(one.category, RuntimeWarning | UserWarning):
+            told[str(one.message).replace(f"{folder}/", "")] = None
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     for text in told:

@@ -108,9 +108,9 @@ def _features(content: dict, label: str) -> list[dict]:
         raise FormatError(f"{label}: expected a list of features, received {kind}; {DAMAGED}")
     for row, feature in enumerate(features):
         properties = feature.get("properties") if isinstance(feature, dict) else "none"
-        if not isinstance(properties, dict | None):
+        if not isinstance(properties, dict | None) or "geometry" not in feature:
             raise FormatError(
-                f"{label}, row {row + 1}: expected a Feature with properties; {DAMAGED}"
+                f"{label}, row {row + 1}: expected a Feature with a geometry and properties; {DAMAGED}"
             )
     return features
 
@@ -125,7 +125,8 @@ def _plain(value: Any) -> Any:
 
 def _geometries(described: list[dict | None], label: str) -> np.ndarray:
     texts = np.array([None if g is None else json.dumps(g) for g in described], dtype=object)
-    found = shapely.from_geojson(texts, on_invalid="ignore")
+    with np.errstate(all="ignore"):  # of coordinates that are no numbers
+        found = shapely.from_geojson(texts, on_invalid="ignore")
     odd = [int(r) for r in np.flatnonzero(shapely.is_missing(found)) if texts[r] is not None]
     damaged = []
     for row in odd:

@@ -17,6 +17,7 @@ from pyproj.exceptions import ProjError
 
 from sesgrid.errors import FormatError
 from sesgrid.grid import CRS
+from sesgrid.sources.wkb import listed_rows
 
 __all__ = ["TOLERANCE_M", "to_grid_crs"]
 
@@ -24,6 +25,8 @@ TOLERANCE_M = 0.25
 """How far an edge may lie from its true course: a pixel of the model's input."""
 
 _ROUNDS = 8
+_FARTHEST_M = 2e7
+"""No place on Earth has coordinates beyond these in EPSG:3035."""
 
 
 def to_grid_crs(geometry: gpd.GeoSeries, label: str) -> gpd.GeoSeries:
@@ -53,6 +56,11 @@ def to_grid_crs(geometry: gpd.GeoSeries, label: str) -> gpd.GeoSeries:
             f"{label} has no usable CRS: expected {CRS} or one that can be transformed to it; "
             "assign it (ogr2ogr -a_srs), or bring the missing .prj"
         )
+    with np.errstate(all="ignore"):  # coordinates may be anything until they are looked at
+        return _placed(geometry, crs, label)
+
+
+def _placed(geometry: gpd.GeoSeries, crs: Any, label: str) -> gpd.GeoSeries:
     flat = shapely.force_2d(np.asarray(geometry.values, dtype=object))
     if crs != CRS:
         try:
@@ -62,7 +70,7 @@ def to_grid_crs(geometry: gpd.GeoSeries, label: str) -> gpd.GeoSeries:
                 f"{label}: its CRS ({crs.name}) cannot be transformed to {CRS}: {error}"
             ) from error
         flat = _transformed(_cut(flat, transformer), transformer)
-        _refuse_lost(flat, label, crs)
+    _refuse_lost(flat, label, crs)
     return gpd.GeoSeries(flat, index=geometry.index, crs=CRS)
 
 
@@ -106,10 +114,9 @@ def _transformed(geometry: np.ndarray, transformer: Transformer) -> np.ndarray:
 
 def _refuse_lost(geometry: np.ndarray, label: str, crs: Any) -> None:
     xy, row = shapely.get_coordinates(geometry, return_index=True)
-    lost = np.unique(row[~np.isfinite(xy).all(axis=1)])
+    lost = np.unique(row[~(np.abs(xy) <= _FARTHEST_M).all(axis=1)])
     if lost.size:
         raise FormatError(
-            f"{label}: {lost.size} of {len(geometry)} geometries cannot be brought from {crs.name} to {CRS}, "
-            f"first that of row {int(lost[0]) + 1}: its coordinates lie outside of what they can hold; check "
-            "the file's CRS"
+            f"{label}: {lost.size} of {len(geometry)} geometries lie nowhere on Earth, read as {crs.name} "
+            f"({listed_rows(lost)}); check the file's CRS, correct or remove these rows"
         )

@@ -6,6 +6,7 @@ file of its own: `csv_table`, `parquet_table`, `geojson`, `gdal_vector`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from sesgrid.sources.parquet_table import (
     read_parquet,
     tables_of_parts,
 )
+from sesgrid.sources.spatial_filter import Bounds
 from sesgrid.sources.table import Table
 
 __all__ = [
@@ -62,7 +64,9 @@ def list_tables(path: Path, suffixes: frozenset[str]) -> list[Table]:
     FormatError
         A file cannot be opened.
     """
-    if path.is_file() or path.suffix.lower() == ".gdb":
+    with reading(path):
+        one = path.is_file() or path.suffix.lower() == ".gdb"
+    if one:
         return _format_of(path).list_tables(path)
     with reading(path):
         files = [
@@ -78,7 +82,7 @@ def list_tables(path: Path, suffixes: frozenset[str]) -> list[Table]:
 
 
 def match_columns(table: Table, wanted: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """Find columns by any of their known names, whatever the case.
+    """Find columns by any of their known names, whatever the case, and spaces for underscores.
 
     Parameters
     ----------
@@ -101,7 +105,7 @@ def match_columns(table: Table, wanted: dict[str, tuple[str, ...]]) -> dict[str,
     found = {}
     for ours, names in wanted.items():
         accepted = {*names, *(name[:10] for name in names)}
-        hits = [column for column in table.columns if column.lower() in accepted]
+        hits = [column for column in table.columns if _plain(column) in accepted]
         if len(hits) > 1:
             raise FormatError(
                 f"{table}: columns {hits} could all be {ours!r}; expected one; remove the others"
@@ -109,6 +113,10 @@ def match_columns(table: Table, wanted: dict[str, tuple[str, ...]]) -> dict[str,
         if hits:
             found[ours] = hits[0]
     return found
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\s-]+", "_", column.strip().lower())
 
 
 def pick_by_name(tables: Sequence[Table], layer: str, source: Path) -> Table:
@@ -148,16 +156,21 @@ def wanted_tables(
     return tables if layer is None else [pick_by_name(tables, layer, source)]
 
 
-def read_table(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.DataFrame:
+def read_table(
+    table: Table, columns: Sequence[str], *, geometry: bool, within: Bounds | None = None
+) -> pd.DataFrame:
     """Read some columns; a GeoDataFrame when `geometry` is asked for and there is one.
 
-    Columns of a CSV come as text: the caller knows which are numbers.
+    Columns of a CSV come as text: the caller knows which are numbers. With bounds `within`, of files that
+    can be searched by place, rows that lie elsewhere are left out.
 
     Raises
     ------
     FormatError
         The file is damaged or not of the kind its suffix says.
     """
+    if within is not None and table.path.suffix.lower() in GDAL_SUFFIXES:
+        return read_vector(table, columns, geometry=geometry, within=within)
     return _format_of(table.path).read(table, columns, geometry=geometry)
 
 

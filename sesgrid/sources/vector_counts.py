@@ -17,10 +17,15 @@ __all__ = ["check_geodatabase", "check_shapefile"]
 
 _HEADER = 100
 _RECORD = np.dtype([("offset", ">i4"), ("words", ">i4")])
+_POINTS, _LINES = (1, 8, 11, 18, 21, 28), (3, 5, 13, 15, 23, 25, 31)
+"""Kinds of shapes; polygons are lines here."""
+_NO_PARTS = 76
+"""Bytes of a polygon of no ring, at most: its box and counts, and the ranges of height and measure."""
+_GDB_HEADER = 40
 _DELETED, _KEPT = ord("*"), ord(" ")
 
 
-def check_shapefile(shp: Path, label: str) -> int:
+def check_shapefile(shp: Path, label: str) -> tuple[int, int]:
     """Compare the lengths that a shapefile's three files declare with what is there.
 
     Parameters
@@ -30,8 +35,8 @@ def check_shapefile(shp: Path, label: str) -> int:
 
     Returns
     -------
-    int
-        Rows that are not marked as deleted.
+    rows, drawn : int
+        Rows that are not marked as deleted, and those of them that have a shape.
 
     Raises
     ------
@@ -42,10 +47,11 @@ def check_shapefile(shp: Path, label: str) -> int:
     ----------
     ESRI Shapefile Technical Description, 1998; dBASE III file structure.
     """
-    shapes = _check_shapes(shp, label)
+    drawn = _check_shapes(shp, label)
+    shapes = len(drawn)
     dbf = shp.with_suffix(".dbf")
     if not dbf.exists():
-        return shapes
+        return shapes, int(drawn.sum())
     with dbf.open("rb") as file:
         header = file.read(32)
         if len(header) < 32:
@@ -63,7 +69,7 @@ def check_shapefile(shp: Path, label: str) -> int:
                 "shapefile's files again, from one place"
             )
     if not rows:
-        return 0
+        return 0, 0
     table = np.memmap(dbf, np.uint8, "r", offset=first, shape=(rows, width))
     marks = np.asarray(table[:, 0])
     odd = np.flatnonzero((marks != _KEPT) & (marks != _DELETED))
@@ -72,14 +78,13 @@ def check_shapefile(shp: Path, label: str) -> int:
             f"{label}: {odd.size} of {rows} rows of its .dbf begin with neither a space nor a star, first "
             f"row {int(odd[0]) + 1}; {DAMAGED}"
         )
-    return int((marks == _KEPT).sum())
+    kept = marks == _KEPT
+    return int(kept.sum()), int((kept & drawn).sum())
 
 
-def _check_shapes(shp: Path, label: str) -> int:
-    """Rows of the index, once each lies inside the file and says the same in both."""
+def _check_shapes(shp: Path, label: str) -> np.ndarray:
+    """Whether each row has a shape, bool ``(row,)``, once all lie where index and file say."""
     shx = shp.with_suffix(".shx")
-    if not shx.exists():
-        raise FormatError(f"{label}: expected its .shx beside it; bring all files of the shapefile")
     for path in (shp, shx):
         declared = _declared_bytes(path, label)
         there = path.stat().st_size
@@ -90,7 +95,7 @@ def _check_shapes(shp: Path, label: str) -> int:
             )
     count = (_declared_bytes(shx, label) - _HEADER) // _RECORD.itemsize
     if not count:
-        return 0
+        return np.zeros(0, bool)
     index = np.memmap(shx, _RECORD, "r", offset=_HEADER, shape=(count,))
     shapes = np.memmap(shp, np.uint8, "r")
     start = index["offset"].astype(np.int64) * 2
@@ -99,14 +104,13 @@ def _check_shapes(shp: Path, label: str) -> int:
     if not outside.any():
         told = shapes[start[:, None] + np.arange(4, 8)].copy().view(">i4")[:, 0]
         kind = shapes[start[:, None] + np.arange(8, 12)].copy().view("<i4")[:, 0]
-        (whole,) = struct.unpack_from("<i", shapes[32:36].tobytes())
-        outside = (told.astype(np.int64) * 2 != length) | ((kind != whole) & (kind != 0))
+        outside = (told.astype(np.int64) * 2 != length) | ~np.isin(kind, (0, *_POINTS, *_LINES))
     if outside.any():
         raise FormatError(
             f"{label}: {int(outside.sum())} of {count} shapes do not lie where its .shx says, first that of "
             f"row {int(outside.argmax()) + 1}; {DAMAGED}"
         )
-    return int(count)
+    return np.isin(kind, _POINTS) | (np.isin(kind, _LINES) & (length > _NO_PARTS))
 
 
 def _declared_bytes(path: Path, label: str) -> int:
@@ -145,6 +149,8 @@ def check_geodatabase(folder: Path, label: str) -> None:
                 f"{label}: {index.name}, which tells where {rows} rows lie, holds {there} of {declared} "
                 f"bytes; {DAMAGED}"
             )
-    for table in folder.glob("*.gdbtable"):
+    for table in sorted(folder.glob("*.gdbtable")):
         if not table.with_suffix(".gdbtablx").exists():
             raise FormatError(f"{label}: {table.stem}.gdbtablx is missing; {DAMAGED}")
+        if table.stat().st_size < _GDB_HEADER:
+            raise FormatError(f"{label}: {table.name} has no header; {DAMAGED}")

@@ -11,6 +11,7 @@ OGC 06-103r4, Simple Feature Access 1, clause 8; ISO/IEC 13249-3 for the kinds 8
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import warnings
 from collections import Counter
@@ -71,7 +72,8 @@ def geometries_of_wkb(blobs: Iterable[bytes | None], label: str) -> np.ndarray:
     for row in odd:
         reader = _Reader(raw[row])
         try:
-            found[row] = reader.geometry()
+            with np.errstate(all="ignore"):
+                found[row] = reader.geometry()
         except (ValueError, struct.error, shapely.errors.GEOSException):
             damaged.append(row)
         repairs.update(reader.repairs)
@@ -100,16 +102,15 @@ def listed_rows(rows: Iterable[int]) -> str:
 
 def _by_geos(raw: np.ndarray) -> np.ndarray:
     """What GEOS reads, None for the rest."""
-    try:
-        return shapely.from_wkb(raw, on_invalid="ignore")
-    except NotImplementedError:  # one of them has arcs: shapely then gives none at all
-        pass
-    found = np.full(len(raw), None, dtype=object)
-    for row, blob in enumerate(raw):
+    with np.errstate(all="ignore"):  # of coordinates that are no numbers
         try:
-            found[row] = shapely.from_wkb(blob, on_invalid="ignore")
-        except NotImplementedError:
-            continue
+            return shapely.from_wkb(raw, on_invalid="ignore")
+        except NotImplementedError:  # one of them has arcs: shapely then gives none at all
+            pass
+        found = np.full(len(raw), None, dtype=object)
+        for row, blob in enumerate(raw):
+            with contextlib.suppress(NotImplementedError):
+                found[row] = shapely.from_wkb(blob, on_invalid="ignore")
     return found
 
 
