@@ -11,8 +11,8 @@ PINS := $(wildcard constraints/*.txt)
 # files of tests side by side, one a core; a process with TensorFlow takes a gigabyte and more
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-long test-faults test-slurm test-fast test-latest test-floors \
-	check pinned constraints format bench help clean
+.PHONY: demo test test-long test-faults test-fuzz test-slurm test-fast test-latest test-floors \
+	cases check pinned constraints format bench help clean
 .DEFAULT_GOAL := help
 
 help:            ## this text
@@ -30,6 +30,12 @@ test-long: $(VENV)/.test  ## run the longest tests
 
 test-faults: $(VENV)/.test  ## kill workers, drivers and schedulers, cut networks, fill disks
 	$(BIN)/python -m pytest -n 2 --dist load -m faults
+
+test-fuzz: $(VENV)/.test  ## right, damaged and hostile inputs by seed; `make test-fuzz SEED=7` draws others
+	$(BIN)/python -m benchmarks.robustness --json --seed $(or $(SEED),0) --failures build/fuzz
+
+cases: $(VENV)/.test    ## run the scripts of ../shared/cases, where that folder is there
+	test ! -d ../shared/cases || $(BIN)/python -m tests.cases ../shared/cases
 
 test-slurm: $(VENV)/.test ## run on a real SLURM, started on this machine; as root, with Debian's slurm-wlm and munge
 	$(INSTALL) '.[test,slurm]'

@@ -49,8 +49,9 @@ def run_growth(folder: Path, sides: Sequence[int] = SIDES, rounds: int = 3) -> d
     """
     from sesgrid.batches.flight import peak_mb
     from sesgrid.run.cluster import connected
-    from sesgrid.run.config import ClusterSettings, load_config
+    from sesgrid.run.config import load_config
     from sesgrid.run.engine import run_stages
+    from sesgrid.run.settings import ClusterSettings
     from sesgrid.synth import write_city
 
     drawn = [

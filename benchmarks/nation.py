@@ -153,7 +153,7 @@ def _write_city(folder: Path, north: np.ndarray, east: np.ndarray) -> None:
     """The models of a city whose cells are the first of the nation's; nobody opens the networks."""
     from sesgrid.batches.blocks import members_of, plan_batches
     from sesgrid.grid import Grid
-    from sesgrid.run.config import GridSettings
+    from sesgrid.run.settings import GridSettings
     from sesgrid.run.tables import write_table
     from sesgrid.run.workspace import Workspace
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import binascii
+import errno
 import os
+import random
 import stat
 import struct
 import zipfile
@@ -17,7 +19,14 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sesgrid.errors import FormatError, MissingInputError, UnsafePathError
+from sesgrid.errors import (
+    FormatError,
+    MissingInputError,
+    ReadError,
+    SesgridError,
+    StoreError,
+    UnsafePathError,
+)
 from sesgrid.sources.archive import safe_relative_path, unpacked
 
 
@@ -238,3 +247,100 @@ def test_encrypted_archive(tmp_path: Path) -> None:
     path = make_7z(tmp_path / "a.7z", {"a.csv": b"x"}, password="secret")
     with pytest.raises(FormatError, match="encrypted"):
         content_of(path, ".csv")
+
+
+TWICE = {
+    "the same name": ("a.csv", "a.csv"),
+    "but for capitals": ("d/Cells.csv", "D/cells.CSV"),
+    "two spellings of an accent": ("\u00e9.csv", "e\u0301.csv"),
+    "an entry and a folder": ("a.csv", "a.csv/b.csv"),
+    "a separator of Windows": ("d/a.csv", "d\\a.csv"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", TWICE)
+def test_entries_that_would_become_one_file(tmp_path: Path, kind: str) -> None:
+    first, second = TWICE[kind]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+        z.writestr(first, b"x")
+        z.writestr(second, b"y")
+    with pytest.raises(FormatError, match=r"a\.zip: .* the name of another"):
+        content_of(tmp_path / "a.zip", ".csv")
+    # what is not wanted may have any name
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as z:
+        z.writestr(first.replace(".csv", ".txt"), b"x")
+        z.writestr(second, b"y")
+    assert list(content_of(tmp_path / "b.zip", ".csv").values()) == [b"y"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".csv", "d/" * 1500 + "a.csv", "é" * 130 + ".csv"])
+def test_names_that_are_too_long(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FormatError, match="the name of an entry is too long") as caught:
+        content_of(make_zip(tmp_path / "a.zip", **{name: b"x"}), ".csv")
+    assert len(str(caught.value)) < 500
+    assert len(content_of(make_zip(tmp_path / "b.zip", **{"é" * 100 + ".csv": b"x"}), ".csv")) == 1
+
+
+def test_a_name_that_the_system_refuses(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="File name too long"), unpacked("x" * 300, {".csv"}):
+        pass
+
+
+def test_a_nested_archive_beside_a_folder_of_its_name(tmp_path: Path) -> None:
+    inner = make_zip(tmp_path / "i.zip", **{"a.csv": b"inner"})
+    outer = make_zip(tmp_path / "o.zip", **{"i.zip": inner.read_bytes(), "i.zip.d/a.csv": b"outer"})
+    assert sorted(content_of(outer, ".csv").values()) == [b"inner", b"outer"]
+
+
+def test_encrypted_zip(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", **{"a.csv": b"x"})
+    data = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + at] |= 1
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"a\.zip is encrypted; unpack it by hand"):
+        content_of(path, ".csv")
+
+
+def test_an_unknown_method(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "a.zip", **{"a.csv": b"x"})
+    data = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        data[data.index(signature) + at] = 9  # deflate64, as Windows writes above 2 GB
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"NotImplementedError.*unpack it by hand"):
+        content_of(path, ".csv")
+
+
+def test_no_room_to_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(StoreError, match=r"a\.zip cannot be unpacked to .*No space left.*TMPDIR"):
+        content_of(make_zip(tmp_path / "a.zip", **{"a.csv": b"x"}), ".csv")
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".7z"])
+def test_changed_bytes_end_in_one_line_or_in_the_content(tmp_path: Path, suffix: str) -> None:
+    members = {"d/a.csv": b"income " * 40, "b.csv": bytes(range(256)), "c.txt": b"no"}
+    path = tmp_path / f"a{suffix}"
+    _ = make_zip(path, **members) if suffix == ".zip" else make_7z(path, members)
+    data, told = path.read_bytes(), []
+    for seed in range(60):
+        chance = random.Random(seed)
+        changed = bytearray(data)
+        for _ in range(chance.choice([1, 1, 5])):
+            changed[chance.randrange(len(changed))] ^= 1 << chance.randrange(8)
+        path.write_bytes(
+            changed[: chance.choice([len(data), len(data), chance.randrange(len(data))])]
+        )
+        try:
+            found = content_of(path, ".csv", max_bytes=2**20)
+        except SesgridError as error:
+            told.append(str(error))
+        else:  # names and times are not covered by any checksum of a zip
+            assert set(found.values()) <= set(members.values())
+    assert len(told) > 30
+    assert not any("\n" in text for text in told)

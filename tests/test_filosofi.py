@@ -30,13 +30,14 @@ from sesgrid.grid import format_cell_id, parse_cell_id
 from sesgrid.sources import read_filosofi, select_cells
 from sesgrid.sources.cell_geometry import corners_of_ids
 from sesgrid.sources.filosofi import vintage_of
+from sesgrid.sources.stray_cells import BOUNDS_M
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "realdata" / "filosofi"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="shared/realdata is absent")
 
 IDS = [format_cell_id(2881200 + 200 * (i // 3), 3759200 + 200 * (i % 3)) for i in range(6)]
 IND = [115.5, 518.0, 264.0, 2.0, 10.1, 63.5]
-SNV = [3157103.6, 13596138.0, 8513111.3, 48167.1, 0.0, 1637813.5]
+SNV = [3157103.6, 13596138.0, 8513111.3, 48167.1, 121200.0, 1637813.5]
 MEN = [40.0, 200.0, 100.5, 1.0, np.nan, 42.0]
 FLAG = [0, 0, 0, 1, 1, 0]
 INCOME = [snv / ind for snv, ind in zip(SNV, IND, strict=True)]
@@ -176,13 +177,23 @@ def test_archives(tmp_path: Path, kind: str, archive: str) -> None:
     assert cells.attrs == {"vintage": "2021", "source": path.name}
 
 
-def test_vintage_in_order_columns_name_argument(tmp_path: Path) -> None:
+def test_vintage_in_order_argument_columns_name(tmp_path: Path) -> None:
     path = WRITERS["csv"](tmp_path, table())
     assert read_filosofi(path, vintage="2021").attrs["vintage"] == "2021"
-    named = path.rename(tmp_path / "Filosofi2019_carreaux_200m_met.csv")
-    assert read_filosofi(named, vintage="2021").attrs["vintage"] == "2019"
+    named = path.rename(tmp_path / "export2021_Filosofi2019_carreaux_200m_met.csv")
+    assert read_filosofi(named).attrs["vintage"] == "2019"
+    assert read_filosofi(named, vintage="2019").attrs["vintage"] == "2019"
+    with pytest.warns(SesgridWarning, match=r"vintage 2021 was given and is used.*tell 2019"):
+        assert read_filosofi(named, vintage="2021").attrs["vintage"] == "2021"
     table("2015").to_csv(named, index=False)
-    assert read_filosofi(named, vintage="2021").attrs["vintage"] == "2015"
+    assert read_filosofi(named, vintage="unknown").attrs["vintage"] == "2015"
+    with pytest.warns(SesgridWarning, match="tell 2015"):
+        assert read_filosofi(named, vintage="2021").attrs["vintage"] == "2021"
+    (tmp_path / "projet_2021").mkdir()
+    below = WRITERS["csv"](tmp_path / "projet_2021", table())
+    assert read_filosofi(below).attrs["vintage"] == "2021"
+    with pytest.warns(SesgridWarning, match="tell 2021"):
+        assert read_filosofi(below, vintage="2019").attrs["vintage"] == "2019"
     assert vintage_of(["idcar_200m"], ["x_120190.csv"]) is None
     with pytest.raises(ConfigError, match="'2016'"):
         read_filosofi(named, vintage="2016")
@@ -288,7 +299,7 @@ def test_missing_id_and_repeated_ids(tmp_path: Path) -> None:
         ("ind", 0.0, "people above 0"),
         ("ind", -2.0, "people above 0"),
         ("ind", None, "people above 0"),
-        ("ind", np.inf, "a number"),
+        ("ind", np.inf, "a finite number, received (inf|'inf') "),
         ("ind_snv", None, "sum of euros"),
         ("ind_snv", -1.0, "sum of euros"),
         ("men", -1.0, "households"),
@@ -320,6 +331,120 @@ def test_missing_flag_is_na(tmp_path: Path) -> None:
     assert cells["imputed"].isna().tolist() == [True] + [False] * 5
 
 
+def test_the_same_cell_written_with_a_zero_more_is_the_same_cell(tmp_path: Path) -> None:
+    frame = table()
+    frame.loc[1, "idcar_200m"] = " " + IDS[1].replace("N2", "N02")
+    check(read_filosofi(WRITERS["csv"](tmp_path, frame)))
+    frame.loc[2, "idcar_200m"] = IDS[1]
+    with pytest.raises(FormatError, match=f"1 cell ids appear more than once.*{IDS[1]}"):
+        read_filosofi(WRITERS["csv"](tmp_path, frame))
+
+
+def test_cells_outside_the_area_of_use_are_refused(tmp_path: Path) -> None:
+    west, south, east, north = BOUNDS_M
+    whole = Transformer.from_crs(4326, 3035, always_xy=True)
+    edges = whole.transform_bounds(*whole.target_crs.area_of_use.bounds, densify_pts=99)
+    assert np.allclose(BOUNDS_M, edges, atol=400)
+    for corner in ((south - 200, west), (south, west - 200), (north, west), (south, east)):
+        frame = table()
+        frame.loc[2, "idcar_200m"] = format_cell_id(*corner)
+        with pytest.raises(
+            CellIdError, match=r"row 3: cell CRS.* outside the area of use of EPSG:3035"
+        ):
+            read_filosofi(WRITERS["csv"](tmp_path, frame))
+
+
+def test_a_cell_far_from_all_others_is_left_out_and_named(tmp_path: Path) -> None:
+    ids = [format_cell_id(2881200 + 200 * k, 3759200) for k in range(40)]
+    frame = pd.DataFrame({"idcar_200m": ids, "ind": 10.0, "ind_snv": np.arange(40) * 1e3 + 2e5})
+    frame.loc[7, "idcar_200m"] = lost = ids[7].replace("E3759200", "E6759200")
+    path = WRITERS["csv"](tmp_path, frame)
+    with pytest.warns(
+        SesgridWarning, match=f"1 of 40 cells lie more than 300 km away.*first: {lost}"
+    ):
+        cells = read_filosofi(path)
+    assert cells.index.tolist() == ids[:7] + ids[8:]
+    assert cells["income"].tolist() == (frame["ind_snv"] / 10).drop(7).tolist()
+    # two cities are none, nor are the cells of Corsica
+    for east in (4059000, 3900000):
+        frame["idcar_200m"] = ids[:20] + [i.replace("3759200", str(east)) for i in ids[20:]]
+        assert len(read_filosofi(WRITERS["csv"](tmp_path, frame))) == 40
+
+
+@pytest.mark.parametrize("dtype", ["text", "int64", "float64"])
+def test_departements_of_codes_that_lost_their_zero(tmp_path: Path, dtype: str) -> None:
+    codes = ["1004", "100401007", "75056", "4112", "6088", "751127511375114"]
+    frame = table().assign(lcog_geo=codes)
+    expected = ["01", "01", "75", "04", "06", "75"]
+    frame = frame if dtype == "text" else frame.astype({"lcog_geo": dtype})
+    path = WRITERS["csv" if dtype == "text" else "parquet"](tmp_path, frame)
+    with pytest.warns(
+        SesgridWarning, match=r"'lcog_geo': 4 values have lost their first zero.*1004"
+    ):
+        cells = read_filosofi(path)
+    assert cells["departement"].tolist() == expected
+    right = ["01004", "0100401007", "75056", "04112", "2A004", "97411"]
+    cells = read_filosofi(WRITERS["csv"](tmp_path, table().assign(lcog_geo=right)))
+    assert cells["departement"].tolist() == ["01", "01", "75", "04", "2A", "974"]
+    wrong = ["75O56", "00001", "20004", "123", "7505", "75056 "]
+    with pytest.warns(SesgridWarning) as caught:
+        cells = read_filosofi(WRITERS["csv"](tmp_path, table().assign(lcog_geo=wrong)))
+    assert cells["departement"].isna().tolist() == [True] * 4 + [False] * 2
+    assert [str(w.message).split(": ")[1][:9] for w in caught] == ["4 values ", "1 values "]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "told"),
+    [
+        ("ind_snv", 5.0, "1 of 6 cells have incomes .*first: 2.5 in row 4, cell"),
+        ("ind_snv", 0.0, "1 of 6 cells have incomes .*first: 0 in row 4, cell"),
+        ("ind_snv", 1e15, "incomes in euros a year that can hardly be .*5e\\+14 in row 4"),
+        ("ind", 3e7, "numbers of people that can hardly be .*first: 3e\\+07 in row 4"),
+    ],
+)
+def test_values_that_can_hardly_be_are_told(
+    tmp_path: Path, column: str, value: float, told: str
+) -> None:
+    frame = table()
+    frame.loc[3, column] = value
+    if column == "ind":
+        frame.loc[3, "ind_snv"] = 20_000 * value
+    with pytest.warns(SesgridWarning, match=told):
+        assert len(read_filosofi(WRITERS["csv"](tmp_path, frame))) == 6
+    frame.loc[3, ["ind", "ind_snv"]] = 1e-300, 1e300
+    with pytest.raises(FormatError, match=r"'ind_snv', row 4 .* finite for each of the people"):
+        read_filosofi(WRITERS["csv"](tmp_path, frame))
+
+
+def test_flags_may_be_truth_values(tmp_path: Path) -> None:
+    flags = [bool(f) for f in FLAG]
+    check(read_filosofi(WRITERS["csv"](tmp_path, table().assign(i_est_200=flags))))
+    check(read_filosofi(WRITERS["parquet"](tmp_path, table().assign(i_est_200=flags))))
+
+
+def test_numbers_as_they_are_written_in_france(tmp_path: Path) -> None:
+    frame = table()
+    spaced = frame.assign(
+        ind=[f"{v:,.1f}".replace(",", "\u202f").replace(".", ",") for v in IND],
+        ind_snv=[f"{v:,.1f}".replace(",", " ").replace(".", ",") for v in SNV],
+    )
+    spaced.to_csv(tmp_path / "a.csv", index=False, sep="\t", lineterminator="\r", encoding="utf-16")
+    check(read_filosofi(tmp_path / "a.csv"))
+    unclear = frame.assign(ind=[f"{n},{n}00" for n in range(1, 7)], ind_snv="100000")
+    unclear.to_csv(tmp_path / "a.csv", index=False, sep=";")
+    with pytest.raises(
+        FormatError, match=r"'ind', row 1 .*read in one way only.* '1,100' \(6 such"
+    ):
+        read_filosofi(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("names", ["IDCAR_200M,Ind,IND SNV", " idcar-200m , ind , ind snv "])
+def test_names_of_columns_in_any_case_and_order(tmp_path: Path, names: str) -> None:
+    rows = [f"{i},{n},{s}" for i, n, s in zip(IDS, IND, SNV, strict=True)]
+    (tmp_path / "a.csv").write_text("\n".join([names, *rows, ""]))
+    assert read_filosofi(tmp_path / "a.csv")["income"].tolist() == pytest.approx(INCOME)
+
+
 def test_files_that_are_not_filosofi(tmp_path: Path) -> None:
     path = tmp_path / "cities.csv"
     path.write_text("name,people\nLyon,520000\n")
@@ -342,18 +467,20 @@ def test_files_that_are_not_filosofi(tmp_path: Path) -> None:
 def test_damaged_files(tmp_path: Path) -> None:
     path = WRITERS["csv"](tmp_path, table())
     path.write_text(path.read_text() + "CRS3035,1\n")
-    with pytest.raises(FormatError, match=r"cannot read cells\.csv"):
+    with pytest.raises(FormatError, match=r"cells\.csv, line 8: expected 8 fields.*received 2"):
         read_filosofi(path)
     header = "idcar_200m,ind,IND,ind_snv,i_est_200\n"
     path.write_text(header)
     with pytest.raises(FormatError, match=r"\['ind', 'IND'\] could all be"):
         read_filosofi(path)
-    path.write_text("idcar_200m,ind,ind_snv,x,x\n" + f"{IDS[0]},1,1,1,1\n")
-    with pytest.raises(FormatError, match="column names repeat"):
+    path.write_text("idcar_200m,ind,ind,ind_snv\n" + f"{IDS[0]},1,1,9000\n")
+    with pytest.raises(FormatError, match=r"\['ind', 'ind'\] could all be"):
         read_filosofi(path)
+    path.write_text("idcar_200m,ind,ind_snv,x,x\n" + f"{IDS[0]},1,9000,1,1\n")
+    assert read_filosofi(path)["income"].tolist() == [9000.0]
     for name in ("a.parquet", "a.gpkg", "a.shp"):
         (tmp_path / name).write_bytes(b"PAR1 not really")
-        with pytest.raises(FormatError, match=rf"cannot open {name}"):
+        with pytest.raises(FormatError, match=rf"^{name}.*damaged or of another kind"):
             read_filosofi(tmp_path / name)
     (tmp_path / "a.xlsx").write_bytes(b"x")
     with pytest.raises(FormatError, match=r"unknown kind of file '.xlsx'"):

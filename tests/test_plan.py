@@ -16,9 +16,10 @@ from pyproj import Transformer
 from benchmarks.france import draw_france, write_census, write_tiles
 from sesgrid.commands.cli import main
 from sesgrid.errors import ConfigError, FormatError
-from sesgrid.run.config import ModelSettings, load_config
+from sesgrid.run.config import load_config
 from sesgrid.run.plan import Machines, _driver_bytes, _inside, lines, make_plan, memory_of
 from sesgrid.run.rates import Rates, measure_rates, read_rates
+from sesgrid.run.settings import ModelSettings
 
 RATES = Rates(
     machine="a test", measured="2026-01-01", pixels_per_cell=800, backbone="efficientnetb0", codec="zstd",

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import sesgrid
-from sesgrid.run.config import ClusterSettings, Config
+from sesgrid.run.config import Config
+from sesgrid.run.settings import ClusterSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

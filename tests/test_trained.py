@@ -9,8 +9,8 @@ from distributed import Client
 
 from sesgrid.errors import ConfigError, MissingInputError
 from sesgrid.run.cell_stages import run_predict
-from sesgrid.run.config import ModelSettings
 from sesgrid.run.job import Job
+from sesgrid.run.settings import ModelSettings
 from sesgrid.run.trained import TrainedCity, assign_trained, trained_cities
 from sesgrid.run.training import run_train
 from sesgrid.run.workspace import Workspace, load_table

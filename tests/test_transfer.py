@@ -13,8 +13,8 @@ from sklearn.metrics import accuracy_score
 
 from sesgrid import __version__
 from sesgrid.errors import ConfigError
-from sesgrid.run.config import CubeSettings
 from sesgrid.run.job import protocol_of, scores_of
+from sesgrid.run.settings import CubeSettings
 from sesgrid.run.workspace import Workspace, load_cells, load_table
 from sesgrid.stages.score import metrics
 from sesgrid.stages.train import plan_folds

@@ -6,7 +6,6 @@ cluster where dask-cuda is installed) gets the tasks that run models, and the ot
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 from collections.abc import Iterator
@@ -19,7 +18,9 @@ from distributed.comm.core import CommClosedError
 from distributed.security import Security
 
 from sesgrid.errors import ClusterError, ConfigError, SesgridError
-from sesgrid.run.config import ClusterSettings, TlsSettings
+from sesgrid.foreign import cause_of
+from sesgrid.run.cluster_kind import cluster_class
+from sesgrid.run.settings import ClusterSettings, TlsSettings
 
 __all__ = ["TRAINING", "connected", "local_size", "on_gpus"]
 
@@ -28,9 +29,6 @@ TASKS_PER_GPU = 3
 
 EXPLAINING, TRAINING = round(1 / TASKS_PER_GPU - 0.005, 2), 1.0
 """Shares of a GPU that a task of the model stages takes."""
-
-_EXTRAS = {"dask_jobqueue": "slurm", "dask_kubernetes": "kubernetes", "dask_cuda": "gpu"}
-"""Packages of clusters, and what of sesgrid's extras brings them."""
 
 _LOCAL = {
     # a training holds the interpreter for seconds at a time: that is no sign of trouble
@@ -199,29 +197,14 @@ def _started(settings: ClusterSettings, security: Security | None) -> Any:
                 f"no local cluster can be started ({error}): check cluster.workers, threads and memory and, "
                 "where it is given, cluster.tls"
             ) from error
-    cls = _class_named(settings.kind)
+    cls = cluster_class(settings.kind)
     try:
         return cls(**settings.options, **_secured(security))
     except Exception as error:  # whatever a cluster's own package raises of options or machines
         raise ConfigError(
-            f"cluster.kind = {settings.kind!r} cannot be started with cluster.options = {settings.options} "
-            f"({type(error).__name__}: {error})"
-        ) from error
-
-
-def _class_named(name: str) -> Any:
-    module, _, attribute = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        extra = _EXTRAS.get(package)
-        how = f"pip install 'sesgrid[{extra}]'" if extra else f"pip install {package}"
-        raise ConfigError(f"cluster.kind = {name!r} needs the package {package}: {how}") from error
-    except (AttributeError, ValueError) as error:
-        raise ConfigError(
-            f"cluster.kind: there is no class {name!r}; expected a full name such as "
-            "'distributed.LocalCluster' or 'dask_jobqueue.SLURMCluster'"
+            # not what they are: keys and passwords may be among them
+            f"cluster.kind = {settings.kind!r} cannot be started with cluster.options "
+            f"{', '.join(sorted(settings.options)) or '(none)'} ({cause_of(error)}): see what the class takes"
         ) from error
 
 

@@ -7,51 +7,31 @@ read through GDAL's virtual file systems: GDAL reads neither ``.7z`` nor an arch
 
 from __future__ import annotations
 
-import re
-import shutil
-import stat
+import errno
 import tempfile
-import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-import py7zr
-
-from sesgrid.errors import FormatError, MissingInputError, SesgridError, UnsafePathError
+from sesgrid.errors import FormatError, MissingInputError, SesgridError, StoreError
+from sesgrid.foreign import cause_of, reading, writing
+from sesgrid.sources.archive_entries import (
+    ARCHIVE_SUFFIXES,
+    GEODATABASE_FILES,
+    GEODATABASE_PARTS,
+    extract_7z,
+    extract_zip,
+    is_archive,
+    safe_relative_path,
+)
 
 __all__ = ["ARCHIVE_SUFFIXES", "is_archive", "safe_relative_path", "unpacked"]
 
-ARCHIVE_SUFFIXES = frozenset({".zip", ".7z"})
 MAX_BYTES = 64 * 2**30
 """Largest declared size that is unpacked: 64 GiB, a few times the largest INSEE release."""
 
 _MAX_DEPTH = 3
-_SHAPEFILE_PARTS = frozenset({".shp", ".shx", ".dbf", ".prj", ".cpg"})
-_GEODATABASE_PARTS = frozenset(
-    {".gdbtable", ".gdbtablx", ".gdbindexes", ".atx", ".spx", ".freelist"}
-)
-_GEODATABASE_FILES = frozenset({"gdb", "timestamps"})
-
-
-@dataclass(frozen=True)
-class _Member:
-    """One entry of an archive, as its index declares it."""
-
-    name: str
-    size_bytes: int
-    is_folder: bool
-    is_link: bool
-
-
-def is_archive(path: Path) -> bool:
-    """Whether the file's name says that it is a ``.zip`` or ``.7z``.
-
-    >>> is_archive(Path("city.gdb.zip")), is_archive(Path("city.gpkg"))
-    (True, False)
-    """
-    return path.suffix.lower() in ARCHIVE_SUFFIXES
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
 
 
 @contextmanager
@@ -83,7 +63,12 @@ def unpacked(
     UnsafePathError
         A member name is absolute, holds ``..`` or a drive letter, or is a link.
     FormatError
-        The archive is damaged, encrypted, too large, or nested too deep.
+        The archive is damaged, encrypted, too large, or nested too deep; two entries, or an entry and a
+        folder, would become one file.
+    ReadError
+        It may not be read.
+    StoreError
+        There is no room for what is in it.
 
     Examples
     --------
@@ -98,13 +83,17 @@ def unpacked(
     ['cells.csv']
     """
     path = Path(path)
-    if not path.exists():
+    with reading(path):
+        there, plain = path.exists(), path.is_dir() or not is_archive(path)
+    if not there:
         raise MissingInputError(f"no such file or folder: {path}; check the path")
-    if path.is_dir() or not is_archive(path):
+    if plain:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="sesgrid-") as temporary:
-        content = Path(temporary) / "content"
+    with writing(tempfile.gettempdir()):
+        temporary = tempfile.TemporaryDirectory(prefix="sesgrid-")
+    with temporary as folder:
+        content = Path(folder) / "content"
         _unpack(path, content, frozenset(suffixes), max_bytes, depth=1, label=path.name)
         _name_geodatabases(content, path)
         yield content
@@ -118,19 +107,26 @@ def _unpack(
         raise FormatError(
             f"{label}: archives nested more than {_MAX_DEPTH} deep; unpack it by hand"
         )
-    target.mkdir(parents=True)
+    extract = extract_7z if archive.suffix.lower() == ".7z" else extract_zip
+    with reading(archive), archive.open("rb"):
+        pass  # whether it may be read, apart from what goes wrong when writing
     try:
-        extract = _extract_7z if archive.suffix.lower() == ".7z" else _extract_zip
+        target.mkdir(parents=True)
         budget = extract(archive, target, suffixes, budget, label)
-    except (SesgridError, OSError):
+    except SesgridError:
         raise
     except Exception as error:  # on damaged bytes the two libraries raise a dozen kinds
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise StoreError(
+                f"{label} cannot be unpacked to {tempfile.gettempdir()} ({cause_of(error)}): make room "
+                "there, or name another folder in TMPDIR"
+            ) from error
         raise FormatError(
-            f"{label} cannot be unpacked ({type(error).__name__}: {error}): it is truncated, "
-            "damaged, encrypted or no archive; download it again"
+            f"{label} cannot be unpacked ({cause_of(error)}): it is truncated, damaged, encrypted, of an "
+            "unknown method, or no archive; download it again, or unpack it by hand"
         ) from error
     for inner in sorted(p for p in target.rglob("*") if p.is_file() and is_archive(p)):
-        folder = inner.with_name(inner.name + ".d")
+        folder = _free(inner.with_name(inner.name + ".d"))
         budget = _unpack(
             inner, folder, suffixes, budget, depth=depth + 1, label=f"{label} → {inner.name}"
         )
@@ -139,103 +135,23 @@ def _unpack(
     return budget
 
 
-def _extract_zip(
-    archive: Path, target: Path, suffixes: frozenset[str], budget: int, label: str
-) -> int:
-    with zipfile.ZipFile(archive) as z:
-        members = [
-            _Member(i.filename, i.file_size, i.is_dir(), stat.S_ISLNK(i.external_attr >> 16))
-            for i in z.infolist()
-        ]
-        wanted, budget = _choose(members, suffixes, budget, label)
-        for name in wanted:
-            out = target / safe_relative_path(name, label)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            with z.open(name) as source, out.open("wb") as sink:
-                shutil.copyfileobj(source, sink, 2**20)
-    return budget
-
-
-def _extract_7z(
-    archive: Path, target: Path, suffixes: frozenset[str], budget: int, label: str
-) -> int:
-    with py7zr.SevenZipFile(archive) as z:
-        members = [
-            _Member(f.filename, f.uncompressed, f.is_directory, f.is_symlink or f.is_junction)
-            for f in z.files
-        ]
-        wanted, budget = _choose(members, suffixes, budget, label)
-        if wanted:
-            z.extract(path=target, targets=wanted)
-    return budget
-
-
-def _choose(
-    members: list[_Member], suffixes: frozenset[str], budget: int, label: str
-) -> tuple[list[str], int]:
-    """Check every member; return the wanted names and what their size leaves of the budget."""
-    wanted = []
-    for member in members:
-        name = safe_relative_path(member.name, label)
-        if member.is_link:
-            raise UnsafePathError(
-                f"{label}: entry {member.name!r} is a link, which may lead out of the folder; "
-                "expected plain files; unpack it by hand if you trust it"
-            )
-        if not member.is_folder and _is_wanted(name, suffixes):
-            wanted.append(member)
-    left = budget - sum(m.size_bytes for m in wanted)
-    if left < 0:
-        raise FormatError(
-            f"{label} declares {(budget - left) / 2**30:.1f} GiB to unpack, beyond the limit of "
-            f"{budget / 2**30:.1f} GiB; unpack it by hand and give the folder"
-        )
-    return [m.name for m in wanted], left
-
-
-def safe_relative_path(name: str, label: str) -> PurePosixPath:
-    """Read an untrusted name, of an archive's entry or an index's field, as a relative path.
-
-    Raises
-    ------
-    UnsafePathError
-        The name is absolute, or holds ``..``, a drive letter or a null character.
-
-    Examples
-    --------
-    >>> str(safe_relative_path("./a/tile.jp2", "dalles.shp"))
-    'a/tile.jp2'
-    """
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name) or "\0" in name:
-        raise UnsafePathError(
-            f"{label}: the name {name!r} leads out of its folder; expected relative names without "
-            "'..'; nothing of it was read or unpacked"
-        )
-    return path
-
-
-def _is_wanted(name: PurePosixPath, suffixes: frozenset[str]) -> bool:
-    suffix = name.suffix.lower()
-    if suffix in suffixes or suffix in ARCHIVE_SUFFIXES:
-        return True
-    if ".shp" in suffixes and suffix in _SHAPEFILE_PARTS:
-        return True
-    return ".gdb" in suffixes and (
-        suffix in _GEODATABASE_PARTS
-        or name.name in _GEODATABASE_FILES
-        or any(part.lower().endswith(".gdb") for part in name.parts[:-1])
-    )
-
-
 def _name_geodatabases(content: Path, archive: Path) -> None:
     """Move loose geodatabase files into a folder named ``*.gdb``, by which GDAL knows one."""
-    loose = [p for p in content.iterdir() if p.suffix.lower() in _GEODATABASE_PARTS]
+    loose = [p for p in content.iterdir() if p.suffix.lower() in GEODATABASE_PARTS]
     if not loose or content.suffix.lower() == ".gdb":
         return
     stem = archive.stem if archive.stem.lower().endswith(".gdb") else archive.stem + ".gdb"
-    folder = content / stem
+    folder = _free(content / stem)
     folder.mkdir()
-    for part in [*loose, *(content / name for name in _GEODATABASE_FILES)]:
+    for part in [*loose, *(content / name for name in GEODATABASE_FILES)]:
         if part.is_file():
             part.rename(folder / part.name)
+
+
+def _free(path: Path) -> Path:
+    """The path, or one like it that nothing has."""
+    wanted, k = path, 1
+    while path.exists():
+        path = wanted.with_name(f"{k}-{wanted.name}")
+        k += 1
+    return path

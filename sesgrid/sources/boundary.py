@@ -17,7 +17,8 @@ from sesgrid.grid import CRS
 from sesgrid.sources.archive import unpacked
 from sesgrid.sources.cell_geometry import cell_squares, corners_of_ids
 from sesgrid.sources.polygons import clean_polygons
-from sesgrid.sources.tables import Table, list_tables, pick_by_name, read_table
+from sesgrid.sources.reproject import to_grid_crs
+from sesgrid.sources.tables import POLYGON_SUFFIXES, Table, list_tables, pick_by_name, read_table
 
 __all__ = ["RULES", "read_boundary", "select_cells"]
 
@@ -25,9 +26,7 @@ Rule = Literal["within", "centre", "touching"]
 RULES: tuple[Rule, ...] = ("within", "centre", "touching")
 """Which cells make a city: wholly inside, centre inside, or any area inside."""
 
-_SUFFIXES = frozenset({".gpkg", ".shp", ".gdb", ".geojson", ".fgb", ".geoparquet", ".parquet"})
 _BOUNDARY = re.compile(r".*(?<!city)boundary(_v\d+)?", re.IGNORECASE)
-_EDGE_M = 500.0
 
 _AT_ONCE = 200_000
 """Squares held at once."""
@@ -64,8 +63,10 @@ def read_boundary(path: str | Path, layer: str | None = None) -> gpd.GeoDataFram
         Polygons repaired or left out, counted.
     """
     path = Path(path)
-    with unpacked(path, _SUFFIXES) as content:
-        tables = [t for t in list_tables(_with_neighbour(content), _SUFFIXES) if t.has_geometry]
+    with unpacked(path, POLYGON_SUFFIXES) as content:
+        tables = [
+            t for t in list_tables(_with_neighbour(content), POLYGON_SUFFIXES) if t.has_geometry
+        ]
         table = _choose(tables, layer, path)
         frame = read_table(table, table.columns, geometry=True)
     label = str(table) if table.path == path else f"{path.name} → {table}"
@@ -189,7 +190,4 @@ def _one_polygon(boundary: BaseGeometry | gpd.GeoDataFrame | gpd.GeoSeries) -> B
         raise FormatError(
             f"the boundary has no CRS: expected one; use .set_crs('EPSG:2154') or {CRS!r}"
         )
-    if geometry.crs != CRS:
-        fine = geometry if geometry.crs.is_geographic else geometry.segmentize(_EDGE_M)
-        geometry = fine.to_crs(CRS)
-    return geometry.union_all()
+    return to_grid_crs(geometry, "the boundary").union_all()

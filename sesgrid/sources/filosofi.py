@@ -20,12 +20,14 @@ import numpy as np
 import pandas as pd
 
 from sesgrid.errors import CellIdError, ConfigError, FormatError, SesgridWarning
-from sesgrid.grid import CRS
+from sesgrid.grid import CRS, format_cell_id
 from sesgrid.sources.archive import unpacked
 from sesgrid.sources.cell_geometry import cell_squares, corners_of_ids, count_redrawn
+from sesgrid.sources.cell_values import cell_values
+from sesgrid.sources.stray_cells import FAR_M, beyond_europe, far_from_others
 from sesgrid.sources.tables import Table, match_columns, read_table, wanted_tables
 
-__all__ = ["VINTAGES", "departement_of", "read_census", "read_filosofi"]
+__all__ = ["VINTAGES", "read_census", "read_filosofi"]
 
 VINTAGES = ("2015", "2017", "2019", "2021", "unknown")
 """What ``.attrs["vintage"]`` may be."""
@@ -40,6 +42,8 @@ _COLUMNS = {
     "commune": ("lcog_geo", "depcom"),
 }
 _NEEDED = ("cell_id", "individuals", "living_standard_sum")
+_YEAR = re.compile(r"(?<!\d)(2015|2017|2019|2021)(?!\d)")
+_RELEASE = re.compile(r"filosofi[ _-]?(2015|2017|2019|2021)(?!\d)", re.IGNORECASE)
 _OVERSEAS = re.compile(r"mart|reun|guad|guya|_97\d", re.IGNORECASE)
 
 
@@ -74,7 +78,7 @@ def read_census(
         Layer or file stem. Otherwise the only one with the columns of a 200 m release, if need be
         the only one of those that has the imputation flag, or that is not overseas.
     vintage : str, optional
-        Release year, used where neither the columns nor the file name tell it.
+        Release year. Otherwise the one that the columns tell, or the name of the file or its folder.
 
     Returns
     -------
@@ -90,15 +94,16 @@ def read_census(
         No such file or layer.
     FormatError
         Not a Filosofi table, several candidate layers, an id twice, people not above zero, a
-        missing or negative sum of living standards, a flag other than 0 or 1, a geometry outside
-        its id's square.
+        missing or negative sum of living standards, a flag other than 0 or 1, a number that is none or
+        can be read in two ways, a geometry outside its id's square.
     CellIdError
-        An id of another CRS (overseas) or cell size, off the lattice, or malformed.
+        An id of another CRS (overseas) or cell size, off the lattice, outside Europe, or malformed.
 
     Warns
     -----
     SesgridWarning
-        Geometries that differ from their id's square were replaced by it.
+        Geometries that differ from their id's square were replaced by it; a few cells far from all others
+        were left out; the file tells another vintage; incomes, people or commune codes that can hardly be.
     """
     return _read(path, layer, vintage)
 
@@ -114,16 +119,39 @@ def _read(path: str | Path, layer: str | None, vintage: str | None) -> pd.DataFr
     label = str(table) if table.path == path else f"{path.name} → {table}"
     if frame.empty:
         raise FormatError(f"{label} has no rows: expected a row per inhabited 200 m cell")
-    northing, easting = _corners(frame[names["cell_id"]], label)
+    ids, northing, easting = _places(frame[names["cell_id"]], label)
     if isinstance(frame, gpd.GeoDataFrame):
         _warn_of_redrawn(frame.geometry, northing, easting, label)
-    result = _cells(frame, names, label)
-    # INSEE's files inside an archive have no year in their names, the folder made from it has
-    known = vintage_of(
-        table.columns, (path.name, table.path.name, table.name, path.absolute().parent.name)
-    )
-    result.attrs = {"vintage": known or str(vintage or "unknown"), "source": path.name}
+    result = cell_values(frame, names, ids, label)
+    far = far_from_others(northing, easting)
+    if far.any():
+        warnings.warn(
+            f"{label}: {int(far.sum())} of {len(ids)} cells lie more than {FAR_M // 1000} km away from all "
+            f"others and were left out (first: {', '.join(ids[far][:3])}); their ids are wrong, or those "
+            "between are missing",
+            SesgridWarning,
+            stacklevel=3,
+        )
+        result = result[~far]
+    result.attrs = {"vintage": _vintage(vintage, table, path), "source": path.name}
     return result
+
+
+def _vintage(given: str | None, table: Table, path: Path) -> str:
+    """The year that the user gives, else what `vintage_of` finds; tells where the two differ."""
+    # INSEE's files inside an archive have no year in their names, the folder made from it has
+    names = (path.name, table.path.name, table.name, path.absolute().parent.name)
+    found = vintage_of(table.columns, names)
+    if given is None or str(given) == "unknown":
+        return found or "unknown"
+    if found is not None and str(given) != found:
+        warnings.warn(
+            f"{path.name}: the vintage {given} was given and is used, but its columns or the names of file "
+            f"and folder tell {found}; correct `vintage` if that is right",
+            SesgridWarning,
+            stacklevel=4,
+        )
+    return str(given)
 
 
 def vintage_of(columns: Sequence[str], names: Sequence[str]) -> str | None:
@@ -133,8 +161,8 @@ def vintage_of(columns: Sequence[str], names: Sequence[str]) -> str | None:
 
     >>> vintage_of(["IdINSPIRE", "Ind"], [])
     '2015'
-    >>> vintage_of(["idcar_200m", "ind"], ["carreaux_200m_met.csv", "Filosofi2021.zip"])
-    '2021'
+    >>> vintage_of(["idcar_200m", "ind"], ["carreaux_200m_met.csv", "export2021_Filosofi2019.zip"])
+    '2019'
     """
     lower = {c.lower() for c in columns}
     if lower & {"idinspire", "i_est_cr"}:
@@ -142,7 +170,7 @@ def vintage_of(columns: Sequence[str], names: Sequence[str]) -> str | None:
     if "groupe" in lower or "Idcar_200m" in columns:
         return "2017"
     for name in names:
-        found = re.search(r"(?<!\d)(2015|2017|2019|2021)(?!\d)", name)
+        found = _RELEASE.search(name) or _YEAR.search(name)
         if found:
             return found[1]
     return None
@@ -183,11 +211,24 @@ def _not_filosofi(tables: list[Table], found: dict[Table, dict[str, str]], path:
     )
 
 
-def _corners(ids: pd.Series, label: str) -> tuple[np.ndarray, np.ndarray]:
+def _places(column: pd.Series, label: str) -> tuple[pd.Series, np.ndarray, np.ndarray]:
+    """Ids as INSEE writes them, and their corners, once each and in Europe."""
+    ids = column.astype("string").str.strip()
     try:
         northing, easting = corners_of_ids(ids)
     except CellIdError as error:
-        raise CellIdError(f"{label}, column {ids.name!r}, {error}") from None
+        raise CellIdError(f"{label}, column {column.name!r}, {error}") from None
+    outside = beyond_europe(northing, easting)
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise CellIdError(
+            f"{label}, column {column.name!r}, row {row + 1}: cell {ids.iloc[row]} lies outside the area of "
+            f"use of {CRS} ({int(outside.sum())} such rows); correct or remove these rows"
+        )
+    padded = ids.str.contains(r"[NE](?:-?0\d|-0)", regex=True)
+    if padded.any():
+        places = zip(northing.tolist(), easting.tolist(), strict=True)
+        ids = ids.mask(padded, pd.Series([format_cell_id(*p) for p in places], index=ids.index))
     twice = ids.duplicated(keep=False)
     if twice.any():
         first = list(dict.fromkeys(ids[twice]))
@@ -195,7 +236,7 @@ def _corners(ids: pd.Series, label: str) -> tuple[np.ndarray, np.ndarray]:
             f"{label}: {len(first)} cell ids appear more than once (first: "
             f"{', '.join(first[:3])}); expected one row a cell; remove the repeated rows"
         )
-    return northing, easting
+    return ids, northing, easting
 
 
 def _warn_of_redrawn(
@@ -209,74 +250,3 @@ def _warn_of_redrawn(
             SesgridWarning,
             stacklevel=4,
         )
-
-
-def _cells(frame: pd.DataFrame, names: dict[str, str], label: str) -> pd.DataFrame:
-    ids = frame[names["cell_id"]]
-
-    def numbers(key: str) -> np.ndarray:
-        return (
-            _numbers(frame[names[key]], ids, label) if key in names else np.full(len(ids), np.nan)
-        )
-
-    individuals, total = numbers("individuals"), numbers("living_standard_sum")
-    households, flags = numbers("households"), numbers("imputed")
-    for key, wrong, expected in (
-        ("individuals", ~(individuals > 0), "a number of people above 0"),
-        ("living_standard_sum", ~(total >= 0), "a sum of euros, not negative"),
-        ("households", households < 0, "a number of households, not negative"),
-        ("imputed", ~(np.isnan(flags) | (flags == 0) | (flags == 1)), "a flag 0 or 1"),
-    ):
-        if wrong.any():
-            _raise_value(frame[names[key]], wrong, ids, expected, label)
-    index = pd.Index(ids.astype(str), name="cell_id")
-    columns = {
-        "individuals": individuals,
-        "households": pd.Series(households, index=index).astype("Float64"),
-        "income": total / individuals,
-        "imputed": pd.Series(flags, index=index).astype("boolean"),
-        "departement": _departements(frame, names).set_axis(index),
-    }
-    return pd.DataFrame(columns, index=index)
-
-
-def _departements(frame: pd.DataFrame, names: dict[str, str]) -> pd.Series:
-    """The département of each cell's first commune; NA where the file does not tell as text."""
-    column = frame[names["commune"]] if "commune" in names else None
-    if column is None or pd.api.types.is_numeric_dtype(column):
-        # a number has lost the zero of 01, and of several codes run together all but the first digits
-        return pd.Series(pd.NA, index=frame.index, dtype="string")
-    return departement_of(column)
-
-
-def departement_of(communes: pd.Series) -> pd.Series:
-    """The département of commune codes, of which INSEE runs several together where a cell has several.
-
-    >>> departement_of(pd.Series(["7505675112", "2A004", "97411", "", None])).tolist()
-    ['75', '2A', '974', <NA>, <NA>]
-    """
-    # of each that occurs once only: a nation's millions of texts would be taken apart one by one
-    at, distinct = pd.factorize(communes)
-    texts = pd.Series(distinct, dtype="string")
-    found = texts.str.extract(r"^(97\d|2[AB]|\d\d)\w{2,3}", expand=False).astype("string")
-    return pd.Series(found.array.take(at, allow_fill=True), index=communes.index)
-
-
-def _numbers(column: pd.Series, ids: pd.Series, label: str) -> np.ndarray:
-    """A column as float64; NaN where empty, an error where it is no finite number."""
-    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    wrong = (np.isnan(values) & column.notna().to_numpy()) | np.isinf(values)
-    if wrong.any():
-        _raise_value(column, wrong, ids, "a number", label)
-    return values
-
-
-def _raise_value(
-    column: pd.Series, wrong: np.ndarray, ids: pd.Series, expected: str, label: str
-) -> None:
-    row = int(np.flatnonzero(wrong)[0])
-    raise FormatError(
-        f"{label}, column {column.name!r}, row {row + 1} (cell {ids.iloc[row]}): expected "
-        f"{expected}, received {column.iloc[row]!r} ({int(wrong.sum())} such rows); correct or "
-        "remove these rows"
-    )

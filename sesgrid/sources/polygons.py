@@ -11,6 +11,7 @@ import shapely
 
 from sesgrid.errors import FormatError, SesgridWarning
 from sesgrid.grid import CRS
+from sesgrid.sources.reproject import to_grid_crs
 
 __all__ = ["clean_polygons", "count_overlaps"]
 
@@ -40,12 +41,8 @@ def clean_polygons(frame: gpd.GeoDataFrame, label: str, *, stacklevel: int = 3) 
     SesgridWarning
         Once for each kind of repair, with its count.
     """
-    if frame.crs is None or not (frame.crs.is_projected or frame.crs.is_geographic):
-        raise FormatError(
-            f"{label} has no usable CRS: expected {CRS} or one that can be transformed to it; "
-            "assign it (ogr2ogr -a_srs), or bring the missing .prj"
-        )
-    geometry = shapely.force_2d(np.asarray(frame.geometry.values, dtype=object))
+    placed = to_grid_crs(frame.geometry, label)
+    geometry, collections = _polygons_of(np.asarray(placed.values, dtype=object))
     polygonal = np.isin(shapely.get_type_id(geometry), _POLYGONAL)
     other = ~(polygonal | shapely.is_missing(geometry) | shapely.is_empty(geometry))
     if other.any():
@@ -59,18 +56,40 @@ def clean_polygons(frame: gpd.GeoDataFrame, label: str, *, stacklevel: int = 3) 
             text = f"{label}: {count} of {len(frame)} polygons {what}"
             warnings.warn(text, SesgridWarning, stacklevel=stacklevel + 1)
 
+    warn(collections, "are collections, of which the polygons are taken")
     wrong = ~shapely.is_valid(geometry) & ~shapely.is_missing(geometry)
     warn(int(wrong.sum()), "were invalid and are repaired")
     geometry[wrong] = shapely.make_valid(geometry[wrong], method="structure", keep_collapsed=False)
     empty = shapely.is_missing(geometry) | shapely.is_empty(geometry)
     warn(int(empty.sum()), "are empty and left out")
-    result = frame.set_geometry(gpd.GeoSeries(geometry, index=frame.index, crs=frame.crs))[~empty]
+    result = frame.set_geometry(gpd.GeoSeries(geometry, index=frame.index, crs=CRS))[~empty]
     twice = _repeated(np.asarray(result.geometry.values, dtype=object))
     warn(int(twice.sum()), "repeat a later one and are left out")
     result = result[~twice]
     if result.empty:
         raise FormatError(f"{label} holds no polygon; expected at least one")
-    return result if result.crs == CRS else result.to_crs(CRS)
+    return result
+
+
+def _polygons_of(geometry: np.ndarray) -> tuple[np.ndarray, int]:
+    """Collections replaced by the polygons in them, and how many there were."""
+    kind = shapely.get_type_id(geometry)
+    rows = np.flatnonzero(kind == shapely.GeometryType.GEOMETRYCOLLECTION)
+    rows = rows[~shapely.is_empty(geometry[rows])]
+    taken = 0
+    for row in rows:
+        parts = _flattened(geometry[row])
+        polygons = [p for p in parts if shapely.get_type_id(p) in _POLYGONAL]
+        if polygons:
+            geometry[row] = shapely.union_all(shapely.make_valid(polygons))
+            taken += 1
+    return geometry, taken
+
+
+def _flattened(geometry: shapely.Geometry) -> list[shapely.Geometry]:
+    if shapely.get_type_id(geometry) != shapely.GeometryType.GEOMETRYCOLLECTION:
+        return [geometry]
+    return [part for inner in shapely.get_parts(geometry) for part in _flattened(inner)]
 
 
 def count_overlaps(geometry: np.ndarray) -> int:

@@ -1,56 +1,58 @@
 """The tables of a file or folder: one row source a file, or one a layer where it has several.
 
-The readers choose among the tables by name and columns, then read only what they need.
+The readers choose among the tables by name and columns, then read only what they need. Each format has a
+file of its own: `csv_table`, `parquet_table`, `geojson`, `gdal_vector`.
 """
 
 from __future__ import annotations
 
-import csv
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import geopandas as gpd
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
-import pyogrio
 
 from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.foreign import reading
+from sesgrid.sources.csv_table import list_csv, read_csv
+from sesgrid.sources.gdal_vector import GDAL_SUFFIXES, list_vector, read_vector
+from sesgrid.sources.geojson import list_geojson, read_geojson
+from sesgrid.sources.parquet_table import (
+    PARQUET_SUFFIXES,
+    list_parquet,
+    read_parquet,
+    tables_of_parts,
+)
+from sesgrid.sources.table import Table
 
-__all__ = ["Table", "list_tables", "match_columns", "pick_by_name", "read_table", "wanted_tables"]
+__all__ = [
+    "POLYGON_SUFFIXES",
+    "Table",
+    "list_tables",
+    "match_columns",
+    "pick_by_name",
+    "read_table",
+    "wanted_tables",
+]
 
-TABLE_SUFFIXES = frozenset({".csv", ".parquet", ".geoparquet"})
-VECTOR_SUFFIXES = frozenset({".gpkg", ".shp", ".gdb", ".geojson", ".fgb"})
+
+POLYGON_SUFFIXES = GDAL_SUFFIXES | PARQUET_SUFFIXES | {".geojson"}
+"""Of files whose rows may have a geometry."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """A readable table."""
+class _Format(NamedTuple):
+    list_tables: Callable[[Path], list[Table]]
+    read: Callable[..., pd.DataFrame]
 
-    path: Path
-    """The file, or the ``.gdb`` folder."""
 
-    layer: str | None
-    """Layer name; None where the format holds one table only."""
-
-    columns: tuple[str, ...]
-    """Column names as the file spells them, without the geometry."""
-
-    has_geometry: bool = False
-    """Whether rows carry a geometry."""
-
-    @property
-    def name(self) -> str:
-        """The layer's name, else the file's stem."""
-        return self.layer or self.path.stem
-
-    def __str__(self) -> str:
-        if self.layer and self.layer != self.path.stem:
-            return f"{self.path.name}, layer {self.layer!r}"
-        return self.path.name
+_PARQUET = _Format(list_parquet, read_parquet)
+_FORMATS = {
+    ".csv": _Format(list_csv, read_csv),
+    ".geojson": _Format(list_geojson, read_geojson),
+    **dict.fromkeys(PARQUET_SUFFIXES, _PARQUET),
+    **dict.fromkeys(GDAL_SUFFIXES, _Format(list_vector, read_vector)),
+}
 
 
 def list_tables(path: Path, suffixes: frozenset[str]) -> list[Table]:
@@ -62,19 +64,22 @@ def list_tables(path: Path, suffixes: frozenset[str]) -> list[Table]:
         A file cannot be opened.
     """
     if path.is_file() or path.suffix.lower() == ".gdb":
-        return _tables_of_file(path)
-    files = [
-        p
-        for p in sorted(path.rglob("*"))
-        if p.suffix.lower() in suffixes
-        and (p.is_file() or p.suffix.lower() == ".gdb")
-        and not any(part.startswith(".") for part in p.relative_to(path).parts)
-    ]
-    return [table for file in files for table in _tables_of_file(file)]
+        return _format_of(path).list_tables(path)
+    with reading(path):
+        files = [
+            p
+            for p in sorted(path.rglob("*"))
+            if p.suffix.lower() in suffixes
+            and (p.is_file() or p.suffix.lower() == ".gdb")
+            and not any(part.startswith(".") for part in p.relative_to(path).parts)
+        ]
+    parts = {p for p in files if p.suffix.lower() in PARQUET_SUFFIXES}
+    sources = [p for p in files if p not in parts] + tables_of_parts(sorted(parts), path)
+    return [table for p in sorted(sources) for table in _format_of(p).list_tables(p)]
 
 
 def match_columns(table: Table, wanted: dict[str, tuple[str, ...]]) -> dict[str, str]:
-    """Find columns by any of their known names, whatever the case.
+    """Find columns by any of their known names, whatever the case, and spaces for underscores.
 
     Parameters
     ----------
@@ -97,7 +102,7 @@ def match_columns(table: Table, wanted: dict[str, tuple[str, ...]]) -> dict[str,
     found = {}
     for ours, names in wanted.items():
         accepted = {*names, *(name[:10] for name in names)}
-        hits = [column for column in table.columns if column.lower() in accepted]
+        hits = [column for column in table.columns if _plain(column) in accepted]
         if len(hits) > 1:
             raise FormatError(
                 f"{table}: columns {hits} could all be {ours!r}; expected one; remove the others"
@@ -105,6 +110,10 @@ def match_columns(table: Table, wanted: dict[str, tuple[str, ...]]) -> dict[str,
         if hits:
             found[ours] = hits[0]
     return found
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\s-]+", "_", column.strip().lower())
 
 
 def pick_by_name(tables: Sequence[Table], layer: str, source: Path) -> Table:
@@ -154,95 +163,14 @@ def read_table(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.Da
     FormatError
         The file is damaged or not of the kind its suffix says.
     """
-    suffix = table.path.suffix.lower()
-    try:
-        if suffix == ".csv":
-            return _read_csv(table, columns)
-        if suffix in TABLE_SUFFIXES:
-            if geometry and table.has_geometry:
-                return gpd.read_parquet(table.path, columns=[*columns, "geometry"])
-            return pa.parquet.read_table(table.path, columns=list(columns)).to_pandas()
-        with _quiet_gdal():
-            return pyogrio.read_dataframe(
-                table.path,
-                layer=table.layer,
-                columns=list(columns),
-                read_geometry=geometry and table.has_geometry,
-                use_arrow=True,
-            )
-    except (pa.ArrowException, pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError) as e:
-        raise FormatError(f"cannot read {table}: {e}; the file is damaged or no {suffix}") from e
+    return _format_of(table.path).read(table, columns, geometry=geometry)
 
 
-def _tables_of_file(path: Path) -> list[Table]:
+def _format_of(path: Path) -> _Format:
     suffix = path.suffix.lower()
-    if suffix == ".csv":
-        return [Table(path, None, tuple(_csv_header(path)[0]))]
-    if suffix in TABLE_SUFFIXES:
-        return [_parquet_table(path)]
-    if suffix not in VECTOR_SUFFIXES:
-        known = ", ".join(sorted(TABLE_SUFFIXES | VECTOR_SUFFIXES | {".zip", ".7z"}))
+    if suffix not in _FORMATS and path.is_dir():
+        return _PARQUET  # parts of one table
+    if suffix not in _FORMATS:
+        known = ", ".join(sorted({*_FORMATS, ".zip", ".7z"}))
         raise FormatError(f"{path}: unknown kind of file {suffix!r}; expected one of {known}")
-    try:
-        with _quiet_gdal():
-            names = [str(name) for name in pyogrio.list_layers(path)[:, 0]]
-            infos = [pyogrio.read_info(path, layer=name) for name in names]
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise FormatError(
-            f"cannot open {path.name}: {error}; the file is damaged, incomplete or no {suffix}"
-        ) from error
-    return [
-        Table(path, name, tuple(map(str, info["fields"])), info["geometry_type"] is not None)
-        for name, info in zip(names, infos, strict=True)
-    ]
-
-
-def _parquet_table(path: Path) -> Table:
-    try:
-        schema = pa.parquet.read_schema(path)
-    except pa.ArrowException as error:
-        raise FormatError(f"cannot open {path.name}: {error}; it is no parquet file") from error
-    is_geo = b"geo" in (schema.metadata or {}) and "geometry" in schema.names
-    return Table(path, None, tuple(n for n in schema.names if n != "geometry"), is_geo)
-
-
-def _csv_header(path: Path) -> tuple[list[str], str]:
-    """Column names and separator of a CSV. Data columns we need are ASCII, whatever the rest is."""
-    with path.open("rb") as file:
-        line = file.readline(2**16)
-    text = line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace").strip("\r\n")
-    if not text.strip():
-        raise FormatError(f"{path.name} is empty: expected a header line with column names")
-    separator = ";" if text.count(";") > text.count(",") else ","
-    return [name.strip() for name in next(csv.reader([text], delimiter=separator))], separator
-
-
-def _read_csv(table: Table, columns: Sequence[str]) -> pd.DataFrame:
-    names, separator = _csv_header(table.path)
-    if len(set(names)) != len(names):
-        raise FormatError(f"{table}: column names repeat: {names}")
-    content = pa.csv.read_csv(
-        table.path,
-        read_options=pa.csv.ReadOptions(column_names=names, skip_rows=1),
-        parse_options=pa.csv.ParseOptions(delimiter=separator),
-        # other columns may be latin-1: only those read are decoded, and ours are ASCII
-        convert_options=pa.csv.ConvertOptions(
-            include_columns=list(columns),
-            column_types={name: pa.string() for name in columns},
-            strings_can_be_null=True,
-            null_values=["", "NA", "NaN", "nan", "null"],
-        ),
-    )
-    if separator == ";":  # French spreadsheets write the decimal comma with it
-        content = pa.table(
-            {n: pa.compute.replace_substring(content[n], ",", ".") for n in content.column_names}
-        )
-    return content.to_pandas()
-
-
-class _quiet_gdal(warnings.catch_warnings):
-    """GDAL's remarks on odd but readable files (undefined CRS, measured types) are not news."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        warnings.filterwarnings("ignore", category=RuntimeWarning, module="pyogrio")
+    return _FORMATS[suffix]

@@ -1,4 +1,4 @@
-"""Copernicus Urban Atlas 2012 and 2018: land-use polygons by code, and the study's class of each.
+"""Copernicus Urban Atlas, 2012 to 2021 and later: land-use polygons by code, and the study's class of each.
 
 A file holds several layers (land use, Boundary, UrbanCore); code columns carry
 their year. Both are found by pattern, whatever the case.
@@ -18,12 +18,15 @@ from sesgrid.errors import FormatError, SesgridWarning
 from sesgrid.sources.archive import unpacked
 from sesgrid.sources.landcover import landcover_classes
 from sesgrid.sources.polygons import clean_polygons, count_overlaps
-from sesgrid.sources.tables import Table, read_table, wanted_tables
+from sesgrid.sources.tables import POLYGON_SUFFIXES, Table, read_table, wanted_tables
 
 __all__ = ["read_urban_atlas"]
 
-_SUFFIXES = frozenset({".gpkg", ".shp", ".gdb"})
-_LAND_USE = re.compile(r"[a-z]{2}\d{3}l\d_.*_ua20(12|18)(_revised)?", re.IGNORECASE)
+_LAND_USE = re.compile(
+    r"[a-z]{2}\d{3}l\d_.*_ua20\d\d(_revised)?|clms_ua_lcu_s20\d\d_.*?[a-z]{2}\d{3}l\d_.*",
+    re.IGNORECASE,
+)
+"""``FR001L1_PARIS_UA2018``; since 2024 ``CLMS_UA_LCU_S2021_V025ha_FR001L1_PARIS_03035_V01_R00_20241025``."""
 _CODE = re.compile(r"code_?(20\d\d)", re.IGNORECASE)
 
 
@@ -33,7 +36,8 @@ def read_urban_atlas(path: str | Path, layer: str | None = None) -> gpd.GeoDataF
     Parameters
     ----------
     path : str or Path
-        GeoPackage, shapefile or file geodatabase; plain, in a folder, or in ``.zip`` / ``.7z``.
+        GeoPackage, FlatGeobuf, GeoParquet, shapefile, file geodatabase or GeoJSON; plain, in a folder,
+        or in ``.zip`` / ``.7z``.
     layer : str, optional
         Layer or file stem. Otherwise the one named as Urban Atlas names land use
         (``FR001L1_PARIS_UA2018``), else the only one with a code column.
@@ -59,8 +63,8 @@ def read_urban_atlas(path: str | Path, layer: str | None = None) -> gpd.GeoDataF
         Polygons repaired or left out (invalid, empty, repeated), or overlapping; counted.
     """
     path = Path(path)
-    with unpacked(path, _SUFFIXES) as content:
-        table = _choose_layer(wanted_tables(content, _SUFFIXES, layer, path), path)
+    with unpacked(path, POLYGON_SUFFIXES) as content:
+        table = _choose_layer(wanted_tables(content, POLYGON_SUFFIXES, layer, path), path)
         column = _code_columns(table)[0]
         frame = read_table(table, [column], geometry=True)
     label = str(table) if table.path == path else f"{path.name} → {table}"
@@ -97,13 +101,13 @@ def _code_columns(table: Table) -> list[str]:
 
 def _choose_layer(tables: list[Table], path: Path) -> Table:
     coded = [t for t in tables if _code_columns(t)]
-    named = [t for t in coded if _LAND_USE.fullmatch(t.name)]
+    named = [t for t in coded if _LAND_USE.fullmatch(t.name) or _LAND_USE.fullmatch(t.path.stem)]
     candidates = named or coded
     if len(candidates) != 1:
         names = ", ".join(f"{t.name!r} ({', '.join(t.columns[:12])})" for t in candidates or tables)
         raise FormatError(
             f"{path}: expected one land-use layer of the Urban Atlas, with a column like CODE2012 "
-            f"or code_2018, found {len(candidates)}; "
+            f"or code_2021, found {len(candidates)}; "
             f"{'candidates' if candidates else 'its layers'}: {names}"
             f"{'; name one with `layer`' if candidates else ''}"
         )
@@ -125,6 +129,6 @@ def _codes(column: pd.Series, known: pd.Index, label: str) -> np.ndarray:
         listed = ", ".join(f"{code!r} ({n} polygons)" for code, n in counts.head(5).items())
         raise FormatError(
             f"{label}, column {column.name!r}: {len(counts)} unknown codes: {listed}; expected the "
-            f"{len(known)} codes of the Urban Atlas 2012/2018 nomenclature (11100 … 92000)"
+            f"{len(known)} codes of the Urban Atlas' nomenclature (11100 … 92000)"
         )
     return codes.to_numpy(np.int64)

@@ -1,0 +1,266 @@
+"""CSV as people deliver it: any line ends, separator and encoding; read fast, refused by line number.
+
+A nation's census has millions of lines, so Arrow reads it and converts only the columns that are asked for.
+What Arrow would take without a word is looked for first: null characters, a quote that swallows the lines
+after it, a last line that was cut off.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import mmap
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+from pyarrow import compute as pc
+
+from sesgrid.errors import FormatError, SesgridWarning
+from sesgrid.foreign import cause_of, reading
+from sesgrid.sources.csv_layout import SAMPLE_BYTES, Layout, in_single_bytes, layout_of
+from sesgrid.sources.table import Table
+
+__all__ = ["EMPTY", "list_csv", "read_csv"]
+
+EMPTY = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "<NA>")
+"""What programs write where a table has nothing."""
+
+
+def list_csv(path: Path) -> list[Table]:
+    """The one table of a CSV; its columns are those that have a name.
+
+    Raises
+    ------
+    FormatError
+        There is no header, or it is no text.
+    MissingInputError, ReadError
+        The file is not there, or may not be read.
+    """
+    with in_single_bytes(path, path.name) as plain:
+        names = layout_of(plain, path.name).names
+    return [Table(path, None, tuple(name for name in names if name))]
+
+
+def read_csv(
+    table: Table,
+    columns: Sequence[str],
+    *,
+    geometry: bool = False,
+    empty: Sequence[str] = EMPTY,
+) -> pd.DataFrame:
+    """Some columns of a CSV as text, without white space around; NA where there is none.
+
+    Parameters
+    ----------
+    table : Table
+        Of a file in UTF-8, UTF-16, UTF-32 or Windows-1252, whose lines end in LF, CR or both, and whose
+        fields are separated by ``;``, ``,``, a tab or ``|``.
+    columns : sequence of str
+        Of the table; the first of that name is read.
+    geometry : bool
+        It has none, whatever is asked for.
+    empty : sequence of str
+        What stands for nothing.
+
+    Raises
+    ------
+    FormatError
+        A row with more or fewer fields than the header, a quote that is never closed, null characters, by
+        line number; bytes that are no text.
+    MissingInputError, ReadError
+        The file is not there, or may not be read.
+
+    Warns
+    -----
+    SesgridWarning
+        Rows empty in all of these columns were left out, counted; a quoted field runs over several lines;
+        the last line has no end; text is not UTF-8.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.csv"
+    ...     _ = path.write_bytes("code;nom;;\\r1;forêt;;\\r".encode("utf-16"))
+    ...     [table] = list_csv(path)
+    ...     print(table.columns, read_csv(table, ["nom"])["nom"].tolist())
+    ('code', 'nom') ['forêt']
+    """
+    path, label = table.path, str(table)
+    with in_single_bytes(path, label) as plain, reading(label):
+        layout = layout_of(plain, label)
+        lines = _check_bytes(plain, layout, label)
+        found = _parse(plain, layout, columns, label, quoted=lines is not None)
+        if lines is not None and found.num_rows < lines:
+            _check_quotes(plain, layout, label, lines - found.num_rows)
+    found = _as_text(found, label, empty)
+    kept = found.filter(_any_valid(found))
+    left = found.num_rows - kept.num_rows
+    if left:
+        _warn(f"{label}: {left} rows are empty in {', '.join(columns)} and were left out")
+    return kept.to_pandas()
+
+
+def _check_bytes(path: Path, layout: Layout, label: str) -> int | None:
+    """Refuse null characters, tell of a cut last line; the number of lines with text if there are quotes."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        null = content.find(b"\0")
+        if null >= 0:
+            line = len(content[:null].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
+            raise FormatError(
+                f"{label}, line {line}: a null character; expected text: the file is damaged or of another "
+                "kind, fetch it again"
+            )
+        if content[-1:] not in (b"\r", b"\n"):
+            _warn(
+                f"{label}: its last line has no line end, so the file may have been cut off there: look at "
+                "that line, or fetch the file again"
+            )
+        if content.find(b'"', layout.body) < 0:
+            return None
+    with _lines(path, layout) as lines:
+        return sum(1 for line in lines if line.strip(" \r\n"))
+
+
+@contextmanager
+def _lines(path: Path, layout: Layout) -> Iterator[io.TextIOWrapper]:
+    """The lines after the header; separators and quotes are ASCII, whatever the rest is."""
+    with path.open("rb") as file:
+        file.seek(layout.body)
+        yield io.TextIOWrapper(file, encoding="latin-1", newline="")
+
+
+def _parse(
+    path: Path, layout: Layout, columns: Sequence[str], label: str, *, quoted: bool
+) -> pa.Table:
+    """The columns as bytes."""
+    places = [str(layout.names.index(name)) for name in columns]
+    with pa.memory_map(str(path)) as file:
+        rest = file.size() - layout.body
+        file.seek(layout.body)
+        if not rest or (rest < SAMPLE_BYTES and not file.read().strip()):
+            return pa.table({name: pa.array([], pa.binary()) for name in columns})
+        file.seek(layout.body)
+        try:
+            table = pa.csv.read_csv(
+                file,
+                read_options=pa.csv.ReadOptions(
+                    column_names=[str(k) for k in range(len(layout.names))]
+                ),
+                parse_options=pa.csv.ParseOptions(
+                    delimiter=layout.separator,
+                    newlines_in_values=quoted,
+                    invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
+                ),
+                # only what is read is decoded, and that is ASCII as a rule, whatever the other columns are
+                convert_options=pa.csv.ConvertOptions(
+                    include_columns=places,
+                    column_types=dict.fromkeys(places, pa.binary()),
+                    strings_can_be_null=False,
+                ),
+            )
+        except pa.ArrowInvalid as error:
+            raise FormatError(_why_refused(path, layout, label, error)) from error
+    return table.rename_columns(list(columns))
+
+
+def _why_refused(path: Path, layout: Layout, label: str, error: Exception) -> str:
+    """Which line has too few or too many fields: Arrow does not tell when it reads in parallel."""
+    expected, header = len(layout.names), _lines_before(path, layout)
+    with _lines(path, layout) as lines:
+        rows = csv.reader(lines, delimiter=layout.separator)
+        try:
+            for row in rows:
+                if len(row) != expected and "".join(row).strip():
+                    return (
+                        f"{label}, line {header + rows.line_num}: expected {expected} fields separated by "
+                        f"{layout.separator!r}, received {len(row)}; correct or remove this line"
+                    )
+        except csv.Error as wrong:
+            return f"{label}, line {header + rows.line_num}: {wrong}; correct or remove this line"
+    return f"{label} cannot be read ({cause_of(error)}); expected the text of a CSV"
+
+
+def _lines_before(path: Path, layout: Layout) -> int:
+    """How many line ends stand before the rows; the header's own is the first that `_lines` meets."""
+    with path.open("rb") as file:
+        return (
+            len(file.read(layout.body).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
+            - 1
+        )
+
+
+def _check_quotes(path: Path, layout: Layout, label: str, missing: int) -> None:
+    """Rows are fewer than lines: quoted fields run over several, or a quote was never closed."""
+    header, first = _lines_before(path, layout), 0
+    with _lines(path, layout) as lines:
+        rows = csv.reader(lines, delimiter=layout.separator, strict=True)
+        last = 0
+        try:
+            for row in rows:
+                if row and not first and rows.line_num - last > 1:
+                    first = last + 1
+                last = rows.line_num
+        except csv.Error as error:
+            raise FormatError(
+                f"{label}, line {header + last + 1}: a quote begins there that is not closed as CSV asks "
+                f"({error}); correct or remove this line"
+            ) from error
+    _warn(
+        f"{label}: {missing} lines lie inside quoted fields of other rows, the first after line "
+        f"{header + first}; if these are rows of their own, remove the stray quotes"
+    )
+
+
+def _as_text(table: pa.Table, label: str, empty: Sequence[str]) -> pa.Table:
+    columns = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        try:
+            text = column.cast(pa.string())
+        except pa.ArrowInvalid:
+            text = _as_western(column, f"{label}, column {name!r}")
+        text = pc.utf8_trim_whitespace(text)
+        nothing = pc.is_in(text, value_set=pa.array(empty, pa.string()))
+        columns[name] = pc.if_else(nothing, pa.scalar(None, pa.string()), text)
+    return pa.table(columns)
+
+
+def _as_western(column: pa.ChunkedArray, label: str) -> pa.ChunkedArray:
+    """Bytes that are no UTF-8 as Windows-1252, which holds Latin-1; one that has some of both is damaged."""
+    texts, first = [], None
+    for row, value in enumerate(column.to_pylist(), start=1):
+        try:
+            if not value.isascii():
+                value.decode()
+                raise FormatError(
+                    f"{label}: row {row} is UTF-8, others are not; expected one encoding: the file is "
+                    "damaged or was put together of several, fetch it again"
+                )
+            texts.append(value.decode())
+        except UnicodeDecodeError:
+            with reading(f"{label}, row {row}"):
+                texts.append(value.decode("cp1252"))
+            first = first or (row, texts[-1])
+    assert first is not None
+    _warn(
+        f"{label} is not in UTF-8 and was read as Windows-1252 (first in row {first[0]}: {first[1]!r}); "
+        "save it as UTF-8 if that is wrong"
+    )
+    return pa.chunked_array([pa.array(texts, pa.string())])
+
+
+def _any_valid(table: pa.Table) -> pa.ChunkedArray:
+    valid = [pc.is_valid(column) for column in table.columns]
+    found = valid[0]
+    for column in valid[1:]:
+        found = pc.or_(found, column)
+    return found
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, SesgridWarning, stacklevel=4)

@@ -1,0 +1,177 @@
+"""Tables of the vector formats that GDAL reads: GeoPackage, shapefile, file geodatabase, FlatGeobuf.
+
+GDAL opens a file by its content, whatever its name: a ``.gpkg`` that is in truth a virtual layer reads any
+file of the machine, or asks a server. So a file must begin as its suffix says before GDAL sees it, and GDAL
+sees only a link to it, alone in a folder, under a name that it cannot take for an address.
+What GDAL passes over in silence is found by counting.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+import pyogrio
+
+from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
+from sesgrid.foreign import DAMAGED, reading, writing
+from sesgrid.sources.geopackage import count_rows, refuse_foreign_code, settle
+from sesgrid.sources.table import Table
+from sesgrid.sources.vector_counts import check_geodatabase, check_shapefile
+from sesgrid.sources.wkb import geometries_of_wkb
+
+__all__ = ["GDAL_SUFFIXES", "SHAPEFILE_PARTS", "list_vector", "read_vector"]
+
+SHAPEFILE_PARTS = frozenset({".shp", ".shx", ".dbf", ".prj", ".cpg"})
+
+_FORMATS = {
+    ".gpkg": ("GPKG", b"SQLite format 3\0", "a GeoPackage"),
+    ".shp": ("ESRI Shapefile", b"\0\0\x27\x0a", "a shapefile"),
+    ".fgb": ("FlatGeobuf", b"fgb\x03fgb", "a FlatGeobuf"),
+    ".gdb": ("OpenFileGDB", b"", "a file geodatabase"),
+}
+"""Of each suffix GDAL's driver, how the file begins, and what it is called."""
+
+GDAL_SUFFIXES = frozenset(_FORMATS)
+
+_NOT_NEWS = ("Measured (M) geometry types are not supported",)
+"""Remarks on what makes no difference here: only x and y are used."""
+
+
+def list_vector(path: Path) -> list[Table]:
+    """The layers of a file.
+
+    Raises
+    ------
+    FormatError
+        It is not what its suffix says, or damaged.
+    UnsafePathError
+        It would reach outside of itself.
+    """
+    with _linked(path) as link, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are told of the layer that is read
+        names = [str(name) for name in pyogrio.list_layers(link)[:, 0]]
+        return [_table(path, link, name) for name in names]
+
+
+def read_vector(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.DataFrame:
+    """Some columns of a layer; a GeoDataFrame when `geometry` is asked for and there is one.
+
+    Raises
+    ------
+    FormatError
+        Rows are missing, geometries are damaged, or the file is.
+
+    Warns
+    -----
+    SesgridWarning
+        What GDAL warns of; geometries that were repaired.
+    """
+    wanted = geometry and table.has_geometry
+    label = str(table)
+    with _linked(table.path) as link, _told(label):
+        declared, drawn = _declared_rows(link, table, label)
+        meta, content = pyogrio.read_arrow(
+            link, layer=table.layer, columns=list(columns), read_geometry=wanted
+        )
+        if declared is not None and len(content) != declared:
+            raise FormatError(
+                f"{label} holds {len(content)} of the {declared} rows that its header tells; {DAMAGED}"
+            )
+        frame = content.select([c for c in columns if c in content.column_names]).to_pandas()
+        blobs = content[meta["geometry_name"] or "wkb_geometry"].to_pylist() if wanted else []
+        read = sum(blob is not None for blob in blobs)
+        if wanted and drawn is not None and read != drawn:
+            raise FormatError(f"{label}: {read} of its {drawn} shapes can be read; {DAMAGED}")
+    if not wanted:
+        return frame
+    with reading(label):
+        shapes = gpd.GeoSeries(geometries_of_wkb(blobs, label), crs=meta["crs"])
+    return gpd.GeoDataFrame(frame, geometry=shapes)
+
+
+def _table(path: Path, link: Path, name: str) -> Table:
+    info = pyogrio.read_info(link, layer=name)
+    driver = _FORMATS[link.suffix][0]
+    if info["driver"] != driver:
+        raise UnsafePathError(
+            f"{path.name}: expected {_FORMATS[link.suffix][2]}, but GDAL opens it as {info['driver']}; "
+            "rename it to what it is, or fetch it again"
+        )
+    layer = None if name == link.stem and link.suffix in (".shp", ".fgb") else name
+    fields = tuple(map(str, info["fields"]))
+    return Table(path, layer, fields, info["geometry_type"] is not None)
+
+
+def _declared_rows(link: Path, table: Table, label: str) -> tuple[int | None, int | None]:
+    """Rows that the file says the layer has, and those with a shape; None where it does not say."""
+    if link.suffix == ".shp":
+        return check_shapefile(link, label)
+    if link.suffix == ".gpkg":
+        return count_rows(link, table.name, label), None
+    if link.suffix == ".gdb":
+        check_geodatabase(link, label)
+    told = pyogrio.read_info(link, layer=table.layer)["features"]
+    return told if told > 0 or (told == 0 and link.suffix == ".gdb") else None, None
+
+
+@contextmanager
+def _linked(path: Path) -> Iterator[Path]:
+    """A link to the file under a plain name, alone in a folder, once it has been seen to be of its kind."""
+    suffix = path.suffix.lower()
+    with writing(tempfile.gettempdir()):
+        temporary = tempfile.TemporaryDirectory(prefix="sesgrid-")
+    with temporary as folder, reading(path.name):
+        link = Path(folder, "source" + suffix)
+        _refuse_other_kinds(path, suffix)
+        if suffix == ".shp":
+            for part in sorted(path.parent.iterdir(), key=lambda p: p.stem != path.stem):
+                to = link.with_suffix(part.suffix.lower())
+                same = part.stem.lower() == path.stem.lower()
+                if same and to.suffix in SHAPEFILE_PARTS and not to.is_symlink():
+                    to.symlink_to(part.absolute())
+        else:
+            link.symlink_to(path.absolute())
+        if suffix == ".gpkg":
+            settle(link, path)
+            refuse_foreign_code(link, path.name)
+        yield link
+
+
+def _refuse_other_kinds(path: Path, suffix: str) -> None:
+    _, begins, called = _FORMATS[suffix]
+    if suffix == ".gdb":
+        if not (path / "a00000001.gdbtable").is_file():
+            raise FormatError(
+                f"{path.name}: expected {called}, a folder that holds a00000001.gdbtable; unpack the whole "
+                "of it"
+            )
+        return
+    with path.open("rb") as file:
+        received = file.read(len(begins))
+    if received != begins:
+        raise FormatError(
+            f"{path.name}: expected {called}, which begins with {begins!r}, received {received!r}; {DAMAGED}"
+        )
+
+
+@contextmanager
+def _told(label: str) -> Iterator[None]:
+    """What GDAL warns of becomes a note of ours, each once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    told: dict[str, None] = {}
+    for one in caught:
+        if issubclass(one.category, RuntimeWarning | UserWarning) and "pyogrio" in one.filename:
+            told[str(one.message)] = None
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    for text in told:
+        if not text.startswith(_NOT_NEWS):
+            warnings.warn(f"{label}: {text}", SesgridWarning, stacklevel=5)

@@ -1,0 +1,109 @@
+"""GeoPackages before GDAL opens them: one that would run foreign code, is damaged or is open elsewhere.
+
+A GeoPackage is an SQLite database, and SQLite is a language: a view, a trigger or a virtual table in the file
+may call GDAL's functions that open other files or the network. SQLite also recovers what a program left
+unfinished, in the file itself; a source stays as it is, so that is done to a copy.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from sesgrid.errors import FormatError, UnsafePathError
+from sesgrid.foreign import DAMAGED
+
+__all__ = ["count_rows", "refuse_foreign_code", "settle"]
+
+_OUTSIDE = re.compile(r"(?i)\b(ogr_\w+|gdal_\w+|load_extension|readfile|writefile|edit|\w*http\w*)")
+"""Functions, of GDAL and of SQLite's extensions, that reach outside of the file."""
+
+_VIRTUAL = re.compile(r"(?is)^\s*create\s+virtual\s+table\b.*?\busing\s+[\"'`\[]?(\w+)")
+_INSIDE = frozenset({"rtree", "rtree_i32", "fts3", "fts4", "fts5"})
+"""Virtual tables that hold their rows themselves: the spatial index, and text indexes."""
+
+_WAL = b"\x02"
+
+
+def settle(link: Path, source: Path) -> None:
+    """Replace a link to a GeoPackage by a copy, brought up to date, where another program left it unfinished.
+
+    Parameters
+    ----------
+    link : Path
+        Symbolic link to the file, in a folder of ours.
+    source : Path
+        The file itself.
+    """
+    with source.open("rb") as file:
+        in_log = file.read(20)[18:19] == _WAL
+    beside = [source.with_name(source.name + end) for end in ("-wal", "-journal")]
+    left = [p for p in beside if p.exists() and p.stat().st_size]
+    if not (in_log or left):
+        return
+    link.unlink()
+    shutil.copyfile(source, link)
+    for path in left:
+        shutil.copyfile(path, link.with_name(link.name + path.name[len(source.name) :]))
+    with closing(sqlite3.connect(link)) as database:
+        database.execute("PRAGMA journal_mode = DELETE").fetchall()
+
+
+def refuse_foreign_code(path: Path, label: str) -> None:
+    """Raise where something in the database would reach outside of it.
+
+    Raises
+    ------
+    UnsafePathError
+        Naming the view, trigger or table.
+    """
+    with _opened(path) as database:
+        rows = database.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
+        for kind, name, sql in rows.fetchall():
+            virtual, called = _VIRTUAL.match(str(sql)), _OUTSIDE.search(str(sql))
+            if virtual and virtual[1].lower() not in _INSIDE:
+                what = f"is made by {virtual[1]!r}"
+            elif called and (kind in ("view", "trigger") or "(" in str(sql)[called.end() :][:3]):
+                what = f"calls {called[1]!r}"
+            else:
+                continue
+            raise UnsafePathError(
+                f"{label}: its {kind} {name!r} {what}, which may reach outside of the file; export the layer "
+                "to a new file (ogr2ogr) if you trust it"
+            )
+
+
+def count_rows(path: Path, layer: str, label: str) -> int:
+    """Rows of a layer, once SQLite has found every page of the file to be sound.
+
+    Raises
+    ------
+    FormatError
+        Pages are missing or damaged.
+    """
+    with _opened(path) as database:
+        database.execute("PRAGMA cell_size_check = ON")
+        try:
+            (told,) = database.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such function" not in str(error):  # of a constraint that GDAL knows, not we
+                raise
+            told = "ok"
+        if told != "ok":
+            raise FormatError(f"{label}: the database is damaged ({told}); {DAMAGED}")
+        name = layer.replace('"', '""')
+        (count,) = database.execute(f'SELECT count(*) FROM "{name}"').fetchone()
+    return int(count)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+        database.execute("PRAGMA trusted_schema = OFF")
+        database.text_factory = lambda text: text.decode("utf-8", "replace")
+        yield database
