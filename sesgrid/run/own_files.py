@@ -218,7 +218,11 @@ def unlisted_layers(files: Workspace, stage: str, cube: Cube) -> list[str]:
     if not files.record(stage).read() or not sound or sound != parts.names():
         return []
     written = written_layers(parts, stage, sound).items()
-    return [n for n, shards in written if not is_listed(cube.path, cube.extent, n, shards.items())]
+    return [
+        name
+        for name, shards in written
+        if shards and not is_listed(cube.path, cube.extent, name, shards.items())
+    ]
 
 
 def _fault_of_sealed(files: Workspace) -> str | None:
@@ -228,7 +232,7 @@ def _fault_of_sealed(files: Workspace) -> str | None:
         cube = Cube.open(files.cube)
         at = table.read(["row", "col"], with_id=False)
         y, x = at["row"].to_numpy() - cube.extent.row, at["col"].to_numpy() - cube.extent.col
-        with reading(files.cube):
+        with reading(f"{files.cube}: the sealed cells", advice="they are damaged"):
             for name in map(str, sealed.data_vars):
                 if name not in table.columns:
                     continue

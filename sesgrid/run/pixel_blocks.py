@@ -22,6 +22,7 @@ from sesgrid.stages.landcover import Landcover
 from sesgrid.stages.mosaic import Mosaic
 from sesgrid.stages.place import BlockCells, BlockResult, Groups, place
 from sesgrid.store.cube import Cube, Shard
+from sesgrid.store.cube_layout import ACTIVATION
 from sesgrid.store.parts import Parts
 from sesgrid.store.written import list_written
 
@@ -185,8 +186,10 @@ def read_failures(parts: Parts, batches: Sequence[str]) -> list[str]:
     return list({p: e for r in records for p, e in r.get("errors", {}).items()}.values())
 
 
-LAYERS_OF = {"mosaic": ("image", "coverage"), "landcover": ("landcover",)}
-"""Layers that the stages which make pixels write."""
+LAYERS_OF = {
+    "mosaic": ("image", "coverage"), "landcover": ("landcover",), "explain": (ACTIVATION,),
+}  # fmt: skip
+"""Layers that the stages which make pixels, or keep maps, write."""
 
 
 def written_layers(
