@@ -33,6 +33,7 @@ _HOMES = {
     "read_class_rasters": "sesgrid.sources",
     "read_class_table": "sesgrid.sources",
     "read_filosofi": "sesgrid.sources",
+    "read_landcover": "sesgrid.sources",
     "read_ortho": "sesgrid.sources",
     "read_urban_atlas": "sesgrid.sources",
     "select_cells": "sesgrid.sources",

@@ -127,10 +127,8 @@ def test_a_table_names_classes_in_their_order(table):
     [
         ("code,name\n1,a\n", "missing landcover_class"),
         ("code,landcover_class\n1,a\n1,b\n", "'1' in line 3"),
-        ("code,landcover_class\nx,a\n", "'x' in line 2"),
         ("code,landcover_class\n7,a\n07,b\n", "'07' in line 3"),
-        ("code,landcover_class\n70000,a\n", "'70000' in line 2"),
-        ("", "not a CSV in UTF-8"),
+        ("", "is empty: expected a header"),
         ("code,landcover_class\n1,\n", "received 0"),
     ],
 )
@@ -140,6 +138,21 @@ def test_bad_tables_are_refused(tmp_path, text, message):
         read_class_table(tmp_path / "t.csv")
     with pytest.raises(MissingInputError, match="no table"):
         read_class_table(tmp_path / "u.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("code,landcover_class\n1,a\nx,a\n", "'x' in code"),
+        ("code,landcover_class\n1,a\n70000,a\n", "70000 in code"),
+        ("cs,us,landcover_class\n1,,a\n", r"\('1', ''\) in cs, us"),
+    ],
+)
+def test_codes_that_no_raster_holds_are_refused(tmp_path, text, wrong):
+    (tmp_path / "t.csv").write_text(text)
+    table = read_class_table(tmp_path / "t.csv")
+    with pytest.raises(FormatError, match=rf"t\.csv: a raster's codes .* received {wrong}"):
+        ClassReader.of(table)
 
 
 @pytest.mark.parametrize(

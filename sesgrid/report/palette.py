@@ -51,7 +51,11 @@ _GROUP_RAMPS: dict[str, tuple[str, ...]] = {
     "infrastructure": ("#2f3338", "#6d737b", "#b4b9bf"),
     "nature": ("#3d7a4b", "#c2cf8f", "#4a8fc4"),
 }
-_OTHER_RAMP = ("#8c7a5b", "#d9cdb4")
+_OTHER_RAMP = (
+    "#8c7a5b", "#d9cdb4", "#2f6f7c", "#9fd0c7", "#7a3b69",
+    "#d39ac0", "#35508c", "#9db3dc", "#b5651d", "#f0c27b",
+)  # fmt: skip
+"""Of the classes of all other groups together, and of those without one."""
 
 
 def _rgb(colour: str) -> list[float]:
@@ -123,8 +127,9 @@ def landcover_colours(names: Iterable[str], groups: Mapping[str, str]) -> dict[s
     """
     names = list(names)
     colours: dict[str, str] = {}
-    for group in dict.fromkeys(groups.get(name, "") for name in names):
-        members = [name for name in names if groups.get(name, "") == group]
+    family = {name: g if (g := groups.get(name, "")) in _GROUP_RAMPS else "" for name in names}
+    for group in dict.fromkeys(family.values()):
+        members = [name for name in names if family[name] == group]
         shades = ramp(_GROUP_RAMPS.get(group, _OTHER_RAMP), np.linspace(0, 1, len(members)))
         colours |= {name: to_hex(shade) for name, shade in zip(members, shades, strict=True)}
     return {name: colours[name] for name in names}

@@ -9,7 +9,6 @@ from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-import geopandas as gpd
 import numpy as np
 import pandas as pd
 
@@ -21,12 +20,20 @@ from sesgrid.errors import ConfigError, StoreError
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import digest, fingerprint
-from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_of
+from sesgrid.run.job import (
+    Job,
+    about,
+    class_table,
+    land_polygons,
+    load_models,
+    method_of,
+    protocol_of,
+)
 from sesgrid.run.pixel_blocks import list_layers
 from sesgrid.run.tables import CellTable, TableWriter
 from sesgrid.run.trained import assign_trained, trained_cities
 from sesgrid.run.workspace import load_cells, load_places, load_table, save_rows
-from sesgrid.sources import class_names, read_urban_atlas
+from sesgrid.sources import class_names
 from sesgrid.stages.activation import MAPS
 from sesgrid.stages.cells import usable
 from sesgrid.stages.explain import Explain, fragments_table
@@ -344,10 +351,15 @@ def run_explain(job: Job) -> dict[str, Any]:
         return {"explain": "skipped: no land cover given"}
     # parts that speak of maps belong to the room that these were written into
     job = replace(job, key=f"{job.key}-{room}") if room else job
-    stage, polygons = replace(explain_stage(c), keep=keep), _polygons_to_keep(c)
+    stage = replace(explain_stage(c), keep=keep)
+    polygons = land_polygons(c, job.grid, named) if c.explain.fragments else None
     dress: Callable[[Iterable[CellTask]], Iterable[CellTask]] | None = None
     if polygons is not None:
-        job = replace(job, key=digest([job.key, fingerprint(Path(str(c.sources.landcover)))]))
+        # parts tell of polygons by their rows: those of the whole file, or of what lies about the cells
+        read = [] if class_table(c) is None else [len(polygons), about(job.grid, named)]
+        job = replace(
+            job, key=digest([job.key, fingerprint(Path(str(c.sources.landcover))), *read])
+        )
         dress = partial(with_polygons, grid=job.grid, polygons=PolygonIndex(polygons))
     forget_written(cube.path, ACTIVATION)
     outcome = run_over_cells(
@@ -393,14 +405,6 @@ def _cells_to_keep(config: Config, cells: pd.DataFrame) -> Any:
             "ids as in cells.parquet"
         )
     return frozenset(asked)
-
-
-def _polygons_to_keep(config: Config) -> gpd.GeoDataFrame | None:
-    """The land cover whose polygons get statistics of their own."""
-    s = config.sources
-    if not config.explain.fragments or s.landcover is None:
-        return None
-    return read_urban_atlas(s.landcover, s.landcover_layer)
 
 
 def explain_stage(config: Config) -> Explain:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from sesgrid.foreign import cause_of, reading
 from sesgrid.run.cluster_kind import require_known
 from sesgrid.run.config_errors import faults_of
 from sesgrid.run.settings import ClusterSettings, Config, Sources, TrainSettings
+from sesgrid.sources import CLASS_TABLES, holds_rasters
 from sesgrid.stages.labels import Thresholds
 from sesgrid.store.location import is_remote
 
@@ -108,14 +109,10 @@ def _require_agreement(config: Config) -> None:
             f"grid.pixels_per_cell × grid.cells_per_block make blocks of {side:,} pixels on a side: expected "
             f"{_BLOCK_PX:,} at most; choose one of them smaller"
         )
-    classified = config.sources.landcover_classes is not None
-    if config.sources.landcover is None and (classified or config.explain.fragments):
+    about_it = config.sources.landcover_classes is not None or config.explain.fragments
+    if config.sources.landcover is None and about_it:
         raise ConfigError(
             "sources.landcover is missing: sources.landcover_classes and explain.fragments are about it"
-        )
-    if classified and config.explain.fragments:
-        raise ConfigError(
-            "explain.fragments needs polygons, and sources.landcover is a classified raster: leave it out"
         )
     _require_one_cluster(config.cluster)
 
@@ -164,6 +161,11 @@ def _placed(config: Config, toml: Path) -> Config:
         "sources": _placed_sources(config.sources, base),
         "train": _placed_weights(config.train, base),
     }
+    landcover = changes["sources"].landcover
+    if config.explain.fragments and landcover is not None and holds_rasters(landcover):
+        raise ConfigError(
+            "explain.fragments needs polygons, and sources.landcover is a classified raster: leave it out"
+        )
     cube = config.cube.path
     if cube is not None and not is_remote(cube):
         path = str(_at(base, "cube.path", Path(cube)))
@@ -181,7 +183,9 @@ def _placed(config: Config, toml: Path) -> Config:
 def _placed_sources(sources: Sources, base: Path) -> Sources:
     changes: dict[str, Any] = {}
     for name, value in sources:
-        if isinstance(value, Path):
+        if name == "landcover_classes":
+            changes[name] = _placed_or(tuple(CLASS_TABLES), value, base, f"sources.{name}")
+        elif isinstance(value, Path):
             changes[name] = _at(base, f"sources.{name}", value, True)
         elif isinstance(value, list):
             changes[name] = [_at(base, f"sources.{name}", p, True) for p in value]
@@ -189,13 +193,21 @@ def _placed_sources(sources: Sources, base: Path) -> Sources:
 
 
 def _placed_weights(train: TrainSettings, base: Path) -> TrainSettings:
-    if train.weights in (None, "imagenet", "random"):
-        return train
+    path = _placed_or(("imagenet", "random"), train.weights, base, "train.weights")
+    return train.model_copy(update={"weights": None if path is None else str(path)})
+
+
+def _placed_or(
+    names: Sequence[str], value: str | Path | None, base: Path, key: str
+) -> str | Path | None:
+    """A file's path made absolute, or one of the names."""
+    if value is None or value in names:
+        return value
     try:
-        path = _at(base, "train.weights", Path(str(train.weights)), True)
+        return _at(base, key, Path(value), True)
     except MissingInputError as error:
-        raise MissingInputError(f"{error}; expected 'imagenet', 'random' or a file") from error
-    return train.model_copy(update={"weights": str(path)})
+        known = ", ".join(map(repr, names))
+        raise MissingInputError(f"{error}; expected {known} or a file") from error
 
 
 def _at(base: Path, key: str, path: Path, there: bool = False) -> Path:

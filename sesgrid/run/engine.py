@@ -143,8 +143,9 @@ def facts_of(stage: str, config: Config, results: Mapping[str, str]) -> dict[str
         inputs.append("landcover" if polygons else "ortho")
     for name in inputs:
         value = getattr(config.sources, name)
-        paths = value if isinstance(value, list) else [value] if value is not None else []
-        facts[f"input {name}"] = [[p.name, fingerprint(p)] for p in paths]
+        paths = value if isinstance(value, list) else [value]
+        # a table that goes by its name is told of above
+        facts[f"input {name}"] = [[p.name, fingerprint(p)] for p in paths if isinstance(p, Path)]
     if stage == "report":
         facts["audit"] = fingerprint(Workspace.of(config).audit)
     if stage == "mosaic":

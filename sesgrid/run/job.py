@@ -17,7 +17,7 @@ from sesgrid.run.config import Config
 from sesgrid.run.published import placeless
 from sesgrid.run.trained import trained_cities
 from sesgrid.run.workspace import Workspace
-from sesgrid.sources import read_class_table
+from sesgrid.sources import holds_rasters, read_class_table, read_landcover, read_urban_atlas
 from sesgrid.stages.protocol import Protocol, protocol_named
 from sesgrid.stages.score import metrics
 from sesgrid.store.cube import Cube
@@ -26,8 +26,10 @@ from sesgrid.store.parts import Parts
 
 __all__ = [
     "Job",
+    "about",
     "class_table",
     "folds_kind",
+    "land_polygons",
     "load_models",
     "method_of",
     "protocol_of",
@@ -107,9 +109,27 @@ def method_of(config: Config) -> Method:
 
 
 def class_table(config: Config) -> pd.DataFrame | None:
-    """The classes of a classified raster; None: the study's own, of the Urban Atlas."""
-    path = config.sources.landcover_classes
-    return None if path is None else read_class_table(path)
+    """What the codes of the land cover mean; None: the study's own classes, of the Urban Atlas."""
+    given = config.sources.landcover_classes
+    return None if given is None else read_class_table(given)
+
+
+def land_polygons(config: Config, grid: Grid, cells: pd.DataFrame) -> gpd.GeoDataFrame | None:
+    """The land cover's polygons about the cells; None: there is no land cover, or it is classified rasters.
+
+    The Urban Atlas is read as a whole, by its own codes.
+    """
+    s, table = config.sources, class_table(config)
+    if s.landcover is None or (table is not None and holds_rasters(s.landcover)):
+        return None
+    if table is None:
+        return read_urban_atlas(s.landcover, s.landcover_layer)
+    return read_landcover(s.landcover, table, s.landcover_layer, within=about(grid, cells))
+
+
+def about(grid: Grid, cells: pd.DataFrame) -> tuple[int, int, int, int]:
+    """(west, south, east, north) of the blocks that hold the cells, metres."""
+    return Extent.of_cells(grid, cells["row"], cells["col"]).bounds
 
 
 def load_models(job: Job, kind: str | None = None) -> dict[str, ModelRef]:

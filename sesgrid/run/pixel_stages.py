@@ -21,7 +21,7 @@ from sesgrid.grid import Extent
 from sesgrid.run.choose import choose_cells
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import Folders, digest, fingerprint
-from sesgrid.run.job import Job, class_table, folds_kind, protocol_of
+from sesgrid.run.job import Job, class_table, folds_kind, land_polygons, protocol_of
 from sesgrid.run.memory import require_mosaic_fits
 from sesgrid.run.pixel_blocks import (
     LAYERS_OF,
@@ -37,10 +37,10 @@ from sesgrid.run.workspace import load_places
 from sesgrid.sources import (
     ClassReader,
     RasterReader,
+    holds_rasters,
     read_boundary,
     read_class_rasters,
     read_ortho,
-    read_urban_atlas,
     select_cells,
 )
 from sesgrid.stages.cells import cells as label_cells
@@ -340,15 +340,15 @@ _ON_PIXELS = (
 def landcover_work(job: Job, cells: pd.DataFrame, plan: Sequence[BlockBatch]) -> PixelWork | None:
     """Every block with the polygons, or the class rasters, that touch it; None: no land cover is given."""
     source, table = job.config.sources.landcover, class_table(job.config)
-    if source is None:
-        return None
-    if table is not None:
+    if source is not None and table is not None and holds_rasters(source):
         rasters = read_class_rasters(source)
         tiles = TileIndex(job.grid, rasters, prefer=("finest",))
         tiles.require_any((batch.blocks for batch in plan), cells)
         stage = Classified(job.grid, ClassReader.of(table))
         return PixelWork(stage, tiles.items, _tiles_read(), {"rasters": len(rasters)})
-    polygons = read_urban_atlas(source, job.config.sources.landcover_layer)
+    polygons = land_polygons(job.config, job.grid, cells)
+    if polygons is None:
+        return None
     laid = LandcoverIndex(job.grid, polygons)
     laid.require_any(batch.blocks for batch in plan)
     counted = {"polygons": len(polygons)}

@@ -19,11 +19,11 @@ from sesgrid.errors import ConfigError
 from sesgrid.grid import CELL_M, Grid, place_codes, rowcol_of_ids
 from sesgrid.run.choose import choose_cells
 from sesgrid.run.config import Config
-from sesgrid.run.job import class_table, protocol_of
+from sesgrid.run.job import land_polygons, protocol_of
 from sesgrid.run.memory import mosaic_bytes, sparing
 from sesgrid.run.rates import Rates
 from sesgrid.run.trained import trained_cities
-from sesgrid.sources import RasterReader, read_class_rasters, read_ortho, read_urban_atlas
+from sesgrid.sources import RasterReader, read_class_rasters, read_ortho
 from sesgrid.stages.mosaic import Mosaic, TileIndex
 from sesgrid.stages.predict import GROUP
 
@@ -210,9 +210,9 @@ def _with_landcover(config: Config, cells: pd.DataFrame) -> np.ndarray | None:
     source = config.sources.landcover
     if source is None:
         return None
-    if class_table(config) is not None:
-        return _inside(cells, read_class_rasters(source).geometry)
-    return _inside(cells, read_urban_atlas(source, config.sources.landcover_layer).geometry)
+    grid = Grid(config.grid.pixels_per_cell, config.grid.cells_per_block)
+    polygons = land_polygons(config, grid, cells)
+    return _inside(cells, (read_class_rasters(source) if polygons is None else polygons).geometry)
 
 
 def _with_model(config: Config, cells: pd.DataFrame) -> np.ndarray:

@@ -46,7 +46,7 @@ def placeless(text: str, config: Config) -> str:
     """
     s = config.sources
     sources = [s.census, s.landcover, s.landcover_classes, s.boundary, *s.ortho, *s.cities]
-    known = {str(p.parent) for p in (*filter(None, sources), config.output)}
+    known = {str(p.parent) for p in (*sources, config.output) if isinstance(p, Path)}
     if config.cube.path is not None:
         known.add(os.path.dirname(config.cube.path))
     known |= {str(Path(p).resolve()) for p in known if not is_remote(p)} | {str(Path.home())}

@@ -113,10 +113,11 @@ class Sources(_Section):
     ortho_crs: Word | None = None
     """CRS of tiles that carry none."""
     landcover: FilePath | None = None
-    """Urban Atlas, or classified rasters (a raster, or a folder of some) with a table of their classes;
-    without it nothing is explained per class."""
-    landcover_classes: FilePath | None = None
-    """Table of a classified raster's codes: CSV with code, landcover_class and group."""
+    """Urban Atlas; or, with landcover_classes, any other polygons (a file, an archive, a folder of tiles) or
+    classified rasters (a raster, or a folder of some). Without it nothing is explained per class."""
+    landcover_classes: Literal["ocsge", "cosia"] | FilePath | None = None
+    """What the land cover's codes mean: "ocsge", "cosia", or a CSV with landcover_class, group and code, or
+    columns of codes named as the land cover names them."""
     landcover_layer: Word | None = None
     """Layer of the land cover's file, where its name does not tell."""
     boundary: FilePath | None = None

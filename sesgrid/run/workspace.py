@@ -87,7 +87,7 @@ class Workspace:
         """Take the output folder for a run, as `Mark.take` does; the run's id."""
         s = config.sources
         given = [s.census, s.landcover, s.landcover_classes, s.boundary, *s.ortho, *s.cities]
-        return self.mark.take(config.name, [p for p in given if p is not None])
+        return self.mark.take(config.name, [p for p in given if isinstance(p, Path)])
 
     @property
     def mark(self) -> Mark:

@@ -1,4 +1,4 @@
-"""Classified rasters (OCS GE, CoSIA, CLC+, FLAIR's output …) as an index of tiles, and their values.
+"""Classified rasters (CLC+, OSO, FLAIR's output …) as an index of tiles, and their values.
 
 The index has the columns of `sesgrid.read_ortho`, so that the same planning serves both.
 """
@@ -22,10 +22,27 @@ from rasterio.windows import Window
 from sesgrid.errors import FormatError, MissingInputError, ReadError
 from sesgrid.grid import CRS
 from sesgrid.sources.raster import _STRICT
+from sesgrid.sources.tables import POLYGON_SUFFIXES
 
-__all__ = ["ClassReader", "read_class_rasters"]
+__all__ = ["ClassReader", "holds_rasters", "read_class_rasters"]
 
 _SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2", ".png")
+
+
+def holds_rasters(path: str | Path) -> bool:
+    """Whether a land cover is classified rasters, by the names of its files; otherwise it is polygons.
+
+    Of a folder that holds both the rasters count, but for pictures that lie beside polygons.
+
+    >>> holds_rasters("clc.tif"), holds_rasters("OCS-GE_2-0__GPKG_LAMB93_D013_2023-01-01.7z")
+    (True, False)
+    """
+    path = Path(path)
+    if not path.is_dir() or path.suffix.lower() == ".gdb":
+        return path.suffix.lower() in _SUFFIXES
+    kinds = {p.suffix.lower() for p in path.rglob("*")}
+    pictures = kinds & {".png"} and not kinds & POLYGON_SUFFIXES
+    return bool(pictures or kinds & (set(_SUFFIXES) - {".png"}))
 
 
 def read_class_rasters(path: str | Path | Sequence[str | Path]) -> gpd.GeoDataFrame:
@@ -114,7 +131,25 @@ class ClassReader:
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> ClassReader:
-        """For a table of `sesgrid.sources.read_class_table`."""
+        """For a table of `sesgrid.sources.read_class_table`.
+
+        Raises
+        ------
+        FormatError
+            A code is no whole number from 0 to 65535, or the table has several columns of them.
+        """
+        codes = table.index
+        if (
+            codes.nlevels > 1
+            or not pd.api.types.is_integer_dtype(codes.dtype)
+            or codes.max() > 65_535
+        ):
+            wrong = [c for c in codes if not (str(c).isdecimal() and int(c) <= 65_535)]
+            raise FormatError(
+                f"{table.attrs.get('source', 'the table of classes')}: a raster's codes are one column of "
+                f"whole numbers from 0 to 65535, received {wrong[0]!r} in "
+                f"{', '.join(map(str, codes.names))}"
+            )
         return cls(tuple(map(int, table.index)), tuple(map(int, table["value"])))
 
     def levels(self, path: str) -> int:

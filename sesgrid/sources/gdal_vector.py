@@ -21,6 +21,7 @@ import pyogrio
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
 from sesgrid.foreign import DAMAGED, reading, writing
 from sesgrid.sources.geopackage import count_rows, refuse_foreign_code, settle
+from sesgrid.sources.spatial_filter import Bounds, filter_in
 from sesgrid.sources.table import Table
 from sesgrid.sources.vector_counts import check_geodatabase, check_shapefile
 from sesgrid.sources.wkb import geometries_of_wkb
@@ -56,11 +57,17 @@ def list_vector(path: Path) -> list[Table]:
     with _linked(path) as link, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are told of the layer that is read
         names = [str(name) for name in pyogrio.list_layers(link)[:, 0]]
+        if not names and link.suffix != ".gpkg":  # of which one may be empty
+            raise FormatError(f"{path.name} holds no layer; {DAMAGED}")
         return [_table(path, link, name) for name in names]
 
 
-def read_vector(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.DataFrame:
+def read_vector(
+    table: Table, columns: Sequence[str], *, geometry: bool, within: Bounds | None = None
+) -> pd.DataFrame:
     """Some columns of a layer; a GeoDataFrame when `geometry` is asked for and there is one.
+
+    With bounds `within`, of the rows that may meet them.
 
     Raises
     ------
@@ -74,16 +81,20 @@ def read_vector(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.D
     """
     wanted = geometry and table.has_geometry
     label = str(table)
-    with _linked(table.path) as link, _told(label):
+    with _linked(table.path) as link, _told(label, link.parent):
         declared, drawn = _declared_rows(link, table, label)
+        bbox = _bbox(link, table, within) if drawn is None else None
         meta, content = pyogrio.read_arrow(
-            link, layer=table.layer, columns=list(columns), read_geometry=wanted
+            link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox
         )
-        if declared is not None and len(content) != declared:
+        if declared is not None and bbox is None and len(content) != declared:
             raise FormatError(
                 f"{label} holds {len(content)} of the {declared} rows that its header tells; {DAMAGED}"
             )
-        frame = content.select([c for c in columns if c in content.column_names]).to_pandas()
+        lost = [c for c in columns if c not in content.column_names]
+        if lost:
+            raise FormatError(f"{label}: its columns {', '.join(lost)} cannot be read; {DAMAGED}")
+        frame = content.select(list(columns)).to_pandas()
         blobs = content[meta["geometry_name"] or "wkb_geometry"].to_pylist() if wanted else []
         read = sum(blob is not None for blob in blobs)
         if wanted and drawn is not None and read != drawn:
@@ -93,6 +104,11 @@ def read_vector(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.D
     with reading(label):
         shapes = gpd.GeoSeries(geometries_of_wkb(blobs, label), crs=meta["crs"])
     return gpd.GeoDataFrame(frame, geometry=shapes)
+
+
+def _bbox(link: Path, table: Table, within: Bounds | None) -> Bounds | None:
+    """The bounds in the layer's CRS; None: all of it is to be read."""
+    return within and filter_in(pyogrio.read_info(link, layer=table.layer)["crs"], within)
 
 
 def _table(path: Path, link: Path, name: str) -> Table:
@@ -135,6 +151,10 @@ def _linked(path: Path) -> Iterator[Path]:
                 same = part.stem.lower() == path.stem.lower()
                 if same and to.suffix in SHAPEFILE_PARTS and not to.is_symlink():
                     to.symlink_to(part.absolute())
+            if not link.with_suffix(".shx").exists():
+                raise FormatError(
+                    f"{path.name}: expected its .shx beside it; bring all files of the shapefile"
+                )
         else:
             link.symlink_to(path.absolute())
         if suffix == ".gpkg":
@@ -161,15 +181,15 @@ def _refuse_other_kinds(path: Path, suffix: str) -> None:
 
 
 @contextmanager
-def _told(label: str) -> Iterator[None]:
+def _told(label: str, folder: Path) -> Iterator[None]:
     """What GDAL warns of becomes a note of ours, each once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     told: dict[str, None] = {}
     for one in caught:
-        if issubclass(one.category, RuntimeWarning | UserWarning) and "pyogrio" in one.filename:
-            told[str(one.message)] = None
+        if issubclass(one.category, RuntimeWarning | UserWarning):
+            told[str(one.message).replace(f"{folder}/", "")] = None
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     for text in told:

@@ -24,6 +24,7 @@ from sesgrid.sources.parquet_table import (
     read_parquet,
     tables_of_parts,
 )
+from sesgrid.sources.spatial_filter import Bounds
 from sesgrid.sources.table import Table
 
 __all__ = [
@@ -63,7 +64,9 @@ def list_tables(path: Path, suffixes: frozenset[str]) -> list[Table]:
     FormatError
         A file cannot be opened.
     """
-    if path.is_file() or path.suffix.lower() == ".gdb":
+    with reading(path):
+        one = path.is_file() or path.suffix.lower() == ".gdb"
+    if one:
         return _format_of(path).list_tables(path)
     with reading(path):
         files = [
@@ -153,16 +156,21 @@ def wanted_tables(
     return tables if layer is None else [pick_by_name(tables, layer, source)]
 
 
-def read_table(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.DataFrame:
+def read_table(
+    table: Table, columns: Sequence[str], *, geometry: bool, within: Bounds | None = None
+) -> pd.DataFrame:
     """Read some columns; a GeoDataFrame when `geometry` is asked for and there is one.
 
-    Columns of a CSV come as text: the caller knows which are numbers.
+    Columns of a CSV come as text: the caller knows which are numbers. With bounds `within`, of files that
+    can be searched by place, rows that lie elsewhere are left out.
 
     Raises
     ------
     FormatError
         The file is damaged or not of the kind its suffix says.
     """
+    if within is not None and table.path.suffix.lower() in GDAL_SUFFIXES:
+        return read_vector(table, columns, geometry=geometry, within=within)
     return _format_of(table.path).read(table, columns, geometry=geometry)
 
 
