@@ -16,11 +16,11 @@ import numpy as np
 import zarr
 from zarr.core.metadata import ArrayV3Metadata
 
-from sesgrid.errors import SesgridError
+from sesgrid.errors import SesgridError, StoreError
 from sesgrid.foreign import reading
 from sesgrid.store.cube import CUBE_VERSION, Cube
 from sesgrid.store.cube_layout import TOKEN, VERSION, lay_out
-from sesgrid.store.location import get, open_group, put
+from sesgrid.store.location import cause_of, get, open_group, put, store_failures
 
 __all__ = ["damaged_keys", "write_again"]
 
@@ -85,8 +85,12 @@ def _laid_out(
 
 def _is_same(cube: Cube, folder: str, key: str, expected: bytes) -> bool:
     try:
+        found = get(cube.path, key)
+    except store_failures() as error:
+        # not damaged: what cannot be reached must not be written anew
+        raise StoreError(f"{cube.path}/{key} cannot be read: {cause_of(error)}") from error
+    try:
         with reading(f"{cube.path}/{key}"):
-            found = get(cube.path, key)
             if found is None or found == expected:
                 return found is not None
             if not key.endswith(_ROOT):

@@ -77,8 +77,9 @@ def is_listed(
 ) -> bool:
     """Whether the cube lists these very shards of a layer."""
     listed = _read(path, layer)
-    known = layer in stamps_of(path) and listed is not None
-    return known and bool(np.array_equal(listed, _tabled(extent, shards)))
+    if listed is None or layer not in stamps_of(path):
+        return False
+    return np.array_equal(listed, _tabled(extent, shards))
 
 
 def forget_written(path: str, layer: str) -> None:
