@@ -83,6 +83,7 @@ STAGES: dict[str, StageSpec] = {
             "cube.codec",
             "cube.quality",
             "mosaic.prefer",
+            "mosaic.fill_values",
             "sources.ortho_crs",
         ),
         ("ortho",),

@@ -21,6 +21,7 @@ from sesgrid.grid import Extent
 from sesgrid.run.choose import choose_cells
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import Folders, digest, fingerprint
+from sesgrid.run.imagery import imagery_of, reader_of
 from sesgrid.run.job import Job, class_table, folds_kind, land_polygons, protocol_of
 from sesgrid.run.memory import require_mosaic_fits
 from sesgrid.run.pixel_blocks import (
@@ -36,11 +37,9 @@ from sesgrid.run.tables import CellTable, TableWriter, write_table
 from sesgrid.run.workspace import load_places
 from sesgrid.sources import (
     ClassReader,
-    RasterReader,
     holds_rasters,
     read_boundary,
     read_class_rasters,
-    read_ortho,
     select_cells,
 )
 from sesgrid.stages.cells import cells as label_cells
@@ -172,11 +171,11 @@ def mosaic_work(job: Job, cells: pd.DataFrame, plan: Sequence[BlockBatch]) -> Pi
         No tile touches any cell.
     """
     c = job.config
-    tiles = read_ortho(c.sources.ortho, default_crs=c.sources.ortho_crs)
+    tiles = imagery_of(c)
     near = _census_year(cells)
     index = TileIndex(job.grid, tiles, near_year=near, prefer=c.mosaic.prefer)
     index.require_any((batch.blocks for batch in plan), cells)
-    stage = Mosaic(job.grid, RasterReader())
+    stage = Mosaic(job.grid, reader_of(c))
     return PixelWork(stage, index.items, _tiles_read(), {"tiles": len(tiles)})
 
 
