@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -79,7 +79,7 @@ def joined(path: Path) -> Iterator[BinaryIO]:
 class _Joined(io.RawIOBase):
     """Files read one after the other."""
 
-    def __init__(self, files: list[BinaryIO], sizes: list[int]) -> None:
+    def __init__(self, files: Sequence[BinaryIO], sizes: Sequence[int]) -> None:
         self._files, self._ends = files, list(accumulate(sizes))
         self._at = 0
 
