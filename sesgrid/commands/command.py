@@ -1,21 +1,26 @@
 """What every command shares: options, exit status, and the run behind it.
 
 Exit status: 0 done; 1 done, but some pixels could not be read or some tasks failed; 2 it cannot be done
-as asked (the message says why); 3 a defect of the software.
+as asked (the message says why); 3 a defect of the software; 130 and 143 stopped by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sesgrid.errors import SesgridError
+from sesgrid.errors import SesgridError, SesgridWarning, one_line
+from sesgrid.foreign import cause_of
+from sesgrid.run.stopping import Stopped, stoppable
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -35,6 +40,9 @@ __all__ = [
 
 # set before TensorFlow is imported, here and in the workers: its start-up lines are no news
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+DEBUG = "SESGRID_DEBUG"
+"""Environment variable; where it is set, an error is told with the lines that it came from."""
 
 Summaries = Mapping[str, Mapping[str, Any]]
 
@@ -81,23 +89,58 @@ def needed_config(path: Path | None, command: str) -> Config:
 
 
 class Command(click.Command):
-    """A command whose expected errors are one line and status 2."""
+    """A command that ends in one line where it cannot do what was asked, and never in a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # names of files may be no text
         try:
-            return super().invoke(ctx)
-        except SesgridError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(2)
+            with stoppable(), warnings.catch_warnings():
+                warnings.showwarning = _tell_warning
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
-        except Exception:
-            traceback.print_exc()
-            click.echo(
-                "this is a defect of sesgrid: please report it with the lines above", err=True
-            )
-            sys.exit(3)
+        except (Stopped, Exception) as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:
+                raise  # whoever read what is told here is gone
+            if os.environ.get(DEBUG):
+                traceback.print_exc()
+            told, status = _told(error)
+            click.echo(told, err=True)
+            sys.exit(status)
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """An error in one line, and the exit status that it ends in."""
+    if isinstance(error, Stopped):
+        return str(error), error.status
+    if isinstance(error, SesgridError):
+        return f"error: {error}", 2
+    if isinstance(error, OSError):
+        about = f"{error.filename}: " if error.filename is not None else ""
+        return one_line(
+            f"error: {about}{cause_of(error)}: make room or give access, then try again"
+        ), 2
+    if isinstance(error, MemoryError):
+        return "error: there is not enough memory: give fewer threads, or a larger machine", 2
+    return (
+        one_line(
+            f"error: unexpected {cause_of(error)}; this is a defect of sesgrid: please report it, with what "
+            f"it tells where {DEBUG}=1 is set in the environment"
+        ),
+        3,
+    )
+
+
+def _tell_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: Any = None, line: str | None = None,
+) -> None:  # fmt: skip
+    """Ours are notes to whoever typed the command; others' are of no use to them."""
+    if issubclass(category, SesgridWarning) or os.environ.get(DEBUG):
+        click.echo(f"note: {one_line(message)}", err=True)
 
 
 def bring_up_to_date(

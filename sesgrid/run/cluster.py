@@ -21,6 +21,7 @@ from sesgrid.errors import ClusterError, ConfigError, SesgridError
 from sesgrid.foreign import cause_of
 from sesgrid.run.cluster_kind import cluster_class
 from sesgrid.run.settings import ClusterSettings, TlsSettings
+from sesgrid.run.stopping import deferred
 
 __all__ = ["TRAINING", "connected", "local_size", "on_gpus"]
 
@@ -111,8 +112,8 @@ def connected(settings: ClusterSettings, scheduler: str | None) -> Iterator[Clie
         else:
             patient = _HERE if settings.kind is None else {}
             stack.enter_context(dask.config.set(_LOCAL | patient))
-            cluster = _started(settings, security)
-            stack.enter_context(cluster)
+            with deferred():
+                cluster = stack.enter_context(_started(settings, security))
             if settings.adapt is not None:
                 cluster.adapt(minimum=settings.adapt.minimum, maximum=settings.adapt.maximum)
             client = stack.enter_context(_client_of_cluster(cluster, security))

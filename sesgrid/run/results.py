@@ -29,6 +29,7 @@ from sesgrid.stages.explain import explain_maps
 from sesgrid.stages.folds import FOLD_KINDS
 from sesgrid.stages.leakage import kind_of_folds
 from sesgrid.stages.scored_cells import TOLD
+from sesgrid.store.csv_text import csv_text
 from sesgrid.store.cube import Cube
 from sesgrid.store.models import record_metrics
 from sesgrid.store.parts import write_atomically
@@ -82,7 +83,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
     names = _write_cells(job, colours)
     for name in _TABLES:
         found = getattr(findings, name)
-        write_atomically(getattr(job.files, name), found.to_csv(index=False))
+        write_atomically(getattr(job.files, name), csv_text(found))
         found.to_parquet(job.files.table(name))  # with its attributes, for the report
     write_atomically(
         job.files.metrics,

@@ -29,6 +29,7 @@ from sesgrid.stages.cell_batches import CellBatches
 from sesgrid.stages.course import Course
 from sesgrid.stages.protocol import Protocol
 from sesgrid.store.checkpoint import Checkpoint, fits
+from sesgrid.store.csv_text import csv_text
 from sesgrid.store.models import file_sha256
 from sesgrid.store.parts import write_atomically
 
@@ -256,7 +257,7 @@ class _Follow(keras.callbacks.Callback):
         # the log first: an epoch that the checkpoint lacks is done again, and written again
         if self.logs is not None:
             table = pd.DataFrame(self.history).rename_axis("epoch")
-            write_atomically(self.logs.with_suffix(".csv"), table.to_csv())
+            write_atomically(self.logs.with_suffix(".csv"), csv_text(table, index=True))
         told = {"training": self.facts, "course": asdict(self.course), "history": self.history}
         Checkpoint(told, _values(self.trainer.variables), self.best).save(self.path)
 

@@ -21,6 +21,7 @@ from sesgrid.stages.activation import activation_dataset
 from sesgrid.stages.analyse import activation_table
 from sesgrid.stages.protocol import Protocol
 from sesgrid.stages.stability import Finding, stability_of_pairs, stability_table
+from sesgrid.store.csv_text import csv_text
 from sesgrid.store.parts import write_atomically
 from sesgrid.studies.trials import Outcome, Variant, run_variants, variant_of, write_results
 
@@ -224,5 +225,5 @@ def _written(
     folder.mkdir(parents=True, exist_ok=True)
     tables = {**tables, "results": write_results(config, outcomes, folder / "results.parquet")}
     for title, table in tables.items():
-        write_atomically(folder / f"{title}.csv", table.to_csv(index=False))
+        write_atomically(folder / f"{title}.csv", csv_text(table))
     return Study(name, tables)

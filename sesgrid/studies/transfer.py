@@ -26,6 +26,7 @@ from sesgrid.stages.folds import near, training_cells
 from sesgrid.stages.leakage import kind_of_folds
 from sesgrid.stages.predict import Predict, join_predictions
 from sesgrid.stages.scored_cells import scorable
+from sesgrid.store.csv_text import csv_text
 from sesgrid.store.models import ModelRef
 from sesgrid.store.parts import write_atomically
 from sesgrid.studies.comparisons import Study, score_row
@@ -99,9 +100,9 @@ def transfer(
     }
     _enter(folder, [*matrices, "transfer"])
     save_rows(results, folder / "results.parquet")
-    write_atomically(folder / "transfer.csv", found.to_csv(index=False))
+    write_atomically(folder / "transfer.csv", csv_text(found))
     for name, matrix in matrices.items():
-        write_atomically(folder / f"{name}.csv", matrix.to_csv())
+        write_atomically(folder / f"{name}.csv", csv_text(matrix, index=True))
     return Study("transfer", {"transfer": found, **matrices, "results": results})
 
 
