@@ -159,7 +159,7 @@ def test_cosia(city, cells, drawn, tmp_path):
 
 def test_a_table_of_ones_own_for_polygons_and_for_rasters(city, cells, drawn, tmp_path):
     lines = [f"{code},c{row % 3},g{row % 3}" for row, code in enumerate(KINDS["ua"])]
-    (tmp_path / "mine.csv").write_text("\n".join(["code,landcover_class,group", *lines]))
+    (tmp_path / "mine.csv").write_text("\n".join(["code,landcover_class,group", *lines, ""]))
     wanted = np.array([0, *(1 + row % 3 for row in range(len(KINDS)))], np.uint8)[drawn]
     config = configure(tmp_path, write_urban_atlas(city, tmp_path), "mine.csv")
     np.testing.assert_array_equal(burnt(config, cells), wanted)
