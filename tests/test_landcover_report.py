@@ -19,7 +19,9 @@ TABLES = {
     "cosia": None,
     "ocsge": None,
     "one class": "code,landcover_class\n1,only\n",
-    "no groups": "code,landcover_class\n" + "\n".join(f"{k},class {k}" for k in range(1, 61)) + "\n",
+    "no groups": "code,landcover_class\n"
+    + "\n".join(f"{k},class {k}" for k in range(1, 61))
+    + "\n",
     "foreign groups": "code,landcover_class,group\n1,a,<b>bâti</b>\n2,b,\n3,c,nature\n4,d,vert & bleu\n",
 }
 
