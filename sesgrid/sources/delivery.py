@@ -17,10 +17,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
+from sesgrid.errors import FormatError, MissingInputError, ReadError, SesgridWarning
+from sesgrid.foreign import reading
 from sesgrid.sources.archive import is_archive, safe_relative_path
 from sesgrid.sources.tables import list_tables, match_columns, read_table
 from sesgrid.sources.tile_name import is_infrared
+from sesgrid.sources.volumes import is_volume, volumes_of
 
 __all__ = ["RASTER_SUFFIXES", "TileFile", "find_tiles"]
 
@@ -56,6 +58,8 @@ def find_tiles(path: str | Path | Sequence[str | Path]) -> list[TileFile]:
         A path is missing, or holds no raster.
     FormatError
         All rasters are infrared, or a path is an archive or another kind of file.
+    ReadError
+        A folder may not be read.
     UnsafePathError
         A name in ``dalles.shp`` leads out of the delivery.
 
@@ -94,9 +98,15 @@ def _find_under(top: Path) -> tuple[list[TileFile], list[Path]]:
         return ([], [top]) if is_infrared(top.name) else ([tile], [])
     rasters, indexes = _walk(top)
     if not rasters and not indexes:
+        archive = next((p for p in sorted(top.iterdir()) if is_archive(p)), None)
+        what = (
+            "a delivery that is still a .7z must be unpacked first"
+            if archive is None
+            else f"it holds {archive.name}: {_how_to_unpack(archive)}"
+        )
         raise MissingInputError(
             f"{top} holds no raster: expected files ending in {', '.join(sorted(RASTER_SUFFIXES))} "
-            "in it or below; a delivery that is still a .7z must be unpacked first"
+            f"in it or below; {what}"
         )
 
     def says_infrared(file: Path) -> bool:
@@ -112,7 +122,7 @@ def _walk(top: Path) -> tuple[list[Path], list[Path]]:
     """Rasters and ``dalles.shp`` files below a folder; thumbnails and side folders left out."""
     rasters, indexes = [], []
     seen: set[str] = set()
-    for folder, subfolders, names in os.walk(top, followlinks=True):
+    for folder, subfolders, names in os.walk(top, onerror=_unreadable, followlinks=True):
         if os.path.realpath(folder) in seen:  # a link back up
             subfolders.clear()
             continue
@@ -131,6 +141,11 @@ def _walk(top: Path) -> tuple[list[Path], list[Path]]:
             ):
                 rasters.append(path)
     return rasters, indexes
+
+
+def _unreadable(error: OSError) -> None:
+    with reading(error.filename, ReadError):
+        raise error
 
 
 def _keep_indexed(rasters: list[Path], indexes: list[Path], top: Path) -> list[Path]:
@@ -216,9 +231,15 @@ def _delivery_name(root: Path) -> str:
 
 
 def _not_a_raster(path: Path) -> str:
-    if is_archive(path) or re.fullmatch(r"\.\d{3}", path.suffix):
-        return "an archive; unpack the delivery first (7z x), and give the folder"
+    if is_archive(path):
+        return f"an archive; {_how_to_unpack(path)}"
     return f"expected a raster ending in {', '.join(sorted(RASTER_SUFFIXES))}, or a folder"
+
+
+def _how_to_unpack(archive: Path) -> str:
+    """Orthophotos are read where they lie: one delivery has tens of gigabytes."""
+    first, more = volumes_of(archive)[0], " takes all its volumes" if is_volume(archive) else ""
+    return f"unpack the delivery first ('7z x {first.name}'{more}), and give the folder"
 
 
 def _warn(message: str) -> None:
