@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from sesgrid.errors import (
     ConfigError,
     FormatError,
     MissingInputError,
+    ReadError,
     SesgridWarning,
     TooFewCellsError,
 )
@@ -716,3 +719,16 @@ def test_real_bondy_2019() -> None:
     with pytest.warns(SesgridWarning, match="of 19 geometries"):
         part = read_filosofi(path, layer="perimetre")
     assert part["imputed"].isna().all()
+
+
+def test_a_folder_that_fails_to_be_listed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WRITERS["csv"](tmp_path, table())
+
+    def refuse(path: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ReadError, match="may not be read"):
+        read_filosofi(tmp_path)
