@@ -256,6 +256,18 @@ def test_codes_that_are_missing(tmp_path):
         read_landcover(tmp_path / "x.gpkg", tmp_path / "t.csv")
 
 
+def test_columns_that_hold_no_codes_are_refused_or_unknown(tmp_path):
+    (tmp_path / "t.csv").write_text("wkb,landcover_class\n7,a\ntrue,b\n")
+    odd = frame_of(row_of_boxes(4), wkb=[True, False, True, None])
+    odd.to_parquet(tmp_path / "a.parquet")
+    land, said = told(read_landcover, tmp_path / "a.parquet", tmp_path / "t.csv")
+    assert sorted(land["value"]) == [0, 0, 2, 2]
+    assert said[0].endswith("belong to no class: False (1), missing (1)")
+    frame_of(row_of_boxes(4), wkb=[[7], [7, 8], [], None]).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(FormatError, match=r"a\.parquet"):
+        read_landcover(tmp_path / "a.parquet", tmp_path / "t.csv")
+
+
 def test_a_layer_with_some_of_the_columns_tells_which_classes_it_cannot_have(tmp_path):
     ocsge().drop(columns="code_us").to_file(tmp_path / "a.gpkg")
     land, said = told(read_landcover, tmp_path / "a.gpkg", "ocsge")
@@ -346,6 +358,8 @@ def test_files_tell_what_kind_of_land_cover_they_are(tmp_path):
     assert not holds_rasters(tmp_path)
     (tmp_path / "COSIA" / "D033_2021_400_6400_vecto.gpkg").touch()
     (tmp_path / "COSIA" / "overview.png").touch()
+    assert not holds_rasters(tmp_path)
+    (tmp_path / "COSIA" / "._b.tif").touch()
     assert not holds_rasters(tmp_path)
     (tmp_path / "COSIA" / "b.TIF").touch()
     assert holds_rasters(tmp_path)
