@@ -416,6 +416,14 @@ def test_values_that_can_hardly_be_are_told(
         read_filosofi(WRITERS["csv"](tmp_path, frame))
 
 
+def test_a_name_that_is_almost_one_is_told(tmp_path: Path) -> None:
+    path = WRITERS["csv"](tmp_path, table().rename(columns={"lcog_geo": "lcog_gek"}))
+    with pytest.warns(
+        SesgridWarning, match="the column 'lcog_gek' is not read; call it 'lcog_geo'"
+    ):
+        assert read_filosofi(path)["departement"].isna().all()
+
+
 def test_flags_may_be_truth_values(tmp_path: Path) -> None:
     flags = [bool(f) for f in FLAG]
     check(read_filosofi(WRITERS["csv"](tmp_path, table().assign(i_est_200=flags))))
