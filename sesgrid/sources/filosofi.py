@@ -73,8 +73,8 @@ def read_census(
     Parameters
     ----------
     path : str or Path
-        CSV (``,`` or ``;``), GeoPackage, shapefile, parquet or GeoParquet; plain, in a folder, or
-        inside ``.zip`` / ``.7z``.
+        CSV (see `sesgrid.sources.csv_table.read_csv`), GeoPackage, shapefile, parquet or GeoParquet; plain,
+        in a folder, or inside ``.zip`` / ``.7z`` / ``.gz``.
     layer : str, optional
         Layer or file stem. Otherwise the only one with the columns of a 200 m release, if need be
         the only one of those that has the imputation flag, or that is not overseas.
