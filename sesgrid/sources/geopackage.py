@@ -85,8 +85,10 @@ def _foreign(label: str, kind: str, name: str, what: str) -> str:
     )
 
 
-def count_rows(path: Path, layer: str, label: str) -> int | None:
-    """Rows of a layer, once SQLite has found every page of the file to be sound; None of views of GDAL's.
+def count_rows(path: Path, layer: str, label: str) -> tuple[int | None, int | None]:
+    """Rows of a layer, and those with a geometry, once SQLite has found every page of the file to be sound.
+
+    None stands for what a view does not tell, as it calls functions of GDAL's.
 
     Raises
     ------
@@ -98,10 +100,12 @@ def count_rows(path: Path, layer: str, label: str) -> int | None:
     told = _soundness(real, state.st_size, state.st_mtime_ns)
     if told != "ok":
         raise FormatError(f"{label}: the database is damaged ({told}); {DAMAGED}")
-    name = layer.replace('"', '""')
+    name = _quoted(layer)
     with _opened(path) as database:
-        counted = _asked(database, f'SELECT count(*) FROM "{name}"')
-    return None if counted is None else int(counted)
+        column = _geometry_column(database, layer)
+        rows = _asked(database, f"SELECT count(*) FROM {name}")
+        drawn = _asked(database, f"SELECT count({_quoted(column)}) FROM {name}") if column else None
+    return rows, drawn
 
 
 @lru_cache(maxsize=16)
@@ -125,19 +129,26 @@ def _asked(database: sqlite3.Connection, question: str) -> Any:
 def index_is_whole(path: Path, layer: str) -> bool:
     """Whether the layer's spatial index has every geometry, or there is none, so that all are looked at."""
     with _opened(path) as database:
-        found = database.execute(
-            "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
-        ).fetchone()
-        if found is None:
+        column = _geometry_column(database, layer)
+        if column is None:
             return False
-        index = f"rtree_{layer}_{found[0]}_rowid"
+        index = f"rtree_{layer}_{column}_rowid"
         known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
         if database.execute(known, (index,)).fetchone() == (0,):
             return True
-        table, column, index = (n.replace('"', '""') for n in (layer, found[0], index))
-        (drawn,) = database.execute(f'SELECT count("{column}") FROM "{table}"').fetchone()
-        (listed,) = database.execute(f'SELECT count(*) FROM "{index}"').fetchone()
-    return drawn == listed
+        drawn = _asked(database, f"SELECT count({_quoted(column)}) FROM {_quoted(layer)}")
+        return drawn == _asked(database, f"SELECT count(*) FROM {_quoted(index)}")
+
+
+def _geometry_column(database: sqlite3.Connection, layer: str) -> str | None:
+    found = database.execute(
+        "SELECT column_name FROM gpkg_geometry_columns WHERE lower(table_name) = lower(?)", (layer,)
+    ).fetchone()
+    return found and str(found[0])
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager
