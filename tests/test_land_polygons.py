@@ -238,6 +238,25 @@ def test_a_wrong_extent_in_a_header_hides_no_polygon(tmp_path):
     assert len(read_landcover(path, "ocsge", within=(WEST, SOUTH, WEST + SIDE, SOUTH + SIDE))) == 4
 
 
+def test_a_geometry_that_is_none_is_not_passed_over_in_a_search_by_place(tmp_path):
+    path = tmp_path / "a.gpkg"
+    ocsge().to_file(path, layer="OCCUPATION_SOL")
+    with sqlite3.connect(path) as db:
+        # without the functions that its triggers call
+        for (name,) in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
+            db.execute(f'DROP TRIGGER "{name}"')
+        db.execute("UPDATE OCCUPATION_SOL SET geom = zeroblob(length(geom)) WHERE fid = 2")
+    within = (WEST, SOUTH, WEST + SIDE, SOUTH + SIDE)
+    for bounds in (None, within):
+        try:
+            _, said = told(read_landcover, path, "ocsge", within=bounds)
+        except FormatError as error:  # GDAL gives such a geometry as none, or as an empty one
+            said = [str(error)]
+        assert "3 of the 4 geometries" in said[0] or "1 of 4 polygons are empty" in said[0]
+
+
 def test_codes_that_are_missing(tmp_path):
     (tmp_path / "t.csv").write_text("code,landcover_class\n7,a\n12,b\n")
     frame = frame_of(row_of_boxes(4), Code_18=[7.0, np.nan, 12.0, 8.0])

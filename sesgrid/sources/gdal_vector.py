@@ -21,7 +21,7 @@ import pyogrio
 
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
 from sesgrid.foreign import DAMAGED, reading, writing
-from sesgrid.sources.geopackage import count_rows, index_is_whole, refuse_foreign_code, settle
+from sesgrid.sources.geopackage import count_rows, listed_within, refuse_foreign_code, settle
 from sesgrid.sources.spatial_filter import Bounds, filter_in
 from sesgrid.sources.table import Table
 from sesgrid.sources.text_columns import with_text_decoded
@@ -93,10 +93,15 @@ def read_vector(
     label = str(table)
     with _told(label), _linked(table.path) as link:
         declared, drawn = _declared_rows(link, table, label)
-        bbox = _bbox(link, table, within)
+        bbox, listed = _bbox(link, table, within)
         meta, content = pyogrio.read_arrow(
-            link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox
-        )
+            link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox,
+            return_fids=bbox is not None,
+        )  # fmt: skip
+        numbers = meta["fid_column"] or "OGC_FID"
+        found = content[numbers].to_pylist() if numbers in content.column_names else ()
+        if not listed <= set(found):
+            return read_vector(table, columns, geometry=geometry)  # which tells what is wrong
         lost = [c for c in columns if c not in content.column_names]
         if lost:
             raise FormatError(f"{label}: its columns {', '.join(lost)} cannot be read; {DAMAGED}")
@@ -121,14 +126,17 @@ def _refuse_fewer(label: str, what: str, read: int, declared: int | None) -> Non
         )
 
 
-def _bbox(link: Path, table: Table, within: Bounds | None) -> Bounds | None:
-    """The bounds in the layer's CRS; None: all of it is to be read.
+def _bbox(link: Path, table: Table, within: Bounds | None) -> tuple[Bounds | None, set[int]]:
+    """The bounds in the layer's CRS, and rows that surely lie in them; None: all of it is to be read.
 
-    A search by place loses what its index has lost; only a GeoPackage's can be counted.
+    A search by place loses what its index has lost, and geometries that are none; only of a GeoPackage can
+    it be known what there should be.
     """
-    if within is None or link.suffix != ".gpkg" or not index_is_whole(link, table.name):
-        return None
-    return filter_in(pyogrio.read_info(link, layer=table.layer)["crs"], within)
+    if within is None or link.suffix != ".gpkg":
+        return None, set()
+    bbox = filter_in(pyogrio.read_info(link, layer=table.layer)["crs"], within)
+    listed = None if bbox is None else listed_within(link, table.name, bbox)
+    return (None, set()) if listed is None else (bbox, listed)
 
 
 def _table(path: Path, link: Path, name: str) -> Table:

@@ -21,7 +21,7 @@ from sesgrid.errors import FormatError, UnsafePathError
 from sesgrid.foreign import DAMAGED
 from sesgrid.sources.sql_calls import foreign_calls
 
-__all__ = ["count_rows", "index_is_whole", "refuse_foreign_code", "settle"]
+__all__ = ["count_rows", "listed_within", "refuse_foreign_code", "settle"]
 
 _VIRTUAL = re.compile(r"(?is)^\s*create\s+virtual\s+table\b.*?\busing\s+[\"'`\[]?(\w+)")
 _INSIDE = frozenset({"rtree", "rtree_i32", "fts3", "fts4", "fts5"})
@@ -78,6 +78,10 @@ def refuse_foreign_code(path: Path, label: str) -> None:
                     raise UnsafePathError(_foreign(label, kind, name, what))
 
 
+_SINGLE = 4e-7
+"""The index rounds to four bytes: by how much, as a share of a coordinate, its boxes are wider at most."""
+
+
 def _foreign(label: str, kind: str, name: str, what: str) -> str:
     return (
         f"{label}: its {kind} {name!r} {what}, which may reach outside of the file; if you trust it, export "
@@ -126,18 +130,31 @@ def _asked(database: sqlite3.Connection, question: str) -> Any:
     return None
 
 
-def index_is_whole(path: Path, layer: str) -> bool:
-    """Whether the layer's spatial index has every geometry, or there is none, so that all are looked at."""
+def listed_within(
+    path: Path, layer: str, bounds: tuple[float, float, float, float]
+) -> set[int] | None:
+    """Rows that the layer's spatial index lists inside of bounds; None: it has none, or one with gaps."""
     with _opened(path) as database:
         column = _geometry_column(database, layer)
-        if column is None:
-            return False
-        index = f"rtree_{layer}_{column}_rowid"
+        index = f"rtree_{layer}_{column}"
         known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
-        if database.execute(known, (index,)).fetchone() == (0,):
-            return True
+        if column is None or database.execute(known, (index,)).fetchone() == (0,):
+            return None
         drawn = _asked(database, f"SELECT count({_quoted(column)}) FROM {_quoted(layer)}")
-        return drawn == _asked(database, f"SELECT count(*) FROM {_quoted(index)}")
+        if drawn != _asked(database, f"SELECT count(*) FROM {_quoted(index + '_rowid')}"):
+            return None
+        west, south, east, north = bounds
+        off = _SINGLE * max(map(abs, bounds))
+        inside = (
+            f"SELECT id FROM {_quoted(index)} WHERE minx > ? AND miny > ? AND maxx < ? AND maxy < ?"
+        )
+        box = (west + off, south + off, east - off, north - off)
+        try:
+            return {int(row) for (row,) in database.execute(inside, box)}
+        except sqlite3.OperationalError as error:
+            if "no such module" not in str(error):
+                raise
+    return None  # of a Python whose SQLite has no spatial index
 
 
 def _geometry_column(database: sqlite3.Connection, layer: str) -> str | None:
