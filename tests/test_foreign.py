@@ -43,7 +43,7 @@ RAISED = {
     "zipfile": "BadZipFile",
     "zlib": "error",
 }
-"""Of what the readers, the cube and Keras (which raises built-in ones) call; those of the system are below."""
+"""Of what readers, cube and Keras (which raises built-in ones) call; those of the system are below."""
 NAMES = [f"{module}.{name}" for module, names in RAISED.items() for name in names.split()]
 
 SYSTEM = {
