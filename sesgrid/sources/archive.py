@@ -21,9 +21,11 @@ from sesgrid.sources.archive_entries import (
     GEODATABASE_PARTS,
     extract_7z,
     extract_zip,
+    is_7z,
     is_archive,
     safe_relative_path,
 )
+from sesgrid.sources.volumes import joined
 
 __all__ = ["ARCHIVE_SUFFIXES", "is_archive", "safe_relative_path", "unpacked"]
 
@@ -43,7 +45,7 @@ def unpacked(
     Parameters
     ----------
     path : str or Path
-        A file, a folder, or a ``.zip`` / ``.7z`` archive.
+        A file, a folder, or a ``.zip`` / ``.7z`` archive, whole or the first of its volumes.
     suffixes : collection of str
         Lower-case suffixes of the members to unpack, with the dot. ``.shp`` brings its side
         files, ``.gdb`` every file of a geodatabase, whether its entries lie in an ``X.gdb``
@@ -107,12 +109,12 @@ def _unpack(
         raise FormatError(
             f"{label}: archives nested more than {_MAX_DEPTH} deep; unpack it by hand"
         )
-    extract = extract_7z if archive.suffix.lower() == ".7z" else extract_zip
-    with reading(archive), archive.open("rb"):
-        pass  # whether it may be read, apart from what goes wrong when writing
+    extract = extract_7z if is_7z(archive) else extract_zip
     try:
-        target.mkdir(parents=True)
-        budget = extract(archive, target, suffixes, budget, label)
+        # whether it may be read is asked apart from what goes wrong when writing
+        with joined(archive) as file:
+            target.mkdir(parents=True)
+            budget = extract(file, target, suffixes, budget, label)
     except SesgridError:
         raise
     except Exception as error:  # on damaged bytes the two libraries raise a dozen kinds

@@ -10,10 +10,12 @@ import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import py7zr
 
 from sesgrid.errors import FormatError, UnsafePathError
+from sesgrid.sources.volumes import is_volume
 
 __all__ = [
     "ARCHIVE_SUFFIXES",
@@ -21,6 +23,7 @@ __all__ = [
     "GEODATABASE_PARTS",
     "extract_7z",
     "extract_zip",
+    "is_7z",
     "is_archive",
     "safe_relative_path",
 ]
@@ -52,16 +55,22 @@ class _Entry:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the file's name says that it is a ``.zip`` or ``.7z``.
+    """Whether the file's name says that it is a ``.zip`` or ``.7z``, or a volume of one.
 
     >>> is_archive(Path("city.gdb.zip")), is_archive(Path("city.gpkg"))
     (True, False)
     """
-    return path.suffix.lower() in ARCHIVE_SUFFIXES
+    return path.suffix.lower() in ARCHIVE_SUFFIXES or is_volume(path)
+
+
+def is_7z(path: Path) -> bool:
+    """Whether the file's name says that it is a ``.7z``, or a volume of one."""
+    name = path.with_suffix("") if is_volume(path) else path
+    return name.suffix.lower() == ".7z"
 
 
 def extract_zip(
-    archive: Path, target: Path, suffixes: frozenset[str], budget: int, label: str
+    archive: BinaryIO, target: Path, suffixes: frozenset[str], budget: int, label: str
 ) -> int:
     """Unpack the wanted entries; return what is left of the budget of bytes."""
     with zipfile.ZipFile(archive) as z:
@@ -85,7 +94,7 @@ def extract_zip(
 
 
 def extract_7z(
-    archive: Path, target: Path, suffixes: frozenset[str], budget: int, label: str
+    archive: BinaryIO, target: Path, suffixes: frozenset[str], budget: int, label: str
 ) -> int:
     """Unpack the wanted entries; return what is left of the budget of bytes."""
     with py7zr.SevenZipFile(archive) as z:
