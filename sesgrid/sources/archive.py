@@ -1,4 +1,4 @@
-"""Open data that may be plain or inside ``.zip`` / ``.7z`` (also a ``.7z`` inside a ``.zip``).
+"""Open data that may be plain or inside ``.zip`` / ``.7z`` / ``.gz`` (also a ``.7z`` inside a ``.zip``).
 
 Archives come from the internet, so every member name is checked before a byte
 is written, wanted or not. Members are unpacked to a temporary folder rather than
@@ -11,6 +11,7 @@ import errno
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from sesgrid.errors import FormatError, MissingInputError, SesgridError, StoreError
@@ -20,6 +21,7 @@ from sesgrid.sources.archive_entries import (
     GEODATABASE_FILES,
     GEODATABASE_PARTS,
     extract_7z,
+    extract_gz,
     extract_zip,
     is_7z,
     is_archive,
@@ -45,7 +47,7 @@ def unpacked(
     Parameters
     ----------
     path : str or Path
-        A file, a folder, or a ``.zip`` / ``.7z`` archive, whole or the first of its volumes.
+        A file, a folder, or a ``.zip`` / ``.7z`` / ``.gz`` archive, whole or the first of its volumes.
     suffixes : collection of str
         Lower-case suffixes of the members to unpack, with the dot. ``.shp`` brings its side
         files, ``.gdb`` every file of a geodatabase, whether its entries lie in an ``X.gdb``
@@ -110,6 +112,8 @@ def _unpack(
             f"{label}: archives nested more than {_MAX_DEPTH} deep; unpack it by hand"
         )
     extract = extract_7z if is_7z(archive) else extract_zip
+    if archive.suffix.lower() == ".gz":
+        extract = partial(extract_gz, name=archive.stem)
     try:
         # whether it may be read is asked apart from what goes wrong when writing
         with joined(archive) as file:
