@@ -20,6 +20,7 @@ from rasterio.windows import Window
 from sesgrid.errors import FormatError, MissingInputError, ReadError
 from sesgrid.foreign import reading
 from sesgrid.grid import CRS
+from sesgrid.sources.gdal_says import remarks, warn_of_remarks
 from sesgrid.sources.georeference import footprints, pixel_size
 from sesgrid.sources.opening import STRICT, open_raster
 from sesgrid.sources.tables import POLYGON_SUFFIXES
@@ -42,7 +43,10 @@ def holds_rasters(path: str | Path) -> bool:
     path = Path(path)
     if not path.is_dir() or path.suffix.lower() == ".gdb":
         return path.suffix.lower() in _SUFFIXES
-    kinds = {p.suffix.lower() for p in path.rglob("*")}
+    inside = (p.relative_to(path).parts for p in path.rglob("*"))
+    # what macOS and others put beside files is hidden
+    seen = [parts for parts in inside if not any(n.startswith((".", "__MACOSX")) for n in parts)]
+    kinds = {Path(parts[-1]).suffix.lower() for parts in seen}
     pictures = kinds & {".png"} and not kinds & POLYGON_SUFFIXES
     return bool(pictures or kinds & (set(_SUFFIXES) - {".png"}))
 
@@ -80,7 +84,12 @@ def read_class_rasters(path: str | Path | Sequence[str | Path]) -> gpd.GeoDataFr
         if not inside:
             raise MissingInputError(f"{one}: expected a classified raster, or a folder of some")
         files += inside
-    rows = [_header(p) for p in sorted(files)]
+    rows, said = [], []
+    for file in sorted(files):
+        with remarks() as texts:
+            rows.append(_header(file))
+        said.append((file.name, texts))
+    warn_of_remarks(said, stacklevel=2)
     frame = pd.DataFrame(rows).astype({"year": "Int64"})
     return gpd.GeoDataFrame(frame, geometry=footprints(frame), crs=CRS)
 
