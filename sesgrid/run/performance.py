@@ -45,7 +45,13 @@ def reported(client: Client, path: Path) -> Iterator[None]:
 def _without_places(path: Path) -> None:
     """The profile names the files of every function: leave out where this machine keeps them."""
     page = path.read_text(encoding="utf-8")
-    places = {sys.prefix, sys.base_prefix, str(Path.home()), os.getcwd(), str(Path(__file__).parents[2])}
+    places = {
+        sys.prefix,
+        sys.base_prefix,
+        str(Path.home()),
+        os.getcwd(),
+        str(Path(__file__).parents[2]),
+    }
     for place in sorted(places - {"/"}, key=len, reverse=True):
         page = page.replace(place, "")
     path.write_text(page, encoding="utf-8")
