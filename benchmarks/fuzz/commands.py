@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +55,8 @@ def command(*words: str | Path) -> Said:
             if "/sesgrid/" in line and line.strip().startswith("File")
         ]
         raise RuntimeError(f"status {status}: {_error(lines)} | {ours[-1] if ours else ''}")
-    lines = [line for line in said.err.splitlines() if line.strip()]
+    # a bar of progress is written over and over
+    lines = [line for line in said.err.splitlines() if line.strip() and "%|" not in line]
     if status == 2:
         if len(lines) != 1 or not lines[0].startswith("error: "):
             raise RuntimeError(f"status 2 and {len(lines)} lines: {said.err[-300:]}")
@@ -69,6 +69,3 @@ def _error(lines: list[str]) -> str:
         line for line in lines if re.match(r"[\w.]+(Error|Exception|Warning|Interrupt)?:", line)
     ]
     return found[-1] if found else lines[-1]
-
-
-assert sys
