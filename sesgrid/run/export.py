@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import rasterio
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
-from sesgrid.errors import ConfigError, MissingInputError
+from sesgrid.errors import ConfigError, MissingInputError, StoreError
+from sesgrid.foreign import writing
 from sesgrid.grid import CELL_M, CRS, Extent, cell_id_of
 from sesgrid.run.workspace import save_rows
 from sesgrid.sources.cell_geometry import cell_squares
@@ -46,13 +49,16 @@ def export(
         Another suffix, an unknown variable, or bounds that meet nothing of the cube.
     MissingInputError
         No cube there, or one without cells yet.
+    StoreError
+        The output's folder is read-only, full or no folder.
     """
     extent, output = Cube.open(cube).extent, Path(output)
     rows, cols = _cell_window(extent, bounds)
     if output.suffix == ".parquet":
         _export_cells(cube, output, extent, rows, cols)
     elif output.suffix in (".tif", ".tiff"):
-        _export_raster(cube, output, variable, extent, rows, cols)
+        with writing(output):
+            _export_raster(cube, output, variable, extent, rows, cols)
     else:
         raise ConfigError(f"output: expected a name ending in .tif or .parquet, received {output}")
     return output
@@ -64,6 +70,8 @@ def _cell_window(extent: Extent, bounds: Bounds | None) -> tuple[slice, slice]:
     if bounds is None:
         return slice(0, height), slice(0, width)
     west, south, east, north = bounds
+    if not np.isfinite(bounds).all():
+        raise ConfigError(f"bounds: expected metres in EPSG:3035, received {bounds}")
     left, _, _, top = extent.bounds
     rows = int((top - north) // CELL_M), int(-((south - top) // CELL_M))
     cols = int((west - left) // CELL_M), int(-((left - east) // CELL_M))
@@ -103,10 +111,12 @@ def _export_raster(
         "bigtiff": "if_safer",
     }
     output.parent.mkdir(parents=True, exist_ok=True)
+    _require_room(output.parent, profile)
     plain = output.with_name(f".{output.name}.plain.tif")
     partial = output.with_name(f".{output.name}.partial.tif")
     try:
-        with rasterio.open(plain, "w", **profile) as raster:
+        # in an environment GDAL's complaints are raised, and not printed as well
+        with rasterio.Env(), rasterio.open(plain, "w", **profile) as raster:
             # a row of cells at a time: what is held does not grow with the city
             for row in range(rows.start, rows.stop):
                 y = slice(row * step, (row + 1) * step)
@@ -115,11 +125,24 @@ def _export_raster(
                 raster.write(
                     values, window=Window(0, (row - rows.start) * step, values.shape[2], step)
                 )
-        copy_raster(plain, partial, driver="COG", compress="deflate", predictor="yes")
+        with rasterio.Env():
+            copy_raster(plain, partial, driver="COG", compress="deflate", predictor="yes")
         partial.replace(output)
     finally:
-        plain.unlink(missing_ok=True)
-        partial.unlink(missing_ok=True)
+        for path in (plain, partial):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _require_room(folder: Path, profile: dict[str, Any]) -> None:
+    """Before the work, not within it: what is written first is not compressed."""
+    needed = profile["count"] * profile["height"] * profile["width"] * profile["dtype"].itemsize
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StoreError(
+            f"{folder} has {free / 1e6:.1f} MB of room, and {needed / 1e6:.1f} MB are needed: make room, or "
+            "export a smaller part with --bbox"
+        )
 
 
 def _export_cells(cube: str | Path, output: Path, extent: Extent, rows: slice, cols: slice) -> None:
