@@ -151,13 +151,55 @@ def test_tables_as_spreadsheets_write_them(tmp_path, text):
             "'a' is in two groups, 'x' and, in line 4, 'y'",
         ),
         ("code,landcover_class\n1,unclassified\n", "is called 'unclassified'"),
-        (b"code,landcover_class\n1,\xe9t\xe9\n", "not a CSV in UTF-8"),
-        ("", "not a CSV in UTF-8"),
+        (
+            b"code,landcover_class\n1,\xe9t\xe9\n2,\xc3\xa9\n",
+            "line 2: it is not in UTF-8, other lines",
+        ),
+        (b"code,landcover_class\n1,\x81\n", "save it as UTF-8"),
+        ("code,landcover_class\n\n1,a\n2,\0\n", "line 4: a null character"),
+        ('code,landcover_class\n1,a\n2,"b\n3,c\n', "line 3: unexpected end of data"),
+        ("", "is empty: expected a header"),
     ],
 )
 def test_tables_without_one_meaning_are_refused(tmp_path, text, message):
     with pytest.raises(FormatError, match=message):
         table_of(tmp_path, text)
+
+
+HOMES = "code;Landcover Class;group\n7;forêt;nature\n8;été, mer;nature\n9;;\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+@pytest.mark.parametrize(
+    "change",
+    {
+        "plain": lambda t: t,
+        "carriage returns": lambda t: t.replace("\n", "\r"),
+        "tabs": lambda t: t.replace(";", "\t"),
+        "blank lines and empty names": lambda t: "\n" + t.replace("\n", ";;\n\n"),
+        "other order of columns": lambda t: (
+            "\n".join(";".join(line.split(";")[::-1]) for line in t.splitlines()) + "\n"
+        ),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_tables_in_any_encoding_line_ends_and_order(tmp_path, change, encoding):
+    table = table_of(tmp_path, change[1](HOMES).encode(encoding))
+    assert table.index.tolist() == [7, 8, 9]
+    assert table["landcover_class"].fillna("none").tolist() == ["forêt", "été, mer", "none"]
+    assert table["group"].tolist() == ["nature", "nature", "other"]
+
+
+def test_what_a_table_may_have_lost_is_told(tmp_path):
+    with pytest.warns(SesgridWarning, match="read as Windows-1252 .first in line 2"):
+        table = table_of(tmp_path, HOMES.encode("cp1252"))
+    assert class_names(table) == ("forêt", "été, mer")
+    with pytest.warns(SesgridWarning, match="its last line has no line end"):
+        assert class_names(table_of(tmp_path, HOMES.rstrip("\n"))) == ("forêt", "été, mer")
+    with pytest.warns(SesgridWarning, match="lines 2 to 3 are one row"):
+        assert len(table_of(tmp_path, HOMES.replace("forêt;nature\n8;été, mer", '"a;\n8;b"'))) == 2
+    with pytest.warns(SesgridWarning, match="the column 'groupe' is not read; call it 'group'"):
+        assert table_of(tmp_path, HOMES.replace("group", "groupe"))["group"].unique() == ["other"]
 
 
 def test_a_group_is_told_once(tmp_path):

@@ -128,7 +128,7 @@ def test_a_table_names_classes_in_their_order(table):
         ("code,name\n1,a\n", "missing landcover_class"),
         ("code,landcover_class\n1,a\n1,b\n", "'1' in line 3"),
         ("code,landcover_class\n7,a\n07,b\n", "'07' in line 3"),
-        ("", "not a CSV in UTF-8"),
+        ("", "is empty: expected a header"),
         ("code,landcover_class\n1,\n", "received 0"),
     ],
 )

@@ -6,15 +6,17 @@ cover: ``code``, or ``code_cs`` and ``code_us``. Two nomenclatures come with ses
 
 from __future__ import annotations
 
-import csv
-import io
-from importlib.resources import files
+import difflib
+import re
+import warnings
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import pandas as pd
 
-from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
 from sesgrid.foreign import reading
+from sesgrid.sources.csv_rows import read_rows
 
 __all__ = ["CLASS_TABLES", "MAX_CODE_COLUMNS", "normal_codes", "read_class_table"]
 
@@ -37,7 +39,7 @@ def read_class_table(path: str | Path) -> pd.DataFrame:
     Parameters
     ----------
     path : str or Path
-        ``"ocsge"`` or ``"cosia"``, or a CSV in UTF-8 with the columns ``landcover_class`` (a name, several
+        ``"ocsge"`` or ``"cosia"``, or a CSV with the columns ``landcover_class`` (a name, several
         codes may share it; empty = belongs to no class) and, if wanted, ``group`` (residential, functional,
         infrastructure, nature, …). A column ``code`` holds the codes, each once; without it every
         column but these two, ``name``, ``value`` and ``comment`` does, under the name that the land cover has
@@ -55,8 +57,13 @@ def read_class_table(path: str | Path) -> pd.DataFrame:
     MissingInputError
         No such file.
     FormatError
-        Columns are missing or repeated, a row has no code or more cells than columns, codes come twice, or
-        there are more than 255 classes.
+        Columns are missing or repeated, a row has no code or more cells than columns, codes come twice, a
+        class is in two groups, or there are more than 255 classes.
+
+    Warns
+    -----
+    SesgridWarning
+        The file is not in UTF-8, or may have been cut off; a column is called almost as one that is read.
 
     Examples
     --------
@@ -66,20 +73,21 @@ def read_class_table(path: str | Path) -> pd.DataFrame:
     """
     shipped = CLASS_TABLES.get(path) if isinstance(path, str) else None
     if shipped is not None:
-        return _parse(files("sesgrid.sources").joinpath(shipped).read_bytes(), str(path))
+        with as_file(files("sesgrid.sources").joinpath(shipped)) as own:
+            return _parse(own, str(path))
     path = Path(path)
-    if not path.is_file():
+    with reading(path):
+        there = path.is_file()
+    if not there:
         raise MissingInputError(
             f"no table of classes at {path}; expected a CSV, or one of the names "
             f"{', '.join(map(repr, CLASS_TABLES))}"
         )
-    with reading(path):
-        raw = path.read_bytes()
-    return _parse(raw, str(path))
+    return _parse(path, str(path))
 
 
-def _parse(raw: bytes, label: str) -> pd.DataFrame:
-    header, rows = _cells(raw, label)
+def _parse(path: Path, label: str) -> pd.DataFrame:
+    header, rows = _cells(path, label)
     columns = _code_columns(header, label)
     lines = pd.Index(rows)
     frame = pd.DataFrame(list(rows.values()), columns=header, index=lines, dtype="string")
@@ -120,38 +128,36 @@ def _groups(frame: pd.DataFrame, name: pd.Series, label: str) -> pd.Series:
     return name.map(group).astype("string").fillna(own).fillna("other")
 
 
-def _cells(raw: bytes, label: str) -> tuple[list[str], dict[int, list[str]]]:
-    """Header, and line number → cells of every row that holds anything; all stripped."""
-    with reading(label, advice="it is damaged, or not a CSV in UTF-8"):
-        text = raw.decode("utf-8-sig")
-        first = text.split("\n", 1)[0].split("\r", 1)[0]
-        separator = ";" if first.count(";") > first.count(",") else ","
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-        read = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    found = {line: row for line, row in read if any(row)}
-    if not found:
-        raise FormatError(f"{label} is empty, not a CSV in UTF-8 with a header and codes")
-    header = found.pop(next(iter(found)))
-    while header and not header[-1]:  # of a spreadsheet that was wider once
-        header.pop()
-    lower = [name.lower() for name in header]
+def _cells(path: Path, label: str) -> tuple[list[str], dict[int, list[str]]]:
+    """Header, and line number → cells of every row that holds anything."""
+    names, found = read_rows(path, label)
+    plain = [re.sub(r"[\s-]+", "_", name.lower()) for name in names]
     header = [
-        low if low in (*_MEANING, "code") else name for low, name in zip(lower, header, strict=True)
+        low if low in (*_MEANING, "code") else name for low, name in zip(plain, names, strict=True)
     ]
-    if len(set(lower)) != len(lower) or "" in lower:
+    if len(set(plain)) != len(plain) or "" in plain:
         raise FormatError(f"{label}: column names repeat, or are empty: {', '.join(header)}")
     width = len(header)
     for line, row in found.items():
         if any(row[width:]):
             raise FormatError(
                 f"{label}, line {line}: {len(row)} cells, and {width} columns; put quotes around a text "
-                f"that holds {separator!r}"
+                "that holds the separator"
             )
     return header, {line: (row + [""] * width)[:width] for line, row in found.items()}
 
 
 def _code_columns(header: list[str], label: str) -> list[str]:
-    columns = ["code"] if "code" in header else [name for name in header if name not in _MEANING]
+    other = [name for name in header if name not in (*_MEANING, "code")]
+    columns = ["code"] if "code" in header else other
+    for name in other if columns != other else []:
+        near = difflib.get_close_matches(name.lower(), _MEANING, n=1, cutoff=0.75)
+        if near and near[0] not in header:
+            warnings.warn(
+                f"{label}: the column {name!r} is not read; call it {near[0]!r} if it is that",
+                SesgridWarning,
+                stacklevel=4,
+            )
     missing = [name for name in ("landcover_class",) if name not in header]
     missing += [] if columns else ["code"]
     if missing:

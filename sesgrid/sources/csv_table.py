@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import mmap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,9 @@ __all__ = ["EMPTY", "list_csv", "read_csv"]
 
 EMPTY = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "<NA>")
 """What programs write where a table has nothing."""
+
+
+_PART_BYTES = 2**24
 
 
 def list_csv(path: Path) -> list[Table]:
@@ -99,30 +101,35 @@ def read_csv(
         if lines is not None and found.num_rows < lines:
             _check_quotes(plain, layout, label, lines - found.num_rows)
     found = _as_text(found, label, empty)
-    kept = found.filter(_any_valid(found))
-    left = found.num_rows - kept.num_rows
+    filled = _any_valid(found)
+    left = found.num_rows - pc.sum(filled).as_py() if found.num_rows else 0
     if left:
         _warn(f"{label}: {left} rows are empty in {', '.join(columns)} and were left out")
-    return kept.to_pandas()
+        found = found.filter(filled)
+    return found.to_pandas()
 
 
 def _check_bytes(path: Path, layout: Layout, label: str) -> int | None:
     """Refuse null characters, tell of a cut last line; the number of lines with text if there are quotes."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        null = content.find(b"\0")
-        if null >= 0:
-            line = len(content[:null].replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
-            raise FormatError(
-                f"{label}, line {line}: a null character; expected text: the file is damaged or of another "
-                "kind, fetch it again"
-            )
-        if content[-1:] not in (b"\r", b"\n"):
-            _warn(
-                f"{label}: its last line has no line end, so the file may have been cut off there: look at "
-                "that line, or fetch the file again"
-            )
-        if content.find(b'"', layout.body) < 0:
-            return None
+    quoted, last = False, b"\n"
+    with path.open("rb") as file:
+        while part := file.read(_PART_BYTES):
+            if b"\0" in part:
+                at = file.tell() - len(part) + part.index(b"\0")
+                file.seek(0)
+                raise FormatError(
+                    f"{label}, line {_line_ends(file.read(at)) + 1}: a null character; expected text: the "
+                    "file is damaged or of another kind, fetch it again"
+                )
+            quoted |= b'"' in part
+            last = part[-1:]
+    if last not in (b"\r", b"\n"):
+        _warn(
+            f"{label}: its last line has no line end, so the file may have been cut off there: look at that "
+            "line, or fetch the file again"
+        )
+    if not quoted:
+        return None
     with _lines(path, layout) as lines:
         return sum(1 for line in lines if line.strip(" \r\n"))
 
@@ -140,7 +147,7 @@ def _parse(
 ) -> pa.Table:
     """The columns as bytes."""
     places = [str(layout.names.index(name)) for name in columns]
-    with pa.memory_map(str(path)) as file:
+    with pa.OSFile(str(path)) as file:
         rest = file.size() - layout.body
         file.seek(layout.body)
         if not rest or (rest < SAMPLE_BYTES and not file.read().strip()):
@@ -189,10 +196,11 @@ def _why_refused(path: Path, layout: Layout, label: str, error: Exception) -> st
 def _lines_before(path: Path, layout: Layout) -> int:
     """How many line ends stand before the rows; the header's own is the first that `_lines` meets."""
     with path.open("rb") as file:
-        return (
-            len(file.read(layout.body).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"))
-            - 1
-        )
+        return _line_ends(file.read(layout.body))
+
+
+def _line_ends(content: bytes) -> int:
+    return content.count(b"\n") + content.count(b"\r") - content.count(b"\r\n")
 
 
 def _check_quotes(path: Path, layout: Layout, label: str, missing: int) -> None:

@@ -57,6 +57,8 @@ def list_vector(path: Path) -> list[Table]:
     with _linked(path) as link, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are told of the layer that is read
         names = [str(name) for name in pyogrio.list_layers(link)[:, 0]]
+        if not names and link.suffix != ".gpkg":  # of which one may be empty
+            raise FormatError(f"{path.name} holds no layer; {DAMAGED}")
         return [_table(path, link, name) for name in names]
 
 
@@ -79,7 +81,7 @@ def read_vector(
     """
     wanted = geometry and table.has_geometry
     label = str(table)
-    with _linked(table.path) as link, _told(label):
+    with _linked(table.path) as link, _told(label, link.parent):
         declared, drawn = _declared_rows(link, table, label)
         bbox = _bbox(link, table, within) if drawn is None else None
         meta, content = pyogrio.read_arrow(
@@ -89,7 +91,10 @@ def read_vector(
             raise FormatError(
                 f"{label} holds {len(content)} of the {declared} rows that its header tells; {DAMAGED}"
             )
-        frame = content.select([c for c in columns if c in content.column_names]).to_pandas()
+        lost = [c for c in columns if c not in content.column_names]
+        if lost:
+            raise FormatError(f"{label}: its columns {', '.join(lost)} cannot be read; {DAMAGED}")
+        frame = content.select(list(columns)).to_pandas()
         blobs = content[meta["geometry_name"] or "wkb_geometry"].to_pylist() if wanted else []
         read = sum(blob is not None for blob in blobs)
         if wanted and drawn is not None and read != drawn:
@@ -146,6 +151,10 @@ def _linked(path: Path) -> Iterator[Path]:
                 same = part.stem.lower() == path.stem.lower()
                 if same and to.suffix in SHAPEFILE_PARTS and not to.is_symlink():
                     to.symlink_to(part.absolute())
+            if not link.with_suffix(".shx").exists():
+                raise FormatError(
+                    f"{path.name}: expected its .shx beside it; bring all files of the shapefile"
+                )
         else:
             link.symlink_to(path.absolute())
         if suffix == ".gpkg":
@@ -172,15 +181,15 @@ def _refuse_other_kinds(path: Path, suffix: str) -> None:
 
 
 @contextmanager
-def _told(label: str) -> Iterator[None]:
+def _told(label: str, folder: Path) -> Iterator[None]:
     """What GDAL warns of becomes a note of ours, each once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
     told: dict[str, None] = {}
     for one in caught:
-        if issubclass(one.category, RuntimeWarning | UserWarning) and "pyogrio" in one.filename:
-            told[str(one.message)] = None
+        if issubclass(one.category, RuntimeWarning | UserWarning):
+            told[str(one.message).replace(f"{folder}/", "")] = None
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     for text in told:

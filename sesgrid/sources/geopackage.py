@@ -17,11 +17,9 @@ from urllib.parse import quote
 
 from sesgrid.errors import FormatError, UnsafePathError
 from sesgrid.foreign import DAMAGED
+from sesgrid.sources.sql_calls import foreign_calls
 
 __all__ = ["count_rows", "refuse_foreign_code", "settle"]
-
-_OUTSIDE = re.compile(r"(?i)\b(ogr_\w+|gdal_\w+|load_extension|readfile|writefile|edit|\w*http\w*)")
-"""Functions, of GDAL and of SQLite's extensions, that reach outside of the file."""
 
 _VIRTUAL = re.compile(r"(?is)^\s*create\s+virtual\s+table\b.*?\busing\s+[\"'`\[]?(\w+)")
 _INSIDE = frozenset({"rtree", "rtree_i32", "fts3", "fts4", "fts5"})
@@ -63,19 +61,26 @@ def refuse_foreign_code(path: Path, label: str) -> None:
         Naming the view, trigger or table.
     """
     with _opened(path) as database:
-        rows = database.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL")
-        for kind, name, sql in rows.fetchall():
-            virtual, called = _VIRTUAL.match(str(sql)), _OUTSIDE.search(str(sql))
+        rows = database.execute(
+            "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'view') AND sql IS NOT NULL"
+        ).fetchall()
+        for kind, name, sql in rows:
+            virtual = _VIRTUAL.match(sql)
             if virtual and virtual[1].lower() not in _INSIDE:
-                what = f"is made by {virtual[1]!r}"
-            elif called and (kind in ("view", "trigger") or "(" in str(sql)[called.end() :][:3]):
-                what = f"calls {called[1]!r}"
-            else:
-                continue
-            raise UnsafePathError(
-                f"{label}: its {kind} {name!r} {what}, which may reach outside of the file; export the layer "
-                "to a new file (ogr2ogr) if you trust it"
-            )
+                raise UnsafePathError(_foreign(label, kind, name, f"is made by {virtual[1]!r}"))
+            # of tables, what runs when they are read are their computed columns
+            if kind == "view" or (not virtual and re.search(r"(?i)\bas\s*\(", sql)):
+                called = foreign_calls(sql) - {name.lower()}
+                if called:
+                    what = f"calls {', '.join(sorted(called)[:5])}"
+                    raise UnsafePathError(_foreign(label, kind, name, what))
+
+
+def _foreign(label: str, kind: str, name: str, what: str) -> str:
+    return (
+        f"{label}: its {kind} {name!r} {what}, which may reach outside of the file; if you trust it, export "
+        "the layer to a new file (ogr2ogr)"
+    )
 
 
 def count_rows(path: Path, layer: str, label: str) -> int:

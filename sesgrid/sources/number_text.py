@@ -124,6 +124,8 @@ def _forms(text: pa.Array) -> dict[str, np.ndarray]:
     """Form → which texts have it, of the forms that occur; each text has the first that fits."""
     found, left = {}, pc.is_valid(text).to_numpy(zero_copy_only=False)
     for form, pattern in _FORMS.items():
+        if not left.any():
+            break
         hits = pc.match_substring_regex(text, rf"^[+-]?(?:{pattern})$")
         mask = left & pc.fill_null(hits, False).to_numpy(zero_copy_only=False)
         if mask.any():

@@ -64,7 +64,9 @@ def list_tables(path: Path, suffixes: frozenset[str]) -> list[Table]:
     FormatError
         A file cannot be opened.
     """
-    if path.is_file() or path.suffix.lower() == ".gdb":
+    with reading(path):
+        one = path.is_file() or path.suffix.lower() == ".gdb"
+    if one:
         return _format_of(path).list_tables(path)
     with reading(path):
         files = [

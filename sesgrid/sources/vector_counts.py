@@ -21,6 +21,7 @@ _POINTS, _LINES = (1, 8, 11, 18, 21, 28), (3, 5, 13, 15, 23, 25, 31)
 """Kinds of shapes; polygons are lines here."""
 _NO_PARTS = 76
 """Bytes of a polygon of no ring, at most: its box and counts, and the ranges of height and measure."""
+_GDB_HEADER = 40
 _DELETED, _KEPT = ord("*"), ord(" ")
 
 
@@ -84,8 +85,6 @@ def check_shapefile(shp: Path, label: str) -> tuple[int, int]:
 def _check_shapes(shp: Path, label: str) -> np.ndarray:
     """Whether each row has a shape, bool ``(row,)``, once all lie where index and file say."""
     shx = shp.with_suffix(".shx")
-    if not shx.exists():
-        raise FormatError(f"{label}: expected its .shx beside it; bring all files of the shapefile")
     for path in (shp, shx):
         declared = _declared_bytes(path, label)
         there = path.stat().st_size
@@ -150,6 +149,8 @@ def check_geodatabase(folder: Path, label: str) -> None:
                 f"{label}: {index.name}, which tells where {rows} rows lie, holds {there} of {declared} "
                 f"bytes; {DAMAGED}"
             )
-    for table in folder.glob("*.gdbtable"):
+    for table in sorted(folder.glob("*.gdbtable")):
         if not table.with_suffix(".gdbtablx").exists():
             raise FormatError(f"{label}: {table.stem}.gdbtablx is missing; {DAMAGED}")
+        if table.stat().st_size < _GDB_HEADER:
+            raise FormatError(f"{label}: {table.name} has no header; {DAMAGED}")

@@ -1,0 +1,51 @@
+"""Which functions a piece of SQLite's SQL calls that may reach outside of the database.
+
+GDAL and SpatiaLite add hundreds of functions, some of which open files, run stored code or ask servers; so
+what is harmless is listed, not what harms.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["foreign_calls"]
+
+_TOKEN = re.compile(
+    r"""(?sx)
+    (?P<skip> \s+ | /\*.*?(?:\*/|$) | --[^\n]* )
+    | (?P<name> '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\] | [^\W\d][\w$]* )
+    | (?P<other> . )
+    """
+)
+_WORDS = """
+    all and as between by case cast check default distinct else except exists filter from having if in
+    intersect join key like limit not on or over references select set then union unique using values
+    when where
+"""
+_TYPES = "blob boolean char decimal double float int integer mediumint numeric real smallint text varchar"
+_FUNCTIONS = """
+    abs avg ceil ceiling char coalesce concat concat_ws count date datetime first_value floor format glob
+    group_concat hex ifnull iif instr json_extract julianday lag last_value lead length lower ltrim max min
+    nth_value nullif printf quote rank replace round row_number rtrim sign strftime string_agg substr
+    substring sum time total trim typeof unicode unixepoch upper
+"""
+_HARMLESS = frozenset(f"{_WORDS} {_TYPES} {_FUNCTIONS}".split())
+"""What may stand before a bracket: words, types, and functions that know nothing but their arguments."""
+
+_GEOMETRIC = re.compile(r"st_(?!cutter|drape)\w+")
+
+
+def foreign_calls(sql: str) -> set[str]:
+    """Names before a bracket, in small letters, that are not known to be harmless.
+
+    >>> sorted(foreign_calls("SELECT max(a), ST_Area(geom), ogr_x /* */ (1), [b](2), 'c (' FROM t"))
+    ['b', 'ogr_x']
+    """
+    found, name = set(), ""
+    for token in _TOKEN.finditer(sql):
+        if token["skip"]:
+            continue
+        if token["other"] == "(" and name:
+            found.add(name.strip("\"'[]`").lower())
+        name = token["name"] or ""
+    return {n for n in found if n not in _HARMLESS and not _GEOMETRIC.fullmatch(n)}
