@@ -203,9 +203,10 @@ def plan(
     from sesgrid.run.workspace import Workspace
 
     settings = load_config(config)
-    Workspace.of(settings).take(settings)
     path = rates_path or settings.output / "work" / "rates.json"
     if calibrate or not path.exists():
+        if rates_path is None:
+            Workspace.of(settings).take(settings)  # only where something is written there
         click.echo(f"measuring what a cell costs on this machine, into {path}", err=True)
         measure_rates(settings).write(path)
     processors = processors or len(os.sched_getaffinity(0))

@@ -325,8 +325,19 @@ def _cost(stage: StagePlan, machines: Machines) -> float:
 
 
 def memory_of(text: str) -> int | None:
-    """Bytes, as Dask writes memory; None: whatever there is."""
-    return None if text == "auto" else int(parse_bytes(text))
+    """Bytes, as Dask writes memory; None: whatever there is.
+
+    Raises
+    ------
+    ConfigError
+        It is no amount.
+    """
+    try:
+        return None if text == "auto" else int(parse_bytes(text))
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"memory: expected 'auto' or an amount such as '8GB', received {text!r}"
+        ) from error
 
 
 def lines(plan: Plan) -> Iterator[str]:
