@@ -159,7 +159,7 @@ def _blank(path: Path) -> tuple[bytes, int]:
     west, north = 123_455.0, 6_543_215.0
     with rasterio.open(
         path, "w", driver="GTiff", width=TILE_PX, height=TILE_PX, count=3, dtype="uint8", crs="EPSG:2154",
-        transform=from_origin(west, north, TILE_M / TILE_PX, TILE_M / TILE_PX), sparse_ok=True,
+        transform=from_origin(west, north, TILE_M / TILE_PX, TILE_M / TILE_PX), sparse_ok=True, nodata=0,
         blockysize=TILE_PX, photometric="RGB",
     ):  # fmt: skip
         pass

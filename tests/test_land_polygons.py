@@ -290,6 +290,19 @@ def test_any_format_any_case_any_crs(tmp_path, name):
     assert land.geometry.area.sum() == pytest.approx(4e4, rel=1e-4)
 
 
+def test_tiles_may_differ_in_crs_and_must_have_one(tmp_path):
+    frame = cosia(4)
+    frame.iloc[:2].to_crs(2154).to_file(tmp_path / "a.gpkg")
+    frame.iloc[2:].to_file(tmp_path / "b.gpkg")
+    land = read_landcover(tmp_path, "cosia")
+    assert sorted(round(x) for x in land.geometry.bounds["minx"]) == [
+        WEST + 100 * k for k in range(4)
+    ]
+    frame.iloc[2:].set_crs(None, allow_override=True).to_parquet(tmp_path / "c.parquet")
+    with pytest.raises(FormatError, match=r"c\.parquet tells no CRS: assign it"):
+        read_landcover(tmp_path, "cosia")
+
+
 def test_what_could_be_meant_is_asked_for(tmp_path):
     ocsge().to_file(tmp_path / "a.gpkg", layer="one")
     ocsge().to_file(tmp_path / "a.gpkg", layer="two")

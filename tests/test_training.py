@@ -10,8 +10,8 @@ from distributed import Client
 from sesgrid.errors import ModelMismatchError, SesgridWarning
 from sesgrid.run import training
 from sesgrid.run.cell_stages import OTHER_FOLDS, run_predict
-from sesgrid.run.engine import missing_outputs
 from sesgrid.run.job import Job, protocol_of
+from sesgrid.run.outputs import missing_outputs
 from sesgrid.run.training import check_explainable, run_train, train_together
 from sesgrid.run.workspace import Workspace
 from tests.small_run import FOLDS, configure, small_backbones, write_run

@@ -24,7 +24,16 @@ from sesgrid.foreign import reading
 from sesgrid.store.location import writing
 from sesgrid.store.parts import write_atomically
 
-__all__ = ["Journal", "plan_path", "plan_starts", "read_journals", "read_plan"]
+__all__ = [
+    "Journal",
+    "damaged_lines",
+    "is_plan",
+    "mend",
+    "plan_path",
+    "plan_starts",
+    "read_journals",
+    "read_plan",
+]
 
 _PROCESS = uuid.uuid4().hex[:8]
 """Tells this process from one of the same number elsewhere."""
@@ -174,3 +183,21 @@ def _line(raw: bytes) -> dict[str, Any] | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return line if whole and timed and all(isinstance(n, str) for n in named) else None
+
+
+def is_plan(path: Path) -> bool:
+    """Whether a file is a plan, and whole."""
+    return _plan(path) is not None
+
+
+def damaged_lines(path: Path) -> int:
+    """Lines of a journal that are half written or damaged."""
+    with reading(path), open(path, "rb") as file:
+        return sum(_line(raw) is None for raw in file)
+
+
+def mend(path: Path) -> None:
+    """Leave the damaged lines of a journal out; by whoever knows that no driver writes it."""
+    with reading(path):
+        raw = path.read_bytes().splitlines(keepends=True)
+    write_atomically(path, b"".join(line for line in raw if _line(line) is not None))

@@ -238,27 +238,28 @@ def status(cube: str, config: Path | None) -> None:
 @main.command(cls=Command)
 @click.argument("cube")
 @click.option(
-    "--redo", is_flag=True, help="Make exactly the blocks with faults again; with --config."
+    "--redo",
+    is_flag=True,
+    help="Make the blocks and files with faults again, and no others; with --config.",
 )
 @of_run
 @scheduler_option
 def verify(cube: str, redo: bool, config: Path | None, scheduler: str | None) -> None:
-    """Compare CUBE, shard by shard, with the checksums that its run recorded."""
+    """Compare CUBE, shard by shard, and the files of its run with the checksums that the run recorded."""
     from sesgrid.run.cluster import connected
     from sesgrid.run.found import config_of_cube, files_of_cube
-    from sesgrid.run.redo import redo as make_again
-    from sesgrid.run.verify import find_faults
+    from sesgrid.run.repair import look_at, repair
 
     known = needed_config(config, f"verify {cube} --redo") if redo else loaded(config)
-    faults = []
-    for fault in find_faults(files_of_cube(cube, known)):
+    faults = 0
+    for fault in look_at(files_of_cube(cube, known)):
         click.echo(str(fault))
-        faults.append(fault)
-    click.echo(f"{len(faults)} faults")
+        faults += 1
+    click.echo(f"{faults} faults")
     if faults and redo and known is not None:
         settings = config_of_cube(cube, known)
         with connected(settings.cluster, scheduler) as client:
-            faults = make_again(settings, client, faults, click.echo)
+            faults = repair(settings, client, click.echo)
     if faults:
         sys.exit(1)
 

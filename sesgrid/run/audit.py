@@ -16,6 +16,7 @@ from sesgrid.run.engine import unfinished
 from sesgrid.run.found import config_of_cube
 from sesgrid.run.freshness import fingerprint, key_of
 from sesgrid.run.job import Job, class_table, load_models, method_of
+from sesgrid.run.outputs import written_by
 from sesgrid.run.results import run_report
 from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.sources import class_names, landcover_classes
@@ -119,7 +120,8 @@ def _redo_report(job: Job) -> None:
     record.forget()
     job.files.withdraw("report")
     facts = known["facts"] | {"audit": fingerprint(job.files.audit)}
-    record.write(facts, run_report(job))
+    summary = run_report(job)
+    record.write(facts, summary, written=written_by(job.config, job.files, "report", summary))
 
 
 def figures(result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -377,7 +377,7 @@ def run_explain(job: Job) -> dict[str, Any]:
         "failures": outcome.told(),
     }
     if keeping:
-        list_layers(job, "explain", cube, [ACTIVATION], outcome.done)
+        list_layers(parts, "explain", cube, outcome.done)
         peaks = parts.read(outcome.done, ["peak_low"])
         summary["maps kept"] = int(peaks["peak_low"].notna().sum()) if "peak_low" in peaks else 0
     if polygons is not None:

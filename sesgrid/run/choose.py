@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from sesgrid.run.config import Config
-from sesgrid.sources import read_boundary, read_census, read_ortho, select_cells
+from sesgrid.run.imagery import imagery_of
+from sesgrid.sources import read_boundary, read_census, select_cells
 
 __all__ = ["choose_cells"]
 
@@ -30,6 +31,6 @@ def choose_cells(config: Config) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     elif s.landcover is not None and s.landcover_classes is None:
         area, origin = read_boundary(s.landcover), s.landcover.name
     else:
-        area, origin = read_ortho(s.ortho, default_crs=s.ortho_crs), _FOOTPRINT
+        area, origin = imagery_of(config), _FOOTPRINT
     rule: Any = "touching" if origin == _FOOTPRINT else config.cells.rule
     return census, select_cells(census, area, rule), origin

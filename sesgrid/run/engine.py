@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from distributed import Client
@@ -14,12 +14,13 @@ from distributed import Client
 from sesgrid import __version__
 from sesgrid.batches.blocks import departements_of
 from sesgrid.batches.leases import Leases
-from sesgrid.errors import ClusterError, ConfigError, FormatError, MissingInputError, SesgridWarning
-from sesgrid.run.cell_stages import OTHER_FOLDS, run_explain, run_predict
+from sesgrid.errors import ClusterError, ConfigError, SesgridWarning
+from sesgrid.run.cell_stages import run_explain, run_predict
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import digest, fingerprint, key_of
-from sesgrid.run.job import Job, class_table, folds_kind, method_of, protocol_of
+from sesgrid.run.job import Job, class_table, method_of, protocol_of
 from sesgrid.run.memory import give_back, sparing
+from sesgrid.run.outputs import missing_outputs, written_by
 from sesgrid.run.performance import reported
 from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
 from sesgrid.run.published import placeless
@@ -28,9 +29,7 @@ from sesgrid.run.results import run_analyse, run_report
 from sesgrid.run.training import run_train
 from sesgrid.run.verify import KEPT, PIXEL_STAGES, find_lost
 from sesgrid.run.workspace import Workspace, load_table
-from sesgrid.stages.folds import FOLD_KINDS
 from sesgrid.store.cube import CUBE_VERSION, Cube
-from sesgrid.store.sealed import is_sound
 
 __all__ = ["STAGES", "facts_of", "run_stages", "unfinished"]
 
@@ -84,6 +83,7 @@ STAGES: dict[str, StageSpec] = {
             "cube.codec",
             "cube.quality",
             "mosaic.prefer",
+            "mosaic.fill_values",
             "sources.ortho_crs",
         ),
         ("ortho",),
@@ -186,58 +186,6 @@ def _result_for(stage: str, needed: str, results: Mapping[str, str]) -> str:
     # and classes are burnt into a cube, whatever its imagery
     places_only = needed in ("cells", "mosaic") and stage in ("mosaic", "landcover")
     return results[needed].rpartition("-")[2] if places_only else results[needed]
-
-
-def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
-    """Names of files without which a stage is not finished, and which are not there."""
-    done = files.record(stage).read().get("summary", {})
-    own, n = folds_kind(config), config.cells.folds
-    kinds = FOLD_KINDS if done.get("models", 0) > n else (own,)
-    models = [files.models / f"{kind}-{k}.keras" for kind in kinds for k in range(n)]
-    if config.models is not None:
-        models = []
-    others = [files.table("predict-other")] if OTHER_FOLDS in done else []
-    keeping = config.explain.maps != "none"
-    explained = config.sources.landcover is not None or keeping
-    sums = [files.table("explain")] if explained else []
-    tables = [files.table("activation"), files.table("pairs")]
-    needed = {
-        "cells": [files.table("cells")],
-        "mosaic": [files.table("mosaic")],
-        "landcover": [],
-        "train": models,
-        "predict": [files.table("predict"), *others],
-        "explain": [*sums, *([files.fragments] if config.explain.fragments else [])],
-        "analyse": [files.cells, files.activation, files.pairs, files.metrics, *tables],
-        "report": [files.report],
-    }[stage]
-    missing = [p.name for p in needed if not is_sound(p)]
-    if stage == "mosaic" and not _is_of(files):
-        missing.append(PurePath(files.cube).name)
-    at_random = "random" in done.get("initial weights", ())
-    if stage == "train" and not missing and at_random and _could_start_better(config):
-        missing.append("models from ImageNet's weights, which are at hand now")
-    if stage == "explain" and keeping and not Cube.open(files.cube).has_activation:
-        missing.append(f"{PurePath(files.cube).name}/pixels/activation")
-    return missing
-
-
-def _could_start_better(config: Config) -> bool:
-    """Whether models that had to start from random weights could now start from ImageNet's."""
-    if protocol_of(config).weights != "imagenet":
-        return False
-    from sesgrid.kernels.backbones import backbone_named, imagenet_at_hand
-
-    return imagenet_at_hand(backbone_named(protocol_of(config).backbone))
-
-
-def _is_of(files: Workspace) -> bool:
-    """Whether the cube of the mosaic's record lies there: another run may have put its own in the place."""
-    try:
-        token = Cube.open(files.cube).token
-    except (FormatError, MissingInputError):
-        return False
-    return files.record("mosaic").read().get("summary", {}).get("cube") == token
 
 
 def unfinished(config: Config, files: Workspace, last: str) -> list[str]:
@@ -367,7 +315,9 @@ def _run_stages(
         if partly:
             results[name] = "some départements"
         else:
-            results[name] = record.write(facts, summary, summary.pop("result_id", None))
+            result = summary.pop("result_id", None)
+            written = written_by(config, files, name, summary)
+            results[name] = record.write(facts, summary, result, written)
         # only now: whoever waits for the stage must find it done
         leases.release_all()
         summaries[name] = summary

@@ -7,6 +7,7 @@ gives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from sesgrid.errors import ConfigError, FormatError, MissingInputError
@@ -41,7 +42,7 @@ def files_of_cube(path: str, config: Config | None = None) -> Workspace:
         folders.append(config.output)
     for folder in folders:
         files = Workspace(folder, at)
-        if files.table("cells").exists():
+        if files.table("cells").exists() or files.mark.path.exists():
             _require_same_run(files)
             return files
     raise MissingInputError(
@@ -52,12 +53,21 @@ def files_of_cube(path: str, config: Config | None = None) -> Workspace:
 
 
 def _require_same_run(files: Workspace) -> None:
-    owner, run_id = owner_of(files.cube), files.mark.run_id()
-    if owner is not None and owner != run_id:
+    owner = owner_of(files.cube)
+    if owner is not None and owner != _told(files.mark.run_id, owner):
         raise FormatError(
             f"{files.cube} is not the cube of the run whose tables lie in {files.output}: put it beside its "
             "own run's work folder, or name that run's configuration with --config"
         )
+
+
+def _told(ask: Callable[[], str | None], damaged: str | None) -> str | None:
+    """What the mark of a run tells, or something else where it is damaged or gone."""
+    try:
+        told = ask()
+    except FormatError:
+        return damaged
+    return damaged if told is None else told
 
 
 def config_of_cube(path: str, config: Config) -> Config:
@@ -71,8 +81,8 @@ def config_of_cube(path: str, config: Config) -> Config:
         The configuration is another run's.
     """
     files = files_of_cube(path, config)
-    name = files.mark.name()
-    if name is not None and name != config.name:
+    name = _told(files.mark.name, config.name)
+    if name != config.name:
         raise ConfigError(
             f"--config is of the run {config.name!r}, and {path} of {name!r}: give the configuration of "
             "that run"

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,16 @@ def key_of(facts: Mapping[str, Any]) -> str:
 def _is_record(known: Any) -> bool:
     """Whether JSON is what `StageRecord.write` writes."""
     kinds = {"facts": dict, "summary": dict, "key": str, "result_id": str}
-    return isinstance(known, dict) and all(isinstance(known.get(k), t) for k, t in kinds.items())
+    if not isinstance(known, dict) or not all(
+        isinstance(known.get(k), t) for k, t in kinds.items()
+    ):
+        return False
+    seal = known.pop(_SEAL, None)  # sesgrid 0.1 wrote none
+    return seal is None or seal == key_of(known)
+
+
+_SEAL = "seal"
+"""Hash of the rest of a record."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,11 @@ class StageRecord:
         return known if _is_record(known) else {}
 
     def write(
-        self, facts: Mapping[str, Any], summary: Mapping[str, Any], result_id: str | None = None
+        self,
+        facts: Mapping[str, Any],
+        summary: Mapping[str, Any],
+        result_id: str | None = None,
+        written: Mapping[str, Sequence[int]] | None = None,
     ) -> str:
         """Mark the stage as finished with these facts.
 
@@ -104,6 +117,8 @@ class StageRecord:
         result_id : str, optional
             Names the result where the facts alone do not (a cube that may be made anew, weights that
             no training repeats to the bit); later stages depend on it. Default: the facts' hash.
+        written : mapping, optional
+            Bytes and crc32c of every file that the stage wrote, by its name in the output folder.
 
         Returns
         -------
@@ -113,8 +128,9 @@ class StageRecord:
         key = key_of(facts)
         result_id = f"{key}-{result_id}" if result_id else key
         record = {"facts": dict(facts), "key": key, "result_id": result_id}
-        record["summary"] = dict(summary)
-        write_atomically(self.path, json.dumps(record, indent=1, default=str))
+        record |= {"summary": dict(summary), "written": dict(written or {})}
+        told = json.loads(json.dumps(record, default=str))
+        write_atomically(self.path, json.dumps({**told, _SEAL: key_of(told)}, indent=1))
         return result_id
 
     def forget(self) -> None:

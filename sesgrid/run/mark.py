@@ -189,12 +189,24 @@ class Mark:
                 raise StoreError(
                     f"{path} was not written by this run: move it away, then run again"
                 )
-        if new:
-            lines = "".join(f"{json.dumps(self._name(p))}\n" for p in new)
+        self._add(new)
+
+    def _add(self, paths: Iterable[Path]) -> None:
+        # a line of its own, also after one that was cut
+        lines = "".join(f"\n{json.dumps(self._name(p))}\n" for p in paths)
+        if lines:
             with writing(self._entries):
                 self._entries.parent.mkdir(parents=True, exist_ok=True)
                 with open(self._entries, "a", encoding="utf-8") as file:
                     file.write(lines)
+
+    def covers(self, path: Path) -> bool:
+        """Whether the run wrote what lies there, or meant to."""
+        return self._covers(self._entered(), path)
+
+    def enter_again(self, *paths: Path) -> None:
+        """Enter what a damaged list lost, and of which something else tells that the run wrote it."""
+        self._add(p for p in paths if not self.covers(p))
 
     def remove(self, *paths: Path) -> None:
         """Remove files, and of folders the files, that the run wrote; whatever else lies there stays."""

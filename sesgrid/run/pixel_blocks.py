@@ -22,10 +22,12 @@ from sesgrid.stages.landcover import Landcover
 from sesgrid.stages.mosaic import Mosaic
 from sesgrid.stages.place import BlockCells, BlockResult, Groups, place
 from sesgrid.store.cube import Cube, Shard
+from sesgrid.store.cube_layout import ACTIVATION
 from sesgrid.store.parts import Parts
 from sesgrid.store.written import list_written
 
 __all__ = [
+    "LAYERS_OF",
     "PixelWork",
     "Written",
     "WrittenBlock",
@@ -36,6 +38,7 @@ __all__ = [
     "read_failures",
     "run_blocks",
     "shards_of",
+    "written_layers",
 ]
 
 
@@ -183,18 +186,28 @@ def read_failures(parts: Parts, batches: Sequence[str]) -> list[str]:
     return list({p: e for r in records for p, e in r.get("errors", {}).items()}.values())
 
 
-def list_layers(
-    job: Job, stage: str, cube: Cube, layers: Sequence[str], done: Sequence[str]
-) -> None:
-    """List in the cube what a stage wrote of its layers, once all of it is written."""
-    parts = job.parts(stage)
-    written: dict[str, dict[tuple[int, int], Shard]] = {layer: {} for layer in layers}
+LAYERS_OF = {
+    "mosaic": ("image", "coverage"), "landcover": ("landcover",), "explain": (ACTIVATION,),
+}  # fmt: skip
+"""Layers that the stages which make pixels, or keep maps, write."""
+
+
+def written_layers(
+    parts: Parts, stage: str, done: Sequence[str]
+) -> dict[str, dict[tuple[int, int], Shard]]:
+    """What the parts of a stage tell of its layers' shards: layer → global block → bytes and crc32c."""
+    found: dict[str, dict[tuple[int, int], Shard]] = {layer: {} for layer in LAYERS_OF[stage]}
     for batch in done:
         for row, col, shards in (parts.record(batch) or {}).get("shards", ()):
             for layer, (size, check) in shards.items():
-                written[layer][row, col] = (size, check)
-    for layer in layers:
-        list_written(cube.path, cube.extent, layer, written[layer].items())
+                found[layer][row, col] = (size, check)
+    return found
+
+
+def list_layers(parts: Parts, stage: str, cube: Cube, done: Sequence[str]) -> None:
+    """List in the cube what a stage wrote of its layers, once all of it is written."""
+    for layer, shards in written_layers(parts, stage, done).items():
+        list_written(cube.path, cube.extent, layer, shards.items())
 
 
 def made_again(parts: Parts, batch: str, blocks: Iterable[tuple[int, int]]) -> None:

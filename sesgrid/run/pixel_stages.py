@@ -19,10 +19,13 @@ from sesgrid.batches.running import Outcome
 from sesgrid.errors import ClusterError, FormatError, MissingInputError
 from sesgrid.grid import Extent
 from sesgrid.run.choose import choose_cells
+from sesgrid.run.config import Config
 from sesgrid.run.freshness import Folders, digest, fingerprint
+from sesgrid.run.imagery import imagery_of, reader_of
 from sesgrid.run.job import Job, class_table, folds_kind, land_polygons, protocol_of
 from sesgrid.run.memory import require_mosaic_fits
 from sesgrid.run.pixel_blocks import (
+    LAYERS_OF,
     PixelWork,
     list_layers,
     pixels_of,
@@ -34,11 +37,9 @@ from sesgrid.run.tables import CellTable, TableWriter, write_table
 from sesgrid.run.workspace import load_places
 from sesgrid.sources import (
     ClassReader,
-    RasterReader,
     holds_rasters,
     read_boundary,
     read_class_rasters,
-    read_ortho,
     select_cells,
 )
 from sesgrid.stages.cells import cells as label_cells
@@ -54,10 +55,15 @@ from sesgrid.store.location import is_empty
 from sesgrid.store.parts import Parts
 from sesgrid.store.written import forget_written
 
-__all__ = ["landcover_work", "mosaic_work", "result_of", "run_cells", "run_landcover", "run_mosaic"]
-
-_DRAWN = ("image", "coverage")
-"""Layers that the mosaic writes."""
+__all__ = [
+    "described",
+    "landcover_work",
+    "mosaic_work",
+    "result_of",
+    "run_cells",
+    "run_landcover",
+    "run_mosaic",
+]
 
 _SHARES = ("coverage", "share_nodata", "share_read_failed", "void_share")
 """What the mosaic tells of each cell's pixels."""
@@ -165,11 +171,11 @@ def mosaic_work(job: Job, cells: pd.DataFrame, plan: Sequence[BlockBatch]) -> Pi
         No tile touches any cell.
     """
     c = job.config
-    tiles = read_ortho(c.sources.ortho, default_crs=c.sources.ortho_crs)
+    tiles = imagery_of(c)
     near = _census_year(cells)
     index = TileIndex(job.grid, tiles, near_year=near, prefer=c.mosaic.prefer)
     index.require_any((batch.blocks for batch in plan), cells)
-    stage = Mosaic(job.grid, RasterReader())
+    stage = Mosaic(job.grid, reader_of(c))
     return PixelWork(stage, index.items, _tiles_read(), {"tiles": len(tiles)})
 
 
@@ -186,7 +192,7 @@ def run_mosaic(job: Job) -> dict[str, Any]:
     cube = _cube(job, Extent.of_cells(job.grid, cells["row"], cells["col"]))
     fullest = work.items(fullest_group(plan))
     projected = require_mosaic_fits(job.client, work.stage, fullest, c.cluster.gdal_cache_mb)
-    for layer in _DRAWN:
+    for layer in LAYERS_OF["mosaic"]:
         forget_written(cube.path, layer)
     outcome = run_blocks(job, "mosaic", work, plan, cube)
     parts = job.parts("mosaic")
@@ -199,7 +205,7 @@ def run_mosaic(job: Job) -> dict[str, Any]:
     }
     if job.only is not None:
         return told
-    list_layers(job, "mosaic", cube, _DRAWN, outcome.done)
+    list_layers(parts, "mosaic", cube, outcome.done)
     _write_imagery(job, plan, outcome, near)
     shown = ["coverage", "void_share", "ortho_year", "ortho_gap_years"]
     table = CellTable(job.files.table("mosaic")).read(shown, with_id=False)
@@ -305,18 +311,23 @@ def _opened_or_made(job: Job, extent: Extent) -> Cube:
                 f"{path} was made with other settings, and would have to be made anew, but {busy}: wait for "
                 "it, or give this run an output of its own"
             )
-    attributes = {
-        "title": job.config.name,
-        "software": f"sesgrid {__version__}",
-        "mosaic_key": job.key,
-        **published(job.config),
-    }
-    made = Cube.create(path, extent, attributes, codec, ready=False, owner=owner)
+    told = described(job.config, job.key)
+    made = Cube.create(path, extent, told, codec, ready=False, owner=owner)
     for stage in ("mosaic", "landcover"):
         job.parts(stage).keep_only([])
     # only now: a cube without pixels must never stand beside parts that say they were drawn
     made.mark_ready()
     return made
+
+
+def described(config: Config, mosaic_key: str) -> dict[str, Any]:
+    """What a run's cube tells of itself."""
+    return {
+        "title": config.name,
+        "software": f"sesgrid {__version__}",
+        "mosaic_key": mosaic_key,
+        **published(config),
+    }
 
 
 _ON_PIXELS = (
@@ -364,5 +375,5 @@ def run_landcover(job: Job) -> dict[str, Any]:
     }
     if job.only is not None:
         return told
-    list_layers(job, "landcover", cube, ["landcover"], outcome.done)
+    list_layers(parts, "landcover", cube, outcome.done)
     return told | {"result_id": result_of("landcover", parts, outcome.done, cube)}

@@ -19,11 +19,12 @@ from sesgrid.errors import ConfigError
 from sesgrid.grid import CELL_M, Grid, place_codes, rowcol_of_ids
 from sesgrid.run.choose import choose_cells
 from sesgrid.run.config import Config
+from sesgrid.run.imagery import imagery_of, reader_of
 from sesgrid.run.job import land_polygons, protocol_of
 from sesgrid.run.memory import mosaic_bytes, sparing
 from sesgrid.run.rates import Rates
 from sesgrid.run.trained import trained_cities
-from sesgrid.sources import RasterReader, read_class_rasters, read_ortho
+from sesgrid.sources import read_class_rasters
 from sesgrid.stages.mosaic import Mosaic, TileIndex
 from sesgrid.stages.predict import GROUP
 
@@ -149,7 +150,7 @@ def make_plan(config: Config, rates: Rates, machines: Machines) -> Plan:
     cells["row"], cells["col"] = at[:, 0], at[:, 1]
     grid = Grid(config.grid.pixels_per_cell, config.grid.cells_per_block)
     plan = plan_batches(grid, cells)
-    tiles = read_ortho(config.sources.ortho, default_crs=config.sources.ortho_crs)
+    tiles = imagery_of(config)
     shown = _inside(cells, tiles.geometry)
     classed = _with_landcover(config, cells)
     modelled = _with_model(config, cells)
@@ -253,7 +254,7 @@ def _stages(
     groups, slots = sum(len(b.group_starts) for b in plan), machines.processors
     by_group = -(-groups // groups_per_task(groups, slots))
     index = TileIndex(grid, tiles, prefer=config.mosaic.prefer)
-    stage, fullest = Mosaic(grid, RasterReader()), fullest_group(plan)
+    stage, fullest = Mosaic(grid, reader_of(config)), fullest_group(plan)
     drawn = mosaic_bytes(
         stage, index.items(fullest), machines.threads, config.cluster.gdal_cache_mb
     )

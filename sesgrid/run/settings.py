@@ -188,6 +188,9 @@ class MosaicSettings(_Section):
 
     prefer: Annotated[list[Preference], Field(min_length=1)] = list(PREFER)
     """What decides between tiles that show the same place; the first decides first."""
+    fill_values: list[Annotated[int, Field(ge=0, le=255)]] = []
+    """Pixels that have one of these values in all three colours are no imagery: [255] for tiles filled with
+    white, [0] for black, which deep shadow may have as well."""
 
 
 class TrainSettings(_Section):

@@ -125,8 +125,10 @@ class ClassLookup:
 
     def _listed(self, codes: pd.DataFrame) -> str:
         """The most frequent codes, with their counts."""
-        shown = codes.astype("string").fillna("missing").agg(" / ".join, axis=1)
-        counts = shown.value_counts().sort_index().sort_values(ascending=False, kind="stable")
+        counts = codes.astype("string").fillna("missing").value_counts().reset_index()
+        shown = counts[list(codes)].agg(" / ".join, axis=1)
+        counts = pd.Series(counts["count"].to_numpy(), index=shown).sort_index()
+        counts = counts.sort_values(ascending=False, kind="stable")
         listed = [f"{code} ({number})" for code, number in counts.head(_SHOWN).items()]
         more = len(counts) - len(listed)
         return ", ".join(listed) + (f" and {more} more" if more else "")

@@ -5,6 +5,7 @@ The index has the columns of `sesgrid.read_ortho`, so that the same planning ser
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +15,16 @@ import geopandas as gpd
 import numpy as np
 import pandas as pd
 import rasterio
-import shapely
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from sesgrid.errors import FormatError, MissingInputError, ReadError
+from sesgrid.foreign import reading
 from sesgrid.grid import CRS
-from sesgrid.sources.raster import _STRICT
+from sesgrid.sources.georeference import footprints, pixel_size
+from sesgrid.sources.opening import STRICT, open_raster
 from sesgrid.sources.tables import POLYGON_SUFFIXES
+from sesgrid.sources.validity import Validity
+from sesgrid.sources.vrt import open_vrt
 
 __all__ = ["ClassReader", "holds_rasters", "read_class_rasters"]
 
@@ -64,35 +66,44 @@ def read_class_rasters(path: str | Path | Sequence[str | Path]) -> gpd.GeoDataFr
     MissingInputError
         No such path, or no raster in it.
     ReadError
-        A raster cannot be opened.
+        A raster, or a folder, cannot be opened.
+    UnsafePathError
+        A raster would have others read, or a VRT names files outside its folder.
     FormatError
-        Another number of bands or type, no CRS, units other than metres, rotated or oblong pixels.
+        Of another kind than its suffix says, another number of bands or type, no CRS, units other than
+        metres, rotated or oblong pixels, or a ``.aux.xml`` that is damaged.
     """
     given = [path] if isinstance(path, str | Path) else list(path)
     files: list[Path] = []
     for one in map(Path, given):
-        inside = (
-            [p for p in one.rglob("*") if p.suffix.lower() in _SUFFIXES] if one.is_dir() else [one]
-        )
-        if not inside or not all(p.exists() for p in inside):
+        inside = _files(one)
+        if not inside:
             raise MissingInputError(f"{one}: expected a classified raster, or a folder of some")
         files += inside
     rows = [_header(p) for p in sorted(files)]
     frame = pd.DataFrame(rows).astype({"year": "Int64"})
-    footprints = [
-        gpd.GeoSeries([shapely.segmentize(box, box.length / 64)], crs=crs).to_crs(CRS).iloc[0]
-        for box, crs in zip(frame.pop("box"), frame["crs"], strict=True)
-    ]
-    return gpd.GeoDataFrame(frame, geometry=footprints, crs=CRS)
+    return gpd.GeoDataFrame(frame, geometry=footprints(frame), crs=CRS)
+
+
+def _files(path: Path) -> list[Path]:
+    """A raster, or the rasters in and below a folder."""
+    if not path.is_dir():
+        return [path] if path.exists() else []
+    found = []
+    for folder, _, names in os.walk(path, onerror=_unreadable):
+        found += [Path(folder, n) for n in names if Path(n).suffix.lower() in _SUFFIXES]
+    return found
+
+
+def _unreadable(error: OSError) -> None:
+    with reading(error.filename, ReadError):
+        raise error
 
 
 def _header(path: Path) -> dict:
-    try:
-        with rasterio.Env(**_STRICT), rasterio.open(path) as raster:
-            at, crs, kinds = raster.transform, raster.crs, raster.dtypes
-            width, height, bounds = raster.width, raster.height, raster.bounds
-    except RasterioError as error:
-        raise ReadError(f"{path} cannot be opened as a raster: {error}") from error
+    with rasterio.Env(**STRICT), _open(path) as raster:
+        at, crs, kinds = raster.transform, raster.crs, raster.dtypes
+        width, height = raster.width, raster.height
     if len(kinds) != 1 or kinds[0] not in ("uint8", "uint16"):
         raise FormatError(
             f"{path}: expected one band of codes, uint8 or uint16, received {', '.join(kinds)}"
@@ -102,17 +113,17 @@ def _header(path: Path) -> dict:
             f"{path}: expected a CRS in metres, received {crs.to_string() if crs else 'none'}; bring it to "
             f"one with 'gdalwarp -r near -t_srs EPSG:2154 {path.name} out.tif'"
         )
-    if at.b or at.d or at.a <= 0 or abs(at.a + at.e) > 1e-9 * at.a:
-        raise FormatError(
-            f"{path}: expected square pixels, north up, received the transform {tuple(at)[:6]}; bring it "
-            f"to such a grid with 'gdalwarp -r near -t_srs {crs.to_string()} {path.name} out.tif'"
-        )
     epsg = crs.to_epsg()
     return {
         "path": str(path.resolve()), "crs": f"EPSG:{epsg}" if epsg else crs.to_wkt(),
-        "resolution_m": at.a, "year": None, "left": at.c, "top": at.f, "width": width,
-        "height": height, "box": shapely.box(*bounds),
+        "resolution_m": pixel_size(path, at, width, height), "year": None,
+        "left": at.c, "top": at.f, "width": width, "height": height,
     }  # fmt: skip
+
+
+def _open(path: str | Path) -> rasterio.DatasetReader:
+    path = Path(path)
+    return open_vrt(path) if path.suffix.lower() == ".vrt" else open_raster(path)
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ class ClassReader:
         values : np.ndarray
             uint8 ``(band=1, y, x)``.
         valid : np.ndarray
-            bool ``(y, x)``: False where the raster says nodata.
+            bool ``(y, x)``: False where nodata or a mask of the raster's says that nothing is known.
 
         Raises
         ------
@@ -180,13 +191,13 @@ class ClassReader:
             A code that the table does not know.
         """
         row0, row1, col0, col1 = window
-        try:
-            with rasterio.Env(**_STRICT), rasterio.open(path) as raster:
-                codes = raster.read(1, window=Window(col0, row0, col1 - col0, row1 - row0))
-                nodata = raster.nodata
-        except (RasterioError, CPLE_BaseError, OSError) as error:
-            raise ReadError(f"{path} cannot be read: {error}; fetch it again") from error
-        valid = np.ones(codes.shape, bool) if nodata is None else codes != nodata
+        part = Window(col0, row0, col1 - col0, row1 - row0)
+        with rasterio.Env(**STRICT), _open(path) as raster:
+            validity = Validity.of(raster, [1], None)
+            with reading(path, ReadError):
+                (codes,), valid = validity.read(raster, [1], part)
+        if valid is None:
+            valid = np.ones(codes.shape, bool)
         lookup = np.full(1 << 16, -1, np.int16)
         lookup[list(self.codes)] = self.values
         values = lookup[codes]

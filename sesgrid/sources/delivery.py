@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
+from sesgrid.errors import FormatError, MissingInputError, ReadError, SesgridWarning
+from sesgrid.foreign import reading
 from sesgrid.sources.archive import is_archive, safe_relative_path
 from sesgrid.sources.tables import list_tables, match_columns, read_table
 from sesgrid.sources.tile_name import is_infrared
@@ -56,6 +57,8 @@ def find_tiles(path: str | Path | Sequence[str | Path]) -> list[TileFile]:
         A path is missing, or holds no raster.
     FormatError
         All rasters are infrared, or a path is an archive or another kind of file.
+    ReadError
+        A folder may not be read.
     UnsafePathError
         A name in ``dalles.shp`` leads out of the delivery.
 
@@ -112,7 +115,7 @@ def _walk(top: Path) -> tuple[list[Path], list[Path]]:
     """Rasters and ``dalles.shp`` files below a folder; thumbnails and side folders left out."""
     rasters, indexes = [], []
     seen: set[str] = set()
-    for folder, subfolders, names in os.walk(top, followlinks=True):
+    for folder, subfolders, names in os.walk(top, onerror=_unreadable, followlinks=True):
         if os.path.realpath(folder) in seen:  # a link back up
             subfolders.clear()
             continue
@@ -131,6 +134,11 @@ def _walk(top: Path) -> tuple[list[Path], list[Path]]:
             ):
                 rasters.append(path)
     return rasters, indexes
+
+
+def _unreadable(error: OSError) -> None:
+    with reading(error.filename, ReadError):
+        raise error
 
 
 def _keep_indexed(rasters: list[Path], indexes: list[Path], top: Path) -> list[Path]:

@@ -20,7 +20,7 @@ import pyogrio
 
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
 from sesgrid.foreign import DAMAGED, reading, writing
-from sesgrid.sources.geopackage import count_rows, refuse_foreign_code, settle
+from sesgrid.sources.geopackage import count_rows, index_is_whole, refuse_foreign_code, settle
 from sesgrid.sources.spatial_filter import Bounds, filter_in
 from sesgrid.sources.table import Table
 from sesgrid.sources.vector_counts import check_geodatabase, check_shapefile
@@ -83,7 +83,7 @@ def read_vector(
     label = str(table)
     with _linked(table.path) as link, _told(label, link.parent):
         declared, drawn = _declared_rows(link, table, label)
-        bbox = _bbox(link, table, within) if drawn is None else None
+        bbox = _bbox(link, table, within)
         meta, content = pyogrio.read_arrow(
             link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox
         )
@@ -107,8 +107,13 @@ def read_vector(
 
 
 def _bbox(link: Path, table: Table, within: Bounds | None) -> Bounds | None:
-    """The bounds in the layer's CRS; None: all of it is to be read."""
-    return within and filter_in(pyogrio.read_info(link, layer=table.layer)["crs"], within)
+    """The bounds in the layer's CRS; None: all of it is to be read.
+
+    A search by place loses what its index has lost; only a GeoPackage's can be counted.
+    """
+    if within is None or link.suffix != ".gpkg" or not index_is_whole(link, table.name):
+        return None
+    return filter_in(pyogrio.read_info(link, layer=table.layer)["crs"], within)
 
 
 def _table(path: Path, link: Path, name: str) -> Table:

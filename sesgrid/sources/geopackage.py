@@ -19,7 +19,7 @@ from sesgrid.errors import FormatError, UnsafePathError
 from sesgrid.foreign import DAMAGED
 from sesgrid.sources.sql_calls import foreign_calls
 
-__all__ = ["count_rows", "refuse_foreign_code", "settle"]
+__all__ = ["count_rows", "index_is_whole", "refuse_foreign_code", "settle"]
 
 _VIRTUAL = re.compile(r"(?is)^\s*create\s+virtual\s+table\b.*?\busing\s+[\"'`\[]?(\w+)")
 _INSIDE = frozenset({"rtree", "rtree_i32", "fts3", "fts4", "fts5"})
@@ -104,6 +104,24 @@ def count_rows(path: Path, layer: str, label: str) -> int:
         name = layer.replace('"', '""')
         (count,) = database.execute(f'SELECT count(*) FROM "{name}"').fetchone()
     return int(count)
+
+
+def index_is_whole(path: Path, layer: str) -> bool:
+    """Whether the layer's spatial index has every geometry, or there is none, so that all are looked at."""
+    with _opened(path) as database:
+        found = database.execute(
+            "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
+        ).fetchone()
+        if found is None:
+            return False
+        index = f"rtree_{layer}_{found[0]}_rowid"
+        known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
+        if database.execute(known, (index,)).fetchone() == (0,):
+            return True
+        table, column, index = (n.replace('"', '""') for n in (layer, found[0], index))
+        (drawn,) = database.execute(f'SELECT count("{column}") FROM "{table}"').fetchone()
+        (listed,) = database.execute(f'SELECT count(*) FROM "{index}"').fetchone()
+    return drawn == listed
 
 
 @contextmanager

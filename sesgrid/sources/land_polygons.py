@@ -207,6 +207,10 @@ def _read(layers: dict[Table, dict[str, str]], within: Bounds | None) -> Iterato
     for table, columns in layers.items():
         frame = read_table(table, list(columns.values()), geometry=True, within=within)
         if isinstance(frame, gpd.GeoDataFrame):
+            if frame.crs is None:
+                raise FormatError(
+                    f"{table} tells no CRS: assign it (ogr2ogr -a_srs), or bring the missing .prj"
+                )
             codes = {ours: _as_text(frame[theirs]) for ours, theirs in columns.items()}
             yield gpd.GeoDataFrame(codes, geometry=frame.geometry.to_numpy(), crs=frame.crs)
 
@@ -224,7 +228,7 @@ def _one_frame(
     """All polygons, clean, with their classes, in an order that files and tiles have no part in."""
     by_crs: dict[str, list[gpd.GeoDataFrame]] = defaultdict(list)
     for frame in frames:
-        by_crs[frame.crs.to_wkt() if frame.crs else ""].append(frame)
+        by_crs[frame.crs.to_wkt()].append(frame)
     parts = []
     for _, some in sorted(by_crs.items()):
         part = gpd.GeoDataFrame(pd.concat(some, ignore_index=True), crs=some[0].crs)

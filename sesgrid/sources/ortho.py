@@ -17,14 +17,13 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import shapely
-from affine import Affine
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 
 from sesgrid.errors import ConfigError, FormatError, ReadError, SesgridWarning
 from sesgrid.grid import CRS as GRID_CRS
 from sesgrid.sources.delivery import TileFile, find_tiles
+from sesgrid.sources.georeference import footprints, pixel_size
 from sesgrid.sources.raster import RasterHeader, read_header
 from sesgrid.sources.tile_name import TileName, parse_tile_name, year_of_delivery
 
@@ -33,7 +32,6 @@ __all__ = ["LAMBERT_93", "read_ortho"]
 LAMBERT_93 = "EPSG:2154"
 """``LA93`` in tile names."""
 
-_EDGE_PARTS = 16
 _SAME_M = 0.001
 
 
@@ -53,7 +51,10 @@ class _Placed:
 
 
 def read_ortho(
-    path: str | Path | Sequence[str | Path], *, default_crs: str | None = None
+    path: str | Path | Sequence[str | Path],
+    *,
+    default_crs: str | None = None,
+    fill_values: Sequence[int] = (),
 ) -> gpd.GeoDataFrame:
     """Index the RGB tiles of orthophotos.
 
@@ -64,6 +65,8 @@ def read_ortho(
         rasters, or a raster: JP2, GeoTIFF, JPEG with world file.
     default_crs : str, optional
         CRS of tiles that neither say theirs nor have ``LA93`` in a BD ORTHO name.
+    fill_values : sequence of int
+        Values that the reader is told to take for no imagery, so that they need no warning.
 
     Returns
     -------
@@ -78,28 +81,30 @@ def read_ortho(
     MissingInputError
         No such path, or no raster in it.
     FormatError
-        Infrared only, not 8-bit RGB, no georeferencing or CRS, rotated or oblong pixels, units
-        other than metres, or a name that contradicts the raster.
+        Infrared only, not 8-bit RGB, of another kind than its suffix says, no georeferencing or CRS,
+        rotated or oblong pixels, units other than metres, or a name that contradicts the raster.
     UnsafePathError
-        A name in ``dalles.shp`` leads out of the delivery.
+        A name in ``dalles.shp`` leads out of the delivery, or a raster would have others read.
     ReadError
         A raster cannot be opened, and no readable tile like it tells its size.
 
     Warns
     -----
     SesgridWarning
-        Tiles left out (infrared, missing, not listed), or kept although they cannot be opened.
+        Tiles left out (infrared, missing, not listed), or kept although they cannot be opened; a fourth
+        band that is called alpha and is no mask; corners filled with one colour that nothing marks.
     """
     tiles = find_tiles(path)
     with ThreadPoolExecutor(8) as pool:  # opening waits for the disk, not for the processor
         headers = list(pool.map(_header_or_error, tiles))
+    _warn_of(tiles, headers, fill_values)
     default = None if default_crs is None else _known_crs(default_crs)
     placed = [
         _place(tile, header, default)
         for tile, header in zip(tiles, _stand_ins(tiles, headers), strict=True)
     ]
     frame = pd.DataFrame(placed).astype({"year": "Int64"})
-    return gpd.GeoDataFrame(frame, geometry=_footprints(frame), crs=GRID_CRS)
+    return gpd.GeoDataFrame(frame, geometry=footprints(frame), crs=GRID_CRS)
 
 
 def _header_or_error(tile: TileFile) -> RasterHeader | ReadError:
@@ -107,6 +112,34 @@ def _header_or_error(tile: TileFile) -> RasterHeader | ReadError:
         return read_header(tile.path)
     except ReadError as error:
         return error
+
+
+def _warn_of(
+    tiles: list[TileFile], headers: list[RasterHeader | ReadError], fill_values: Sequence[int]
+) -> None:
+    """What looks wrong and cannot be known to be."""
+    known = [
+        (t.path.name, h) for t, h in zip(tiles, headers, strict=True) if isinstance(h, RasterHeader)
+    ]
+    odd = [name for name, header in known if header.false_alpha]
+    if odd:
+        warnings.warn(
+            f"the fourth band of {len(odd)} tiles, first {odd[0]}, is called alpha but has values between "
+            "clear and opaque, as infrared has: it is not read, and all of these tiles counts as observed",
+            SesgridWarning,
+            stacklevel=3,
+        )
+    told = [(value,) * 3 for value in fill_values]
+    filled = [(n, h.filled) for n, h in known if h.filled is not None and h.filled not in told]
+    if filled:
+        name, colour = filled[0]
+        warnings.warn(
+            f"{len(filled)} tiles have a corner of one colour, first {name} {colour}, which no nodata, alpha "
+            "or mask tells to be no imagery, and which hides what other tiles show there: if it is filling, "
+            "set mosaic.fill_values, or 'gdal_edit -a_nodata' the tiles",
+            SesgridWarning,
+            stacklevel=3,
+        )
 
 
 def _stand_ins(
@@ -176,13 +209,13 @@ def _georeference(
 ) -> tuple[float, float, float]:
     """(left, top, resolution_m) of a tile; the raster's own wins over the name's."""
     if header.transform is None:
-        if name is None or name.left_m is None or name.top_m is None:
+        if name is None or name.left_m is None or name.top_m is None or name.resolution_m is None:
             raise FormatError(
                 f"{path} has no georeferencing: no coordinates inside, no world file beside it, "
-                "and a name that tells no corner; add a world file (.jgw, .tfw, .j2w)"
+                "and a name that tells no corner, or no resolution; add a world file (.jgw, .tfw, .j2w)"
             )
         return name.left_m, name.top_m, name.resolution_m
-    resolution = _square_pixel(path, header)
+    resolution = pixel_size(path, header.transform, header.width, header.height)
     left, top = header.transform.c, header.transform.f
     if name is not None and name.left_m is not None and name.top_m is not None:
         off = max(abs(left - name.left_m), abs(top - name.top_m))
@@ -193,19 +226,6 @@ def _georeference(
                 "expected the same within half a pixel: rename the file or correct it"
             )
     return left, top, resolution
-
-
-def _square_pixel(path: Path, header: RasterHeader) -> float:
-    """Pixel size of a north-up raster with square pixels; an error for another one."""
-    t = header.transform or Affine.identity()
-    sides = max(header.width, header.height)
-    slack = 0.01 * abs(t.a) / sides  # a hundredth of a pixel over the whole tile
-    if t.a <= 0 or max(abs(t.b), abs(t.d), abs(t.a + t.e)) > slack:
-        raise FormatError(
-            f"{path}: pixels of {t.a:g} × {t.e:g} with rotation terms {t.b:g}, {t.d:g}: expected "
-            f"square pixels, north up; convert it with 'gdalwarp -tr R -R {path.name} out.tif'"
-        )
-    return round(t.a, 9)
 
 
 def _is_lambert_93(header: RasterHeader) -> bool:
@@ -251,17 +271,3 @@ def _metric_crs(wkt: str, tile: _Placed) -> str:
             "'gdalwarp -t_srs EPSG:2154'"
         )
     return text
-
-
-def _footprints(tiles: pd.DataFrame) -> gpd.GeoSeries:
-    """Outlines in EPSG:3035; edges are cut before transforming, since they bend."""
-    right = tiles["left"] + tiles["width"] * tiles["resolution_m"]
-    bottom = tiles["top"] - tiles["height"] * tiles["resolution_m"]
-    boxes = shapely.box(tiles["left"], bottom, right, tiles["top"])
-    edge = tiles[["width", "height"]].min(axis=1) * tiles["resolution_m"]
-    outlines = gpd.GeoSeries(shapely.segmentize(boxes, edge / _EDGE_PARTS), index=tiles.index)
-    parts = [
-        outlines.loc[rows.index].set_crs(crs).to_crs(GRID_CRS)
-        for crs, rows in tiles.groupby("crs", sort=False)
-    ]
-    return gpd.GeoSeries(pd.concat(parts).reindex(tiles.index), crs=GRID_CRS)

@@ -84,7 +84,8 @@ def tables_of_parts(files: Iterable[Path], top: Path) -> list[Path]:
     >>> [str(p) for p in tables_of_parts(map(Path, names), Path())]
     ['a', 'b.parquet', 'c.parquet']
     """
-    return list(dict.fromkeys(_table_of(file, top) for file in files))
+    tables = dict.fromkeys(_table_of(file, top) for file in files)
+    return [t for t in tables if not any(parent in tables for parent in t.parents)]
 
 
 def _table_of(file: Path, top: Path) -> Path:

@@ -1,13 +1,9 @@
-"""Headers and windows of RGB rasters, through GDAL, with damage never read as pixels.
-
-Absence is known from nodata, alpha or a mask, never from black: deep shadow is black too.
-"""
+"""Headers and windows of RGB rasters, through GDAL, with damage never read as pixels."""
 
 from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from affine import Affine
-from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from sesgrid.errors import FormatError, GridMismatchError, ReadError
+from sesgrid.foreign import reading
+from sesgrid.sources.opening import STRICT, open_raster
+from sesgrid.sources.validity import Validity, alpha_band, one_colour, tagged_alpha
 
 __all__ = ["RasterHeader", "RasterReader", "read_header", "rgb_bands"]
 
@@ -30,18 +27,6 @@ _UNIT_PX = 512
 
 COARSEST_LEVEL = 5
 """Levels beyond this are of no use to 200 m cells."""
-
-_STRICT = {
-    # a cut JPEG (alone or inside a TIFF) otherwise decodes to grey; a cut JPEG 2000 raises anyway
-    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",
-    # with threads of its own, GDAL 3.10 reads a broken JPEG 2000 at a coarser level as black, and says
-    # so to standard error alone; a worker has its own threads anyway
-    "GDAL_NUM_THREADS": "1",
-    # nothing may be written beside the user's files
-    "GDAL_PAM_ENABLED": "NO",
-    # a folder may hold a nation: companions are looked for by name, not in a list of all its files
-    "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
-}
 
 
 @dataclass(frozen=True)
@@ -63,6 +48,12 @@ class RasterHeader:
     year: int | None
     """Year of the TIFF tag ``TIFFTAG_DATETIME``."""
 
+    false_alpha: bool = False
+    """Whether a band is called alpha and is no mask."""
+
+    filled: tuple[int, ...] | None = None
+    """The colour that fills a corner, where nothing says that it is no imagery."""
+
 
 def read_header(path: str | Path) -> RasterHeader:
     """Open a raster, check that it holds 8-bit RGB, and return its header.
@@ -74,17 +65,33 @@ def read_header(path: str | Path) -> RasterHeader:
     FormatError
         Not 8-bit RGB (see `rgb_bands`).
     """
-    with rasterio.Env(**_STRICT), _open(path) as dataset:
-        rgb_bands(dataset)
+    with rasterio.Env(**STRICT), open_raster(path) as dataset:
+        bands = rgb_bands(dataset)
         transform = dataset.transform
         date = dataset.tags().get("TIFFTAG_DATETIME", "")[:4]
+        false_alpha, filled = _looks(dataset, bands)
         return RasterHeader(
             width=dataset.width,
             height=dataset.height,
             transform=None if transform == Affine.identity() else transform,
             crs_wkt=dataset.crs.to_wkt() if dataset.crs else None,
             year=int(date) if date.isdigit() and int(date) > 1900 else None,
+            false_alpha=false_alpha,
+            filled=filled,
         )
+
+
+def _looks(
+    dataset: rasterio.DatasetReader, bands: tuple[int, int, int]
+) -> tuple[bool, tuple[int, ...] | None]:
+    """What a few pixels tell, where they can be read; whoever needs the others meets the damage."""
+    try:
+        alpha = alpha_band(dataset)
+        validity = Validity.of(dataset, bands, alpha)
+        filled = None if validity.says_anything else one_colour(dataset, bands)
+    except ReadError:
+        return False, None
+    return alpha is None and tagged_alpha(dataset) is not None, filled
 
 
 def rgb_bands(dataset: rasterio.DatasetReader) -> tuple[int, int, int]:
@@ -148,6 +155,9 @@ class RasterReader:
     open_files: int = 8
     """Most datasets that one thread keeps open (GDAL datasets are not shared by threads)."""
 
+    fill_values: tuple[int, ...] = ()
+    """Pixels that have one of these values in all three colours count as not observed."""
+
     def levels(self, path: str | Path) -> int:
         """Coarsest level at which a raster can be read.
 
@@ -159,7 +169,7 @@ class RasterReader:
         ReadError
             The file cannot be opened.
         """
-        with rasterio.Env(**_STRICT):
+        with rasterio.Env(**STRICT):
             dataset = _opened(str(path), 0, self.open_files).dataset
         if not dataset.driver.startswith("JP2"):
             return COARSEST_LEVEL
@@ -176,7 +186,7 @@ class RasterReader:
         ReadError
             The file cannot be opened.
         """
-        with rasterio.Env(**_STRICT):
+        with rasterio.Env(**STRICT):
             return _opened(str(path), level, self.open_files).unit_shape(level)
 
     def read(
@@ -210,7 +220,7 @@ class RasterReader:
             The window does not lie inside the raster.
         """
         row0, row1, col0, col1 = (int(edge) for edge in window)
-        with rasterio.Env(**_STRICT):
+        with rasterio.Env(**STRICT):
             tile = _opened(str(path), level, self.open_files)
             height, width = tile.shape
             if not (0 <= row0 < row1 <= height and 0 <= col0 < col1 <= width):
@@ -218,44 +228,25 @@ class RasterReader:
                     f"window rows {row0}:{row1}, columns {col0}:{col1} does not lie inside "
                     f"{path}, which has {height} rows and {width} columns"
                 )
+            part = f"rows {row0}:{row1}, columns {col0}:{col1}"
             try:
-                return tile.read(Window(col0, row0, col1 - col0, row1 - row0))
-            except (RasterioError, CPLE_BaseError, OSError) as error:
+                with reading(path, ReadError, f"{part} are truncated or damaged: fetch it again"):
+                    window_px = Window(col0, row0, col1 - col0, row1 - row0)
+                    return tile.read(window_px, self.fill_values)
+            except ReadError:
                 _forget(str(path))
-                raise ReadError(
-                    f"{path} cannot be read at rows {row0}:{row1}, columns {col0}:{col1}: "
-                    f"{error.__cause__ or error}; the file is truncated or damaged: fetch it again"
-                ) from error
+                raise
 
 
 @dataclass(frozen=True)
 class _OpenTile:
-    """A dataset at a level, with what reading needs to know of it.
-
-    All of it is asked on opening: GDAL's last error stays pending in a thread, and rasterio would
-    raise one tile's failed read again when another tile is asked for its colours.
-    """
+    """A dataset at a level, with what reading needs to know of it."""
 
     dataset: rasterio.DatasetReader
     bands: tuple[int, int, int]
-    alpha: int | None
-    nodata: tuple[float | None, ...]
-    has_mask: bool
+    validity: Validity
     shrink: int
     """Pixels of the dataset along a pixel of the level: 1 where the file has the level."""
-
-    @classmethod
-    def of(cls, dataset: rasterio.DatasetReader, shrink: int) -> _OpenTile:
-        bands, colours = rgb_bands(dataset), dataset.colorinterp
-        has_alpha = ColorInterp.alpha in colours
-        return cls(
-            dataset=dataset,
-            bands=bands,
-            alpha=colours.index(ColorInterp.alpha) + 1 if has_alpha else None,
-            nodata=tuple(dataset.nodatavals[band - 1] for band in bands),
-            has_mask=MaskFlags.per_dataset in dataset.mask_flag_enums[bands[0] - 1],
-            shrink=shrink,
-        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -270,17 +261,20 @@ class _OpenTile:
         height = block_y * max(1, side**2 // (width * block_y))
         return max(1, height // self.shrink), max(1, width // self.shrink)
 
-    def read(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+    def read(
+        self, window: Window, fill_values: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         if self.shrink > 1:
-            return self._shrunk(window)
-        return self._as_it_is(window)
+            return self._shrunk(window, fill_values)
+        return self._as_it_is(window, fill_values)
 
-    def _shrunk(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+    def _shrunk(
+        self, window: Window, fill_values: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Means of squares of valid pixels."""
         n = self.shrink
-        pixels, valid = self._as_it_is(
-            Window(*(n * v for v in (window.col_off, window.row_off, window.width, window.height)))
-        )
+        squares = (window.col_off, window.row_off, window.width, window.height)
+        pixels, valid = self._as_it_is(Window(*(n * v for v in squares)), fill_values)
         shape = window.height, n, window.width, n
         if valid is None:
             sums = pixels.reshape(3, *shape).sum(axis=(2, 4), dtype=np.uint32)
@@ -290,18 +284,14 @@ class _OpenTile:
         known = np.maximum(count, 1)
         return ((sums + known // 2) // known).astype(np.uint8), 2 * count >= n * n
 
-    def _as_it_is(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
-        if self.alpha is not None:
-            pixels = self.dataset.read([*self.bands, self.alpha], window=window)
-            return pixels[:3], pixels[3] > 0
-        pixels = self.dataset.read(list(self.bands), window=window)
-        if self.has_mask:
-            return pixels, self.dataset.dataset_mask(window=window) > 0
-        if all(value is None for value in self.nodata):
-            return pixels, None
-        # a value that uint8 cannot hold (-9999, NaN) marks no pixel
-        absent = [layer == value for layer, value in zip(pixels, self.nodata, strict=True)]
-        return pixels, ~np.logical_and.reduce(absent)
+    def _as_it_is(
+        self, window: Window, fill_values: tuple[int, ...]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        pixels, valid = self.validity.read(self.dataset, self.bands, window)
+        for value in fill_values:
+            observed = (pixels != value).any(axis=0)
+            valid = observed if valid is None else valid & observed
+        return pixels, valid
 
 
 class _OpenFiles(threading.local):
@@ -332,30 +322,17 @@ def _opened(path: str, level: int, limit: int) -> _OpenTile:
 
 
 def _open_level(path: str, level: int) -> _OpenTile:
-    dataset = _open(path)
-    if level == 0:
-        return _OpenTile.of(dataset, 1)
-    overviews = dataset.overviews(1)
-    if 2**level not in overviews:
-        return _OpenTile.of(dataset, 2**level)
-    dataset.close()
-    return _OpenTile.of(_open(path, overview_level=overviews.index(2**level)), 1)
+    dataset = open_raster(path)
+    bands, alpha = rgb_bands(dataset), alpha_band(dataset)
+    overviews = dataset.overviews(1) if level else []
+    shrink = 2**level
+    if shrink in overviews:
+        dataset.close()
+        dataset, shrink = open_raster(path, overview_level=overviews.index(shrink)), 1
+    return _OpenTile(dataset, bands, Validity.of(dataset, bands, alpha), shrink)
 
 
 def _forget(path: str, but: tuple[int, int] | None = None) -> None:
     """Close this thread's datasets of a file, but for those of a state of it."""
     for key in [key for key in _OPEN.by_key if key[0] == path and key[2:] != but]:
         _OPEN.by_key.pop(key).dataset.close()
-
-
-def _open(path: str | Path, **options: int) -> rasterio.DatasetReader:
-    # the lock: warning filters belong to the whole process
-    with _OPENING, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        try:
-            return rasterio.open(path, **options)
-        except (RasterioIOError, OSError) as error:
-            raise ReadError(
-                f"{path} cannot be opened as a raster: {error}; the file is truncated, damaged or "
-                "of another kind: fetch it again"
-            ) from error

@@ -27,6 +27,8 @@ TOLERANCE_M = 0.25
 _ROUNDS = 8
 _FARTHEST_M = 2e7
 """No place on Earth has coordinates beyond these in EPSG:3035."""
+_FARTHEST = 2e8
+"""Nor beyond these in any CRS, even in feet; some transformations take more and make places of it."""
 
 
 def to_grid_crs(geometry: gpd.GeoSeries, label: str) -> gpd.GeoSeries:
@@ -62,6 +64,7 @@ def to_grid_crs(geometry: gpd.GeoSeries, label: str) -> gpd.GeoSeries:
 
 def _placed(geometry: gpd.GeoSeries, crs: Any, label: str) -> gpd.GeoSeries:
     flat = shapely.force_2d(np.asarray(geometry.values, dtype=object))
+    _refuse_far(flat, _FARTHEST, label, crs)
     if crs != CRS:
         try:
             transformer = Transformer.from_crs(crs, CRS, always_xy=True)
@@ -70,7 +73,7 @@ def _placed(geometry: gpd.GeoSeries, crs: Any, label: str) -> gpd.GeoSeries:
                 f"{label}: its CRS ({crs.name}) cannot be transformed to {CRS}: {error}"
             ) from error
         flat = _transformed(_cut(flat, transformer), transformer)
-    _refuse_lost(flat, label, crs)
+    _refuse_far(flat, _FARTHEST_M, label, crs)
     return gpd.GeoSeries(flat, index=geometry.index, crs=CRS)
 
 
@@ -112,9 +115,9 @@ def _transformed(geometry: np.ndarray, transformer: Transformer) -> np.ndarray:
     return shapely.transform(geometry, lambda xy: _forward(xy, transformer))
 
 
-def _refuse_lost(geometry: np.ndarray, label: str, crs: Any) -> None:
+def _refuse_far(geometry: np.ndarray, farthest: float, label: str, crs: Any) -> None:
     xy, row = shapely.get_coordinates(geometry, return_index=True)
-    lost = np.unique(row[~(np.abs(xy) <= _FARTHEST_M).all(axis=1)])
+    lost = np.unique(row[~(np.abs(xy) <= farthest).all(axis=1)])
     if lost.size:
         raise FormatError(
             f"{label}: {lost.size} of {len(geometry)} geometries lie nowhere on Earth, read as {crs.name} "

@@ -9,7 +9,7 @@ __all__ = ["TileName", "is_infrared", "parse_tile_name", "year_of_delivery"]
 
 _TILE = re.compile(
     r"(?P<department>\d{2,3}|2[AB])-(?P<year>(?:19|20)\d\d)-(?P<x>\d{4})-(?P<y>\d{4})"
-    r"-LA93-(?P<m>\d+)M(?P<cm>\d+)(?P<ir>-IRC)?(?:-E\d+)?(?P<rest>.*)",
+    r"-LA93(?:-(?P<m>\d+)M(?P<cm>\d+))?(?P<ir>-IRC)?(?:-E\d+)?(?P<rest>.*)",
     re.IGNORECASE,
 )
 
@@ -30,8 +30,8 @@ class TileName:
     top_m: float | None
     """Northing of the north-west corner; None for a part of a tile."""
 
-    resolution_m: float
-    """Pixel size, to the centimetre."""
+    resolution_m: float | None
+    """Pixel size, to the centimetre; None in older names, which do not tell."""
 
 
 def parse_tile_name(stem: str) -> TileName | None:
@@ -40,6 +40,8 @@ def parse_tile_name(stem: str) -> TileName | None:
     >>> parse_tile_name("75-2021-0650-6865-LA93-0M20-E080")
     TileName(department='75', year=2021, left_m=650000.0, top_m=6865000.0, resolution_m=0.2)
     >>> parse_tile_name("2A-2019-1175-6070-LA93-0M50-E080_p12").left_m is None
+    True
+    >>> parse_tile_name("75-2008-0640-6860-LA93").resolution_m is None
     True
     >>> parse_tile_name("photo") is None
     True
@@ -53,7 +55,7 @@ def parse_tile_name(stem: str) -> TileName | None:
         year=int(match["year"]),
         left_m=int(match["x"]) * 1000.0 if whole else None,
         top_m=int(match["y"]) * 1000.0 if whole else None,
-        resolution_m=float(f"{match['m']}.{match['cm']}"),
+        resolution_m=float(f"{match['m']}.{match['cm']}") if match["m"] else None,
     )
 
 

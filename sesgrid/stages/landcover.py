@@ -121,7 +121,8 @@ class LandcoverIndex:
     ----------
     grid : Grid
     polygons : GeoDataFrame
-        From `sesgrid.read_urban_atlas`; ``value`` is the pixel value, 0…255, 0 = no class.
+        From `sesgrid.read_urban_atlas` or `sesgrid.read_landcover`; ``value`` is the pixel value, 0…255,
+        0 = no class.
 
     Raises
     ------
@@ -197,7 +198,7 @@ def landcover(
     cells : GeoDataFrame
         From `sesgrid.cells`.
     polygons : GeoDataFrame
-        From `sesgrid.read_urban_atlas`.
+        From `sesgrid.read_urban_atlas` or `sesgrid.read_landcover`; where they overlap, the later wins.
 
     Returns
     -------

@@ -14,7 +14,7 @@ import google_crc32c
 from sesgrid.errors import FormatError
 from sesgrid.foreign import reading, writing
 
-__all__ = ["check_path", "is_sound", "replace_sealed", "require_sound"]
+__all__ = ["check_path", "checksum_of", "is_sound", "replace_sealed", "require_sound"]
 
 
 def check_path(path: Path) -> Path:
@@ -75,6 +75,11 @@ def is_sound(path: Path) -> bool:
 def _known_checksum(path: Path, mtime_ns: int, size: int) -> str:
     """Of a file as it is now: a nation's tables are opened again and again."""
     return _checksum(path)
+
+
+def checksum_of(path: Path) -> tuple[int, int]:
+    """Bytes of a file and their crc32c."""
+    return path.stat().st_size, int(_checksum(path), 16)
 
 
 def _checksum(path: Path) -> str:

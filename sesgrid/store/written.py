@@ -20,7 +20,7 @@ from sesgrid.foreign import reading
 from sesgrid.grid import Extent
 from sesgrid.store.location import open_group, writing
 
-__all__ = ["Shard", "forget_written", "list_written", "stamps_of", "written_at"]
+__all__ = ["Shard", "forget_written", "is_listed", "list_written", "stamps_of", "written_at"]
 
 Shard = tuple[int, int]
 """Bytes of a shard and their crc32c; (0, 0): there is none, as the block is zero throughout."""
@@ -48,9 +48,7 @@ def list_written(
     StoreError
         The store is read-only, full or gone.
     """
-    table = np.zeros((2, extent.n_block_rows, extent.n_block_cols), np.uint32)
-    for block, shard in shards:
-        table[(slice(None), *extent.block_position(*block))] = shard
+    table = _tabled(extent, shards)
     with writing(path, "the list of shards"):
         forget_written(path, layer)
         group = open_group(path, "r+").require_group(_GROUP)
@@ -64,6 +62,24 @@ def list_written(
         )
         # last: what is half written is not believed
         group.update_attributes({_STAMPS: {**_stamps(group), layer: uuid.uuid4().hex}})
+
+
+def _tabled(extent: Extent, shards: Iterable[tuple[tuple[int, int], Shard]]) -> np.ndarray:
+    """Bytes and crc32c, uint32 ``(of, block_y, block_x)``."""
+    table = np.zeros((2, extent.n_block_rows, extent.n_block_cols), np.uint32)
+    for block, shard in shards:
+        table[(slice(None), *extent.block_position(*block))] = shard
+    return table
+
+
+def is_listed(
+    path: str, extent: Extent, layer: str, shards: Iterable[tuple[tuple[int, int], Shard]]
+) -> bool:
+    """Whether the cube lists these very shards of a layer."""
+    listed = _read(path, layer)
+    if listed is None or layer not in stamps_of(path):
+        return False
+    return np.array_equal(listed, _tabled(extent, shards))
 
 
 def forget_written(path: str, layer: str) -> None:
@@ -91,8 +107,11 @@ def _stamps(group: zarr.Group) -> dict[str, str]:
 
 @lru_cache(maxsize=64)
 def _listed(path: str, layer: str, stamp: str) -> np.ndarray | None:
-    if stamps_of(path).get(layer) != stamp:
-        return None
+    return _read(path, layer) if stamps_of(path).get(layer) == stamp else None
+
+
+def _read(path: str, layer: str) -> np.ndarray | None:
+    """What is listed of a layer; None where that is damaged."""
     try:
         with reading(path):
             array = cast(zarr.Array, open_group(path, "r")[f"{_GROUP}/{layer}"])

@@ -1,0 +1,255 @@
+"""Are the files of a run, beside its shards and parts, as it wrote them?
+
+Tables have their crc32c beside them, results in the record of the stage that wrote them, models in their
+cards; records, plans and journals must read as such, and the cube's metadata follow from what they tell.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from sesgrid.batches.journal import damaged_lines, is_plan
+from sesgrid.errors import FormatError, MissingInputError, ReadError, SesgridError
+from sesgrid.foreign import reading
+from sesgrid.grid import Extent, Grid
+from sesgrid.run.engine import STAGES
+from sesgrid.run.pixel_blocks import LAYERS_OF, written_layers
+from sesgrid.run.tables import CellTable
+from sesgrid.run.workspace import Workspace, load_table
+from sesgrid.store.codec import PixelCodec
+from sesgrid.store.cube import Cube, open_cube, owner_of
+from sesgrid.store.metadata import damaged_keys
+from sesgrid.store.models import ModelRef
+from sesgrid.store.parts import Parts
+from sesgrid.store.sealed import checksum_of, is_sound
+from sesgrid.store.written import is_listed
+
+__all__ = [
+    "CUBE",
+    "MARK",
+    "FileFault",
+    "expected_cube",
+    "find_file_faults",
+    "unentered",
+    "unlisted_layers",
+]
+
+CUBE, MARK = "cube", "mark"
+"""What is made again from what other files tell, and not by a stage."""
+
+
+@dataclass(frozen=True)
+class FileFault:
+    """A file of a run that is not as it was written."""
+
+    made_by: str | None
+    """The stage that makes it again, `CUBE` or `MARK`; None: none does."""
+    name: str
+    """Of the file, in the output folder or the cube."""
+    what: str
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.name}: {self.what}"
+
+
+def find_file_faults(files: Workspace) -> list[FileFault]:
+    """Look at every file of a run but shards and parts, which `sesgrid.run.verify.find_faults` looks at.
+
+    Parameters
+    ----------
+    files : Workspace
+
+    Returns
+    -------
+    list of FileFault
+        Of the mark first, then of the records, plans and journals, of what the stages wrote in their order,
+        and of the cube.
+    """
+    return [
+        *_of_mark(files), *_of_records(files), *_of_journals(files), *_of_outputs(files),
+        *_of_models(files), *_of_audit(files), *_of_cube(files),
+    ]  # fmt: skip
+
+
+def _of_mark(files: Workspace) -> Iterator[FileFault]:
+    try:
+        # a run of sesgrid 0.1 never had one
+        if files.mark.run_id() is None and owner_of(files.cube) is not None:
+            yield FileFault(MARK, _name(files, files.mark.path), "missing")
+    except SesgridError:
+        yield FileFault(MARK, _name(files, files.mark.path), "damaged")
+    for path in unentered(files):
+        yield FileFault(MARK, "work/written", f"does not list {path.name}, which the run wrote")
+
+
+def unentered(files: Workspace) -> list[Path]:
+    """Results as the run's records tell of them, which the list of what it wrote does not name."""
+    results = (
+        (files.output / name, written)
+        for stage in STAGES
+        for name, written in _written(files.record(stage).read())
+        if not name.startswith("work/")
+    )
+    return [p for p, sums in results if not files.mark.covers(p) and _fault_of(p, sums) is None]
+
+
+def _of_records(files: Workspace) -> Iterator[FileFault]:
+    for stage in STAGES:
+        record = files.record(stage)
+        what = "damaged" if record.path.exists() else "missing"
+        resting = any(stage in s.needs and files.record(n).read() for n, s in STAGES.items())
+        if not record.read() and (what == "damaged" or resting):
+            yield FileFault(stage, _name(files, record.path), what)
+
+
+def _of_journals(files: Workspace) -> Iterator[FileFault]:
+    for path in sorted(files.journals.glob("*.plan.json")):
+        if not is_plan(path):
+            stage = path.name.partition(".")[0].removesuffix("-other")
+            yield FileFault(stage if stage in STAGES else None, _name(files, path), "damaged")
+    for path in sorted(files.journals.glob("*.jsonl")):
+        lines = damaged_lines(path)
+        if lines:
+            what = f"{lines} damaged lines: `sesgrid status` cannot count their blocks"
+            yield FileFault(None, _name(files, path), what)
+
+
+def _of_outputs(files: Workspace) -> Iterator[FileFault]:
+    told = {name for stage in STAGES for name, _ in _written(files.record(stage).read())}
+    for path in sorted((files.output / "work").glob("*.parquet")):
+        stage = path.stem.removesuffix("-other")
+        stage = "analyse" if stage in ("activation", "pairs") else stage
+        if _name(files, path) not in told and stage in STAGES and not is_sound(path):
+            yield FileFault(stage, _name(files, path), "damaged")
+    for stage in STAGES:
+        for name, written in _written(files.record(stage).read()):
+            what = _fault_of(files.output / name, written)
+            if what is None and not is_sound(files.output / name):
+                what = "the checksum beside it is damaged"
+            if what is not None:
+                # what a card tells of its training is made with the model, by the training alone
+                yield FileFault("train" if name.startswith("models/") else stage, name, what)
+
+
+def _written(record: dict[str, Any]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Files that a record tells of; a name that leads out of the output folder is none of the run's."""
+    for name, told in record.get("written", {}).items():
+        at = PurePosixPath(name)
+        if not at.is_absolute() and ".." not in at.parts:
+            yield name, (int(told[0]), int(told[1]))
+
+
+def _fault_of(path: Path, written: tuple[int, int]) -> str | None:
+    try:
+        with reading(path):
+            size, check = checksum_of(path)
+    except MissingInputError:
+        return "missing"
+    except ReadError as error:
+        return str(error)
+    if size != written[0]:
+        return f"{size} bytes instead of {written[0]}"
+    return None if check == written[1] else "its bytes are not those written"
+
+
+def _of_models(files: Workspace) -> Iterator[FileFault]:
+    for path in sorted(files.models.glob("*.keras")):
+        try:
+            ModelRef.open(path)
+        except SesgridError as error:
+            yield FileFault("train", _name(files, path.with_suffix(".json")), f"damaged ({error})")
+
+
+def _of_audit(files: Workspace) -> Iterator[FileFault]:
+    try:
+        with reading(files.audit):
+            json.loads(files.audit.read_bytes())
+    except MissingInputError:
+        return
+    except (FormatError, ReadError):
+        yield FileFault(None, files.audit.name, "damaged: audit again, or delete it")
+
+
+def expected_cube(files: Workspace) -> Cube | None:
+    """The cube that the record of the mosaic and the cells tell of; None where they do not."""
+    record = files.record("mosaic").read()
+    try:
+        with reading(files.record("mosaic").path):
+            facts, token = record["facts"], str(record["summary"]["cube"])
+            grid = Grid(facts["grid.pixels_per_cell"], facts["grid.cells_per_block"])
+            codec = PixelCodec(facts["cube.codec"], facts["cube.quality"])
+            cells = load_table(files.table("cells"), ["row", "col"])
+            extent = Extent.of_cells(grid, cells["row"], cells["col"])
+    except SesgridError:
+        return None
+    return Cube(files.cube, extent, token, codec)
+
+
+def _of_cube(files: Workspace) -> Iterator[FileFault]:
+    cube, name = expected_cube(files), Path(files.cube).name
+    if cube is None:
+        return
+    damaged = damaged_keys(cube)
+    yield from (FileFault(CUBE, f"{name}/{key}", "missing or damaged") for key in damaged)
+    if damaged:
+        return
+    for stage in LAYERS_OF:
+        yield from (
+            FileFault(CUBE, f"{name}/shards/{layer}", "does not list what was written")
+            for layer in unlisted_layers(files, stage, cube)
+        )
+    if files.record("analyse").read():
+        what = _fault_of_sealed(files)
+        if what is not None:
+            yield FileFault("analyse", f"{name}/cells", what)
+
+
+def unlisted_layers(files: Workspace, stage: str, cube: Cube) -> list[str]:
+    """Layers of a finished stage whose shards the cube does not list as the stage's parts do."""
+    parts = Parts(files.parts(stage))
+    sound = [batch for batch in parts.names() if parts.sound(batch)]
+    if not files.record(stage).read() or not sound or sound != parts.names():
+        return []
+    written = written_layers(parts, stage, sound).items()
+    return [
+        name
+        for name, shards in written
+        if shards and not is_listed(cube.path, cube.extent, name, shards.items())
+    ]
+
+
+def _fault_of_sealed(files: Workspace) -> str | None:
+    """Whether the cells that the cube was sealed with are those of the result's table."""
+    try:
+        sealed, table = open_cube(files.cube)["cells"].to_dataset(), CellTable(files.cells)
+        cube = Cube.open(files.cube)
+        at = table.read(["row", "col"], with_id=False)
+        y, x = at["row"].to_numpy() - cube.extent.row, at["col"].to_numpy() - cube.extent.col
+        with reading(f"{files.cube}: the sealed cells", advice="they are damaged"):
+            for name in map(str, sealed.data_vars):
+                if name not in table.columns:
+                    continue
+                values = np.full(cube.extent.shape_cells, np.nan)
+                column = table.read([name], with_id=False)[name]
+                kinds = sealed[name].attrs.get("categories")
+                if kinds is not None:
+                    column = column.map({kind: k for k, kind in enumerate(kinds)})
+                values[y, x] = column.astype("Float64").to_numpy(np.float64, na_value=np.nan)
+                if not np.array_equal(sealed[name].to_numpy(), values, equal_nan=True):
+                    return f"{name} is not that of {files.cells.name}"
+    except SesgridError as error:
+        return str(error)
+    except KeyError:
+        return "missing"
+    return None
+
+
+def _name(files: Workspace, path: Path) -> str:
+    return path.relative_to(files.output).as_posix()

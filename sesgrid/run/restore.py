@@ -1,0 +1,135 @@
+"""Files of a run that are not as it wrote them are made again: by their stages, or from what others tell."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from distributed import Client
+
+from sesgrid.batches.journal import mend
+from sesgrid.batches.leases import Leases
+from sesgrid.errors import ClusterError
+from sesgrid.run.config import Config
+from sesgrid.run.engine import STAGES, run_stages, settings_key
+from sesgrid.run.own_files import CUBE, MARK, FileFault, expected_cube, unentered, unlisted_layers
+from sesgrid.run.pixel_blocks import LAYERS_OF, list_layers
+from sesgrid.run.pixel_stages import described
+from sesgrid.run.workspace import Workspace
+from sesgrid.store.cube import owner_of
+from sesgrid.store.cube_layout import OWNER
+from sesgrid.store.metadata import damaged_keys, write_again
+from sesgrid.store.parts import Parts
+
+__all__ = ["make_up_to_date", "restore"]
+
+
+def restore(
+    config: Config, faults: Sequence[FileFault], tell: Callable[[str], None]
+) -> tuple[list[FileFault], list[str]]:
+    """Write again what other files tell of, and remove what a stage has to make again.
+
+    Parameters
+    ----------
+    config : Config
+    faults : sequence of FileFault
+        From `sesgrid.run.own_files.find_file_faults`.
+    tell : callable
+        Receives a line per fault.
+
+    Returns
+    -------
+    list of FileFault
+        Those that are left; what each needs was told.
+    list of str
+        Stages that have to be done again, for `make_up_to_date`.
+
+    Raises
+    ------
+    ClusterError
+        A driver is at work on the run.
+    """
+    files = Workspace.of(config)
+    with Leases(files.leases) as leases:
+        busy = leases.holder([*STAGES, "predict-other"])
+        if busy is not None:
+            raise ClusterError(f"files cannot be made again while {busy}: wait for it")
+        return _restore(config, files, faults, tell)
+
+
+def _restore(
+    config: Config, files: Workspace, faults: Sequence[FileFault], tell: Callable[[str], None]
+) -> tuple[list[FileFault], list[str]]:
+    if any(f.made_by == MARK for f in faults):
+        if any(f.name.endswith(files.mark.path.name) for f in faults):
+            files.mark.restore(config.name, owner_of(files.cube) or uuid.uuid4().hex)
+        files.mark.enter_again(*unentered(files))
+        tell("the run's mark and its list of what it wrote: written again")
+    left, stages = [], set[str]()
+    for fault in faults:
+        path = files.output / fault.name
+        if fault.made_by in STAGES:
+            _remove(files, path)
+            files.record(str(fault.made_by)).forget()
+            stages.add(str(fault.made_by))
+        elif path.suffix == ".jsonl":
+            mend(path)
+            tell(f"{fault}; left out now")
+        elif fault.made_by is None:
+            tell(str(fault))
+            left.append(fault)
+    if any(f.made_by == CUBE for f in faults):
+        stages |= _restore_cube(config, files, tell)
+    return left, [name for name in STAGES if name in stages]
+
+
+def _remove(files: Workspace, path: Path) -> None:
+    """A damaged file of a stage, and the checksum beside it; nothing that is not the run's."""
+    if path.is_relative_to(files.output / "work"):
+        path.unlink(missing_ok=True)
+    elif path.is_relative_to(files.output):
+        # a model and its card belong together, and are made together
+        beside = [path.with_suffix(".keras"), path.with_suffix(".json")]
+        files.mark.remove(path, *(beside if path.parent == files.models else []))
+
+
+def _restore_cube(config: Config, files: Workspace, tell: Callable[[str], None]) -> set[str]:
+    """Write what of the cube is no pixel; stages whose results were lost with it."""
+    cube = expected_cube(files)
+    if cube is None:
+        return {"mosaic"}
+    record, keys = files.record("mosaic").read(), damaged_keys(cube)
+    told = described(config, settings_key("mosaic", record["facts"]))
+    told |= {"software": f"sesgrid {record['facts']['sesgrid']}"}
+    write_again(cube, {**told, OWNER: files.mark.run_id()}, keys)
+    for key in keys:
+        tell(f"{Path(files.cube).name}/{key}: written again")
+    for stage in LAYERS_OF:
+        if unlisted_layers(files, stage, cube):
+            parts = Parts(files.parts(stage))
+            list_layers(parts, stage, cube, parts.names())
+            tell(f"{Path(files.cube).name}: the shards of {stage} listed again")
+    lost = set()
+    # what the metadata told of them is gone with these
+    if "pixels/zarr.json" in keys and config.explain.maps != "none":
+        lost.add("explain")
+    if "zarr.json" in keys and files.record("analyse").read():
+        lost.add("analyse")
+    for stage in lost:
+        files.record(stage).forget()
+    return lost
+
+
+def make_up_to_date(
+    config: Config, client: Client, stages: Sequence[str], tell: Callable[[str], None]
+) -> bool:
+    """Do stages whose files were removed again, and what rests on them up to the last of these.
+
+    Returns
+    -------
+    bool
+        Whether all could be read and done.
+    """
+    summaries = run_stages(config, client, stages[-1], tell)
+    return not any(s.get("errors") or s.get("failures") for s in summaries.values())

@@ -1,0 +1,64 @@
+"""The ``.aux.xml`` beside a raster: read by GDAL, looked at first.
+
+GDAL, QGIS and ArcGIS write there what a raster cannot hold or may not be changed to say: nodata, colours,
+a position put right. GDAL passes over one that it cannot parse, and over what it cannot make a number of;
+the raster would be read without its correction, in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+from sesgrid.errors import FormatError, UnsafePathError
+from sesgrid.foreign import reading
+
+__all__ = ["check_pam"]
+
+_ADVICE = "the raster's nodata and position may be told there: put it right, or remove it"
+
+
+def check_pam(path: Path) -> None:
+    """Look through ``path.aux.xml``, if there is one.
+
+    Raises
+    ------
+    FormatError
+        It is no XML, not of GDAL's form, or holds what should be numbers and are none.
+    UnsafePathError
+        It names another file.
+    """
+    beside = path.with_name(path.name + ".aux.xml")
+    if not beside.is_file():
+        return
+    with reading(beside, advice=_ADVICE):
+        root = ElementTree.fromstring(beside.read_bytes())
+    if root.tag != "PAMDataset":
+        raise FormatError(f"{beside}: expected <PAMDataset>, received <{root.tag}>; {_ADVICE}")
+    if any(item.get("key", "").upper() == "OVERVIEW_FILE" for item in root.iter("MDI")):
+        raise UnsafePathError(
+            f"{beside} names another file as overviews (OVERVIEW_FILE): expected none; remove that entry"
+        )
+    for text, n, name in _numbers(root):
+        values = text.split(",")
+        if len(values) != n or not all(map(_is_number, values)):
+            raise FormatError(
+                f"{beside}: expected {n} number(s) as {name}, received {text!r}; {_ADVICE}"
+            )
+
+
+def _numbers(root: ElementTree.Element) -> Iterator[tuple[str, int, str]]:
+    """Text, how many numbers it must be, and the element's name."""
+    for element in root.findall("GeoTransform"):
+        yield element.text or "", 6, "GeoTransform"
+    for element in root.findall("PAMRasterBand/NoDataValue"):
+        yield element.text or "", 1, "NoDataValue"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

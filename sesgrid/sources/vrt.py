@@ -1,0 +1,104 @@
+"""A classified raster's VRT: its parts lie in its own folder, and nothing in it computes.
+
+GDAL's virtual rasters can name any file or URL, run Python, warp and filter. Of all that, land cover
+needs the plain mosaic that ``gdalbuildvrt`` writes. So the XML is read here, only what is known to be
+plain is kept, and GDAL is given that text instead of the file.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from xml.etree import ElementTree
+
+import rasterio
+
+from sesgrid.errors import FormatError, MissingInputError, ReadError, UnsafePathError
+from sesgrid.foreign import reading
+from sesgrid.sources.opening import check_companions, require_kind
+
+__all__ = ["open_vrt"]
+
+_PLAIN = {
+    "VRTDataset", "SRS", "GeoTransform", "Metadata", "MDI", "VRTRasterBand", "ColorInterp", "NoDataValue",
+    "HideNoDataValue", "ColorTable", "Entry", "CategoryNames", "Category", "Description", "UnitType",
+    "Offset", "Scale", "SimpleSource", "ComplexSource", "SourceFilename", "SourceBand",
+    "SourceProperties", "SrcRect", "DstRect", "NODATA", "UseMaskBand", "MaskBand", "BlockXSize",
+    "BlockYSize", "Histograms", "HistItem", "HistMin", "HistMax", "BucketCount", "IncludeOutOfRange",
+    "Approximate", "HistCounts", "GDALRasterAttributeTable", "FieldDefn", "Name", "Type", "Usage", "Row",
+    "F",
+}  # fmt: skip
+"""Elements that are kept."""
+
+_DROPPED = frozenset({"OverviewList", "Overview"})
+"""Levels, none of which is read of codes."""
+
+_ADVICE = "make a plain mosaic with 'gdalbuildvrt', or give the rasters themselves"
+
+
+def open_vrt(path: Path) -> rasterio.DatasetReader:
+    """Open a VRT whose parts lie in its folder; to be called under ``rasterio.Env(**STRICT)``.
+
+    Raises
+    ------
+    MissingInputError
+        A part of it is not there.
+    ReadError
+        It, or a part of it, is damaged or may not be read.
+    FormatError
+        It is no VRT, or a part is of another kind than its suffix says.
+    UnsafePathError
+        It names files outside its folder or other VRTs, or does more than laying rasters side by side.
+    """
+    with reading(path, ReadError):
+        status = os.stat(path)
+    text = _checked(path.absolute(), status.st_mtime_ns, status.st_size)
+    with reading(path, ReadError):
+        return rasterio.open(text, driver="VRT")
+
+
+@lru_cache(maxsize=64)
+def _checked(path: Path, _mtime_ns: int, _size: int) -> str:
+    """The VRT's XML with absolute names; the file's state is only a key of the cache."""
+    with reading(path, advice=_ADVICE):
+        root = ElementTree.fromstring(path.read_bytes())
+    if root.tag != "VRTDataset":
+        raise FormatError(f"{path}: expected <VRTDataset>, received <{root.tag}>; {_ADVICE}")
+    for parent in [*root.iter()]:
+        for child in [*parent]:
+            if child.tag in _DROPPED:
+                parent.remove(child)
+    for element in root.iter():
+        subclass = element.get("subClass", "VRTSourcedRasterBand")
+        if element.tag not in _PLAIN or subclass != "VRTSourcedRasterBand":
+            told = element.tag if element.tag not in _PLAIN else subclass
+            raise UnsafePathError(
+                f"{path} has <{told}>: expected rasters laid side by side and no more; {_ADVICE}"
+            )
+        if element.get("key", "").upper() == "OVERVIEW_FILE":
+            raise UnsafePathError(f"{path} names another file as overviews; {_ADVICE}")
+        if element.tag == "SourceFilename":
+            element.text = str(_part(path, element))
+            element.set("relativeToVRT", "0")
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _part(path: Path, element: ElementTree.Element) -> Path:
+    """The file that a source names, inside the VRT's folder and a plain raster."""
+    name = element.text or ""
+    part = Path(os.path.normpath(path.parent / name))
+    if not part.is_relative_to(path.parent) or not part.resolve().is_relative_to(
+        path.parent.resolve()
+    ):
+        raise UnsafePathError(
+            f"{path} names {name}, outside its folder: expected rasters in or below it; put them there "
+            "and make the VRT again"
+        )
+    if not part.is_file():
+        raise MissingInputError(f"{path} names {name}, which is not there: fetch it, too")
+    if part.suffix.lower() == ".vrt":
+        raise UnsafePathError(f"{path} names another VRT, {name}: {_ADVICE}")
+    require_kind(part)
+    check_companions(part)
+    return part
