@@ -87,6 +87,16 @@ def _part_command(name: str, text: str) -> None:
         _run(config, scheduler, name, frozenset(only) or None)
 
 
+@main.command(cls=Command)
+@config_argument
+def check(config: Path) -> None:
+    """Open every source of CONFIG and tell what it holds and where; nothing is written."""
+    from sesgrid.run.check import check_sources
+    from sesgrid.run.config import load_config
+
+    check_sources(load_config(config), click.echo)
+
+
 _stage_command("run", "report", "Run every stage that is not up to date.")
 for _name in _STAGES:
     _text = f"Bring the stage '{_name}' up to date, with all that it needs."

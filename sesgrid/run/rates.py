@@ -86,8 +86,11 @@ def read_rates(path: Path) -> Rates:
         found = {f.name: known[f.name] for f in fields(Rates)}
     for name, kind in get_type_hints(Rates).items():
         value = found[name]
-        numeric = kind in (int, float) and type(value) in (int, float) and 0 <= value < _ENDLESS
-        if not numeric and type(value) is not kind:
+        if kind in (int, float):
+            right = type(value) in (int, float) and 0 <= value < _ENDLESS
+        else:
+            right = type(value) is kind
+        if not right:
             raise FormatError(f"{path}: {name} is {one_line(repr(value), 60)}; {advice}")
     return Rates(**found)
 
