@@ -108,7 +108,13 @@ for _name in _STAGES:
 
 @main.command(cls=Command)
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--cells", default=20, show_default=True, help="Cells along one side of the city.")
+@click.option(
+    "--cells",
+    default=20,
+    show_default=True,
+    type=click.IntRange(4, 1000),
+    help="Cells along one side of the city.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--resolution-m", default=0.8, show_default=True, help="Of the aerial tiles.")
 @click.option("--imputed-share", default=0.1, show_default=True, help="Share of imputed cells.")
