@@ -15,7 +15,15 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.fuzz.campaign import Tally
+    from benchmarks.fuzz.hostile import Listener
+    from benchmarks.fuzz.trial import Input
 
 __all__ = ["main"]
 
@@ -37,25 +45,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--beside", type=int, default=len(os.sched_getaffinity(0)), help="inputs at once"
     )
+    parser.add_argument(
+        "--stage", default="report", help="up to which the run is brought whose files are tried"
+    )
+    parser.add_argument(
+        "--sources", action="store_true", help="readers and configuration only: no run"
+    )
     given = parser.parse_args(arguments)
     started = time.perf_counter()
     from benchmarks.fuzz.campaign import Tally, chosen, digest, families, table
-    from benchmarks.fuzz.children import Limits, run_all
+    from benchmarks.fuzz.city import prepared
     from benchmarks.fuzz.hostile import Listener
     from benchmarks.fuzz.trial import inputs_of
 
-    inputs = chosen(families(), given.only, given.seed, given.inputs, inputs_of)
+    inputs = chosen(
+        families(own=not given.sources), given.only, given.seed, given.inputs, inputs_of
+    )
     tally, listener = Tally(), Listener()
-    for tried, verdict in run_all(
-        inputs, beside=given.beside, limits=Limits(), keep=given.failures, listener=listener
-    ):
-        tally.add(tried, verdict)
-        if verdict.outcome not in ("right", "clear", "warned", "undetectable") or given.only:
-            what = tried.damage.name if tried.damage else "healthy"
-            print(
-                f"{verdict.outcome}: --only {tried.name} ({what}): {verdict.told[:300]} {verdict.where}",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+    with ExitStack() as stack:
+        if any(i.family.name.startswith("run-") for i in inputs):
+            folder = stack.enter_context(TemporaryDirectory(prefix="fuzz-city-"))
+            stack.enter_context(prepared(Path(folder), given.stage))
+        _try(inputs, given, tally, listener)
     for line in (*digest(tally), *table(tally)):
         print(line)
     summary = {
@@ -66,6 +77,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.json:
         print(json.dumps(summary))
     return 1 if tally.faults else 0
+
+
+def _try(inputs: list[Input], given: argparse.Namespace, tally: Tally, listener: Listener) -> None:
+    from benchmarks.fuzz.children import Limits, run_all
+
+    for tried, verdict in run_all(
+        inputs, beside=given.beside, limits=Limits(), keep=given.failures, listener=listener
+    ):
+        tally.add(tried, verdict)
+        if verdict.outcome not in ("right", "clear", "warned", "undetectable") or given.only:
+            what = tried.damage.name if tried.damage else "healthy"
+            print(
+                f"{verdict.outcome}: --only {tried.name} ({what}): {verdict.told[:300]} {verdict.where}",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

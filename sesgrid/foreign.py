@@ -94,10 +94,7 @@ access, then run again
         yield
     except SesgridError:
         raise
-    except Exception as cause:
-        # GDAL's own errors, as when a disk is full, inherit from nothing that tells
-        if not isinstance(cause, OSError) and type(cause).__module__ != "rasterio._err":
-            raise
+    except OSError as cause:
         raise StoreError(
             f"{what} cannot be written ({cause_of(cause)}): make room or give write access, then run again"
         ) from cause

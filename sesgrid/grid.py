@@ -34,6 +34,7 @@ from sesgrid.errors import CellIdError, ConfigError, GridMismatchError
 __all__ = [
     "CELL_M",
     "CRS",
+    "MAX_CELLS",
     "Extent",
     "Grid",
     "cell_id_of",
@@ -48,6 +49,9 @@ CELL_M = 200
 
 CRS = "EPSG:3035"
 """The grid's coordinate reference system (ETRS89-LAEA Europe), axes as (easting, northing)."""
+
+MAX_CELLS = 150_000_000
+"""Of the rectangle around all cells: four times that of metropolitan France."""
 
 _ID = re.compile(r"CRS(?P<crs>\d{4,5})RES(?P<res>\d+)mN(?P<n>-?\d+)E(?P<e>-?\d+)", re.ASCII)
 _PREFIX = f"CRS3035RES{CELL_M}m"
@@ -207,6 +211,18 @@ def place_codes(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     return (np.asarray(rows, np.int64) << 32) + np.asarray(cols, np.int64)
 
 
+def _require_bounded(rows: np.ndarray, cols: np.ndarray) -> None:
+    n = (int(rows.max()) - int(rows.min()) + 1) * (int(cols.max()) - int(cols.min()) + 1)
+    if n > MAX_CELLS:
+        at = (rows.argmin(), rows.argmax(), cols.argmin(), cols.argmax())
+        outermost = dict.fromkeys(cell_id_of(rows[k], cols[k]) for k in at)
+        raise GridMismatchError(
+            f"the cells lie so far apart that their grid would have {n:,} cells, expected {MAX_CELLS:,} at "
+            f"most (France's has 35 million): check the outermost ({', '.join(outermost)}), or make a cube "
+            "for each area"
+        )
+
+
 @dataclass(frozen=True)
 class Grid:
     """How finely the cells are drawn, and how they are grouped.
@@ -303,10 +319,17 @@ class Extent:
 
     @classmethod
     def of_cells(cls, grid: Grid, rows: Iterable[int], cols: Iterable[int]) -> Extent:
-        """Smallest extent that holds all the cells (global indices)."""
+        """Smallest extent that holds all the cells (global indices).
+
+        Raises
+        ------
+        GridMismatchError
+            There is none, or they lie so far apart that the extent would have more than `MAX_CELLS`.
+        """
         r, c = np.asarray(list(rows), dtype=np.int64), np.asarray(list(cols), dtype=np.int64)
         if r.size == 0:
             raise GridMismatchError("an extent needs at least one cell, received none")
+        _require_bounded(r, c)
         r, c = r // grid.cells_per_block, c // grid.cells_per_block
         return cls(
             grid,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import errno
+import gzip
 import os
 import random
 import stat
@@ -210,6 +211,11 @@ def test_size_limit_counts_nested_archives_together(tmp_path: Path) -> None:
     bomb = make_7z(tmp_path / "b.7z", {"a.csv": bytes(60_000)})
     with pytest.raises(FormatError, match=r"b\.7z declares"):
         content_of(bomb, ".csv", max_bytes=50_000)
+    packed = tmp_path / "a.csv.gz"
+    packed.write_bytes(gzip.compress(bytes(60_000)))
+    assert content_of(packed, ".csv", max_bytes=60_000) == {"a.csv": bytes(60_000)}
+    with pytest.raises(FormatError, match=r"a\.csv\.gz holds more than the limit"):
+        content_of(packed, ".csv", max_bytes=59_999)
 
 
 def test_nesting_is_limited(tmp_path: Path) -> None:

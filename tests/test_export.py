@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pytest
 import rasterio
 from click.testing import CliRunner
+from rasterio._err import CPLE_FileIOError
 from shapely import box
 
 from sesgrid.commands.cli import main
 from sesgrid.errors import ConfigError, MissingInputError, StoreError
 from sesgrid.grid import CELL_M, CRS, Extent, Grid, cell_id_of
 from sesgrid.run.export import export
+from sesgrid.sources import RasterReader
 from sesgrid.store.cube import Cube
 from tests.conftest import fill
 
@@ -143,3 +147,42 @@ def test_a_cube_without_cells_says_so(tmp_path):
     Cube.create(tmp_path / "bare.zarr", EXTENT, {})
     with pytest.raises(MissingInputError, match="holds no cells yet"):
         export(tmp_path / "bare.zarr", tmp_path / "cells.parquet")
+
+
+def test_what_was_not_observed_is_masked(cube, tmp_path):
+    coverage = np.asarray(cube.pixels()["coverage"].variable)
+    with rasterio.open(export(cube.path, tmp_path / "image.tif")) as raster:
+        assert raster.nodata is None
+        np.testing.assert_array_equal(raster.dataset_mask() > 0, coverage == 1)
+    with rasterio.open(export(cube.path, tmp_path / "coverage.tif", "coverage")) as raster:
+        assert (raster.dataset_mask() > 0).all()  # it says so itself
+    with rasterio.open(export(cube.path, tmp_path / "landcover.tif", "landcover")) as raster:
+        assert raster.nodata == 0
+    assert len(list(tmp_path.iterdir())) == 3
+    _, valid = RasterReader().read(tmp_path / "image.tif", (0, 80, 0, 80))
+    np.testing.assert_array_equal(valid, coverage[:80, :80] == 1)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".parquet"])
+def test_where_nothing_can_be_written(cube, tmp_path, monkeypatch, suffix):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / f"folder{suffix}").mkdir()
+    (tmp_path / f"folder{suffix}" / "x").write_text("x")
+    for place in (
+        tmp_path / "file" / f"x{suffix}",
+        Path(f"/proc/x{suffix}"),  # nobody may write there
+        tmp_path / f"{'x' * 300}{suffix}",
+        tmp_path / f"folder{suffix}",
+    ):
+        with pytest.raises(StoreError, match="write access") as caught:
+            export(cube.path, place)
+        assert len(str(caught.value)) <= 500
+    monkeypatch.setattr("sesgrid.run.export.copy_raster", _full)
+    if suffix == ".tif":
+        with pytest.raises(StoreError, match="No space left"):
+            export(cube.path, tmp_path / "x.tif")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", f"folder{suffix}"]
+
+
+def _full(*_: object, **__: object) -> None:
+    raise CPLE_FileIOError(3, 3, "No space left on device")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import py7zr
 import pyogrio
 import pytest
 import shapely
+from geopandas.testing import assert_geodataframe_equal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
@@ -155,6 +157,31 @@ def test_every_format_and_vintage(tmp_path: Path, kind: str, vintage: str) -> No
     }
 
 
+@pytest.mark.parametrize("crs", [3035, 2154, 4326, 3857, 32631])
+def test_the_same_census_is_the_same_table_in_every_format_and_crs(
+    tmp_path: Path, crs: int
+) -> None:
+    frame = table()
+    drawn = with_squares(frame, crs)
+    drawn.to_file(tmp_path / "a.gpkg", layer="cells")
+    drawn.to_file(tmp_path / "a.shp")
+    drawn.to_parquet(tmp_path / "a.geoparquet")
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_csv(tmp_path / "b.csv", index=False)
+    found = [read_filosofi(p) for p in sorted(tmp_path.glob("*.*")) if p.suffix[1:] in FORMATS]
+    assert len(found) == len(FORMATS)
+    for other in found:
+        assert_geodataframe_equal(other, found[0], normalize=False)
+        pd.testing.assert_frame_equal(
+            pd.DataFrame(other).drop(columns="geometry"),
+            pd.DataFrame(found[0]).drop(columns="geometry"),
+            check_exact=True,
+        )
+
+
+FORMATS = ("gpkg", "shp", "geoparquet", "parquet", "csv")
+
+
 @pytest.mark.parametrize("archive", ["zip", "7z", "7z.zip"])
 @pytest.mark.parametrize("kind", ["csv", "shapefile", "gpkg"])
 def test_archives(tmp_path: Path, kind: str, archive: str) -> None:
@@ -175,6 +202,26 @@ def test_archives(tmp_path: Path, kind: str, archive: str) -> None:
     cells = read_filosofi(path)
     check(cells)
     assert cells.attrs == {"vintage": "2021", "source": path.name}
+
+
+def test_gzip_plain_and_in_an_archive(tmp_path: Path) -> None:
+    content = WRITERS["csv"](tmp_path, table()).read_bytes()
+    packed = tmp_path / "Filosofi2021_carreaux.csv.gz"
+    packed.write_bytes(gzip.compress(content))
+    cells = read_filosofi(packed)
+    check(cells)
+    assert cells.attrs == {"vintage": "2021", "source": packed.name}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as z:
+        z.write(packed, packed.name)
+    check(read_filosofi(tmp_path / "a.zip"))
+    whole = packed.read_bytes()
+    for damaged in (whole[:-20], whole[:-8] + bytes(8), b"PK", b""):
+        packed.write_bytes(damaged)
+        with pytest.raises((FormatError, MissingInputError), match=r"cannot be unpacked|is empty"):
+            read_filosofi(packed)
+    packed.rename(tmp_path / "a.tar.gz").write_bytes(whole)
+    with pytest.raises(MissingInputError, match="nothing to read in it"):
+        read_filosofi(tmp_path / "a.tar.gz")
 
 
 def test_vintage_in_order_argument_columns_name(tmp_path: Path) -> None:
@@ -414,6 +461,14 @@ def test_values_that_can_hardly_be_are_told(
     frame.loc[3, ["ind", "ind_snv"]] = 1e-300, 1e300
     with pytest.raises(FormatError, match=r"'ind_snv', row 4 .* finite for each of the people"):
         read_filosofi(WRITERS["csv"](tmp_path, frame))
+
+
+def test_a_name_that_is_almost_one_is_told(tmp_path: Path) -> None:
+    path = WRITERS["csv"](tmp_path, table().rename(columns={"lcog_geo": "lcog_gek"}))
+    with pytest.warns(
+        SesgridWarning, match="the column 'lcog_gek' is not read; call it 'lcog_geo'"
+    ):
+        assert read_filosofi(path)["departement"].isna().all()
 
 
 def test_flags_may_be_truth_values(tmp_path: Path) -> None:

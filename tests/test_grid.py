@@ -147,3 +147,10 @@ def test_many_ids_are_read_as_one_by_one(ids):
     if isinstance(one_by_one, list):
         one_by_one = [[-(north // CELL_M) - 1, east // CELL_M] for north, east in one_by_one]
     assert told(lambda: rowcol_of_ids(ids).tolist()) == one_by_one
+
+
+def test_cells_too_far_apart_for_one_grid_are_refused_and_named() -> None:
+    side = 12_247  # the square of it is below the limit, that of the next above
+    assert Extent.of_cells(Grid(10, 8), [0, side - 1], [0, side - 1]).shape_cells[0] >= side
+    with pytest.raises(GridMismatchError, match=r"150,0\d\d,\d{3} cells.*N-200E0, CRS.*E2449400\)"):
+        Extent.of_cells(Grid(10, 8), [0, side], [0, side])

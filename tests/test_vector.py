@@ -16,6 +16,8 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyogrio
 import pytest
 import shapely
@@ -383,6 +385,61 @@ def test_a_spatial_index_that_lost_rows_loses_none(tmp_path: Path, kind: str) ->
         assert not index_is_whole(source, NAME)
     part = read_table(table, ["row"], geometry=True, within=corner)
     assert 0 in part["row"].tolist()
+
+
+# ---------------------------------------------------------------- text and views
+
+
+@pytest.mark.parametrize("told", ["nothing", "UTF-8", "no encoding at all"])
+@pytest.mark.parametrize("encoding", ["latin1", "cp1252", "UTF-8"])
+def test_text_that_is_not_utf_8_and_does_not_say_so(
+    tmp_path: Path, encoding: str, told: str
+) -> None:
+    path = tmp_path / "b.shp"
+    land().to_file(path, encoding=encoding)
+    path.with_suffix(".cpg").unlink(missing_ok=True)
+    if told != "nothing":
+        path.with_suffix(".cpg").write_text(told)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        frame = read_boundary(path)
+    assert frame["note"].tolist() == land()["note"].tolist()
+    assert [
+        f"{N} of {N} texts in its column 'note' are not UTF-8" in str(w.message) for w in caught
+    ] == [True] * (encoding != "UTF-8")
+
+
+def test_text_of_parquet_and_geojson_that_is_none(tmp_path: Path) -> None:
+    ends = pa.py_buffer(np.arange(0, 2 * N + 2, 2, dtype="int32").tobytes())
+    bad = pa.Array.from_buffers(pa.string(), N, [None, ends, pa.py_buffer(b"\xff\xea" * N)])
+    path = write(tmp_path, "parquet")
+    pq.write_table(pq.read_table(path).append_column("bad", bad), path)
+    with pytest.warns(SesgridWarning, match="column 'bad' are not UTF-8"):
+        assert read_boundary(path)["bad"].tolist() == ["ÿê"] * N
+    path = write(tmp_path, "geojson")
+    path.write_text(path.read_text().replace('"FR001', '"x').replace("\u00e9t\u00e9 0", "\\ud800"))
+    assert read_boundary(path)["note"].iloc[0] == "?"
+
+
+def test_columns_of_one_name(tmp_path: Path) -> None:
+    path = write(tmp_path, "parquet")
+    content = pq.read_table(path)
+    pq.write_table(content.rename_columns(["row", "row", "note", "geometry"]), path)
+    with pytest.raises(FormatError, match="column names repeat: row"):
+        read_boundary(path)
+
+
+def test_a_view_with_a_function_of_gdal_is_a_layer(tmp_path: Path) -> None:
+    view = f'SELECT fid, geom, code_2018, row FROM "{NAME}" WHERE ST_Area(geom) > 1 AND fid <= 7'
+    path = altered(
+        write(tmp_path, "gpkg"),
+        f"CREATE VIEW part AS {view}",
+        "INSERT INTO gpkg_contents (table_name, data_type, identifier, srs_id)"
+        " VALUES ('part', 'features', 'part', 3035)",
+        "INSERT INTO gpkg_geometry_columns VALUES ('part', 'geom', 'POLYGON', 3035, 0, 0)",
+    )
+    (table,) = (t for t in list_tables(path, frozenset({".gpkg"})) if t.name == "part")
+    assert same(read_table(table, ["code_2018", "row"], geometry=True), land(7))
 
 
 # ---------------------------------------------------------------- changed bytes

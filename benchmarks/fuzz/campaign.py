@@ -10,18 +10,37 @@ from typing import Any
 from benchmarks.fuzz.judge import FAULTS, Verdict
 from benchmarks.fuzz.trial import Family, Input
 
-__all__ = ["Tally", "families"]
+__all__ = ["Tally", "chosen", "digest", "families", "table"]
 
 
-def families() -> list[Family]:
-    """All of them; imports every reader."""
+def families(*, own: bool = True) -> list[Family]:
+    """All of them, or those that need no finished run; imports what they try."""
     # what the readers import only when they are called
     import_module("pyarrow.dataset")
     import_module("sesgrid.sources")
-    from benchmarks.fuzz import census, classes, landuse, orthophotos
+    from benchmarks.fuzz import census, classes, config, landuse, orthophotos
 
-    modules = (census, landuse, classes, orthophotos)
-    return [family for module in modules for family in module.FAMILIES]
+    found = [
+        *config.FAMILIES,
+        *census.FAMILIES,
+        *landuse.FAMILIES,
+        *classes.FAMILIES,
+        *orthophotos.FAMILIES,
+    ]
+    if own:
+        for name in (
+            "commands.cli",
+            "run.engine",
+            "run.export",
+            "run.found",
+            "run.redo",
+            "run.status",
+        ):
+            import_module(f"sesgrid.{name}")
+        from benchmarks.fuzz import own_files
+
+        found += own_files.FAMILIES
+    return found
 
 
 class Tally:
@@ -72,7 +91,7 @@ def digest(tally: Tally) -> Iterable[str]:
     sorts: dict[tuple[str, ...], list[tuple[Input, Verdict]]] = {}
     for tried, verdict in tally.faults:
         what = tried.damage.name if tried.damage else "healthy"
-        sort = (verdict.outcome, tried.family.name, what, verdict.where or verdict.told[:40])
+        sort = (verdict.outcome, tried.family.name, what, verdict.where)
         sorts.setdefault(sort, []).append((tried, verdict))
     for (outcome, _, what, where), found in sorted(sorts.items()):
         tried, verdict = found[0]

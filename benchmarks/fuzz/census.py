@@ -98,6 +98,21 @@ def _value(column: str, *values: str) -> Callable[[Random, list[list[str]]], Non
     return change
 
 
+def _separators(rng: Random, rows: list[list[str]]) -> None:
+    """Thousands set apart, in some rows or all, and other marks for decimals: read rightly or refused."""
+    k, mark, point = (
+        rows[0].index("ind_snv"),
+        rng.choice([" ", ".", "'", "\u202f", ","]),
+        rng.choice(".,"),
+    )
+    mark = " " if mark == point else mark
+    some = rng.random() < 0.5
+    for row in rows[1:]:
+        if not some or rng.random() < 0.5:
+            whole, _, rest = f"{float(row[k]):,.1f}".rpartition(".")
+            row[k] = whole.replace(",", mark) + point + rest
+
+
 def _drop_column(rng: Random, rows: list[list[str]]) -> None:
     k = rows[0].index(rng.choice(["idcar_200m", "ind", "ind_snv"]))
     for row in rows:
@@ -163,7 +178,7 @@ _CSV_DAMAGES = (
     Damage(_csv_damage(_value("men", "-2", "many", "inf", "1_0")), "households"),
     Damage(_csv_damage(_value("i_est_200", "2", "yes", "-1", "0.5")), "imputed"),
     Damage(_csv_damage(_value("idcar_200m", *_IDS)), "id"),
-    Damage(_csv_damage(_value("ind", "1 234,5", "1.234.567,8", "1,234,567", "1'234")), "separators"),
+    Damage(_csv_damage(_separators), "separators"),
     Damage(_csv_damage(_drop_column), "column gone"),
     Damage(_csv_damage(_repeat_row), "row twice"),
     Damage(_csv_damage(_short_row), "short row"),

@@ -31,8 +31,8 @@ __all__ = ["Limits", "run_all"]
 class Limits:
     """Of a child."""
 
-    seconds: float = 20.0
-    """From when the input is written."""
+    patience: float = 1.0
+    """Times what the family may take from when the input is written."""
     write_seconds: float = 60.0
     """For writing the input."""
     memory_bytes: int = 3 << 30
@@ -176,7 +176,10 @@ def _look_at(child: _Child, ready: bool, limits: Limits) -> Verdict | None:
         if piece:
             child.text += piece
             if not child.begun and child.text.startswith(b"\n"):
-                child.begun, child.deadline = True, time.monotonic() + limits.seconds
+                child.begun, child.deadline = (
+                    True,
+                    time.monotonic() + limits.patience * child.tried.family.seconds,
+                )
             return None
         _, status = os.waitpid(child.pid, 0)
         os.close(child.pipe)
@@ -188,7 +191,9 @@ def _look_at(child: _Child, ready: bool, limits: Limits) -> Verdict | None:
     os.close(child.pipe)
     if not child.begun:
         return Verdict("unmade", "not in time")
-    return Verdict("hang", f"no answer in {limits.seconds} s", child.tried.damage is not None)
+    return Verdict(
+        "hang", f"no answer in {child.tried.family.seconds} s", child.tried.damage is not None
+    )
 
 
 def _told(child: _Child, status: int) -> Verdict:

@@ -72,16 +72,23 @@ def judge(tried: Input, trial: Trial) -> Verdict:
         return Verdict("traceback", told, wrong, list(_causes(error)), _ours(error))
     notes = [str(w.message) for w in caught if issubclass(w.category, SesgridWarning)]
     told = " | ".join(notes)
-    difference = trial.difference(value, False)
+    difference = _difference(trial, value, False)
     if not difference:
         return Verdict("warned" if notes else "right", told, wrong)
     if tried.damage is not None and tried.damage.hostile:
         return Verdict("executed", difference, wrong)
-    if notes and not trial.difference(value, True):
+    if notes and not _difference(trial, value, True):
         return Verdict("warned", told, wrong)
     if not detectable:
         return Verdict("undetectable", difference, wrong)
     return Verdict("silent", f"{difference}{f' (told: {told})' if told else ''}", wrong)
+
+
+def _difference(trial: Trial, value: object, partly: bool) -> str:
+    try:
+        return trial.difference(value, partly)
+    except Exception as error:  # what was made cannot even be opened
+        return f"cannot be compared: {type(error).__name__}: {str(error)[:200]}"
 
 
 def _causes(error: BaseException) -> Iterator[str]:

@@ -46,8 +46,8 @@ class Family:
     damages: tuple[Damage, ...]
     share: int = 1
     """How many of its inputs are tried for one of the others."""
-    cluster: bool = False
-    """Whether what is done needs the shared scheduler."""
+    seconds: float = 40.0
+    """How long one may take, on a machine that others use too."""
 
 
 @dataclass(frozen=True)

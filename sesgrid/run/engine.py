@@ -18,6 +18,7 @@ from sesgrid.errors import ClusterError, ConfigError, SesgridWarning
 from sesgrid.run.cell_stages import run_explain, run_predict
 from sesgrid.run.check import check_sources
 from sesgrid.run.config import Config
+from sesgrid.run.delivered import check_delivered
 from sesgrid.run.freshness import digest, fingerprint, key_of
 from sesgrid.run.job import Job, class_table, method_of, protocol_of
 from sesgrid.run.memory import give_back, sparing
@@ -253,9 +254,13 @@ def run_stages(
     ------
     ConfigError
         ``only`` names départements without cells, or goes with a stage that needs all.
+    ReadError
+        A source is not what was delivered, where ``sources.check`` asks.
     """
     if only is not None and last not in PARTLY:
         raise ConfigError(f"{last} needs all départements: give --only to {' or '.join(PARTLY)}")
+    if only is None:
+        check_delivered(config, tell)
     files = Workspace.of(config)
     files.take(config)
     with sparing(), Leases(files.leases) as leases, reported(client, files.performance):

@@ -10,6 +10,9 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import rasterio
+import xarray as xr
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
@@ -17,12 +20,20 @@ from sesgrid.errors import ConfigError, MissingInputError, StoreError
 from sesgrid.foreign import writing
 from sesgrid.grid import CELL_M, CRS, Extent, cell_id_of
 from sesgrid.run.workspace import save_rows
+from sesgrid.sources import UNCLASSIFIED
 from sesgrid.sources.cell_geometry import cell_squares
+from sesgrid.stages.scene import OBSERVED
 from sesgrid.store.cube import Cube, open_cube
 
 __all__ = ["export"]
 
 Bounds = tuple[float, float, float, float]
+
+_OF_IMAGERY = frozenset({"image", "activation"})
+"""Layers that say nothing where no imagery was observed, and are masked there: black is a colour, too."""
+
+_NODATA = {"landcover": UNCLASSIFIED}
+"""Values of layers that stand for nothing."""
 
 
 def export(
@@ -34,7 +45,8 @@ def export(
     ----------
     cube : str or Path
     output : str or Path
-        ``….tif``: a Cloud Optimized GeoTIFF of one variable; ``….parquet``: GeoParquet of all cells and
+        ``….tif``: a Cloud Optimized GeoTIFF of one variable, with a mask (imagery) or nodata where nothing
+        is known; ``….parquet``: GeoParquet of all cells and
         their values (`variable` is then ignored).
     variable : str
         ``"image"``, ``"coverage"``, ``"landcover"``, ``"activation"`` where maps were kept (bytes: roots of
@@ -50,15 +62,14 @@ def export(
     MissingInputError
         No cube there, or one without cells yet.
     StoreError
-        The output's folder is read-only, full or no folder.
+        The output cannot be written.
     """
     extent, output = Cube.open(cube).extent, Path(output)
     rows, cols = _cell_window(extent, bounds)
     if output.suffix == ".parquet":
         _export_cells(cube, output, extent, rows, cols)
     elif output.suffix in (".tif", ".tiff"):
-        with writing(output):
-            _export_raster(cube, output, variable, extent, rows, cols)
+        _export_raster(cube, output, variable, extent, rows, cols)
     else:
         raise ConfigError(f"output: expected a name ending in .tif or .parquet, received {output}")
     return output
@@ -106,32 +117,28 @@ def _export_raster(
         "width": (cols.stop - cols.start) * step,
         "crs": CRS,
         "transform": rasterio.Affine(size, 0, corner[0], 0, -size, corner[1]),
-        "nodata": np.nan if array.dtype.kind == "f" else None,
+        "nodata": np.nan if array.dtype.kind == "f" else _NODATA.get(variable),
         "tiled": True,
         "bigtiff": "if_safer",
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    _require_room(output.parent, profile)
-    plain = output.with_name(f".{output.name}.plain.tif")
-    partial = output.with_name(f".{output.name}.partial.tif")
-    try:
-        # in an environment GDAL's complaints are raised, and not printed as well
-        with rasterio.Env(), rasterio.open(plain, "w", **profile) as raster:
-            # a row of cells at a time: what is held does not grow with the city
-            for row in range(rows.start, rows.stop):
-                y = slice(row * step, (row + 1) * step)
-                x = slice(cols.start * step, cols.stop * step)
-                values = np.asarray(array[..., y, x]).reshape(profile["count"], step, -1)
-                raster.write(
-                    values, window=Window(0, (row - rows.start) * step, values.shape[2], step)
-                )
-        with rasterio.Env():
-            copy_raster(plain, partial, driver="COG", compress="deflate", predictor="yes")
-        partial.replace(output)
-    finally:
-        for path in (plain, partial):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
+    seen = tree["pixels"]["coverage"].variable if variable in _OF_IMAGERY else None
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        _require_room(output.parent, profile)
+        plain = output.with_name(f".{output.name}.plain.tif")
+        partial = output.with_name(f".{output.name}.partial.tif")
+        try:
+            with _internal_masks(), rasterio.open(plain, "w", **profile) as raster:
+                _write_rows(raster, array, seen, rows, cols, step)
+            with rasterio.Env():  # GDAL's complaints are raised, and not printed as well
+                copy_raster(plain, partial, driver="COG", compress="deflate", predictor="yes")
+            partial.replace(output)
+        except (RasterioError, CPLE_BaseError) as error:
+            raise OSError(error) from error  # GDAL's own classes are none
+        finally:
+            for path in (plain, partial):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
 
 def _require_room(folder: Path, profile: dict[str, Any]) -> None:
@@ -143,6 +150,28 @@ def _require_room(folder: Path, profile: dict[str, Any]) -> None:
             f"{folder} has {free / 1e6:.1f} MB of room, and {needed / 1e6:.1f} MB are needed: make room, or "
             "export a smaller part with --bbox"
         )
+
+
+def _internal_masks() -> rasterio.Env:
+    return rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True)
+
+
+def _write_rows(
+    raster: rasterio.io.DatasetWriter,
+    array: xr.Variable,
+    seen: xr.Variable | None,
+    rows: slice,
+    cols: slice,
+    step: int,
+) -> None:
+    """A row of cells at a time: what is held does not grow with the city."""
+    x = slice(cols.start * step, cols.stop * step)
+    for row in range(rows.start, rows.stop):
+        y = slice(row * step, (row + 1) * step)
+        window = Window(0, (row - rows.start) * step, x.stop - x.start, step)
+        raster.write(np.asarray(array[..., y, x]).reshape(raster.count, step, -1), window=window)
+        if seen is not None:
+            raster.write_mask(np.asarray(seen[y, x]) == OBSERVED, window=window)
 
 
 def _export_cells(cube: str | Path, output: Path, extent: Extent, rows: slice, cols: slice) -> None:

@@ -144,6 +144,8 @@ class Sources(_Section):
     cities: FilePaths = []
     """Boundaries or Urban Atlas files of all the cities whose cells make the quantiles, this one among
     them; for cells.quantiles = "cities"."""
+    check: bool = False
+    """Whether every run compares the sources with the .md5 files beside them, before its first stage."""
 
 
 class GridSettings(_Section):

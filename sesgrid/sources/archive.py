@@ -1,4 +1,4 @@
-"""Open data that may be plain or inside ``.zip`` / ``.7z`` (also a ``.7z`` inside a ``.zip``).
+"""Open data that may be plain or inside ``.zip`` / ``.7z`` / ``.gz`` (also a ``.7z`` inside a ``.zip``).
 
 Archives come from the internet, so every member name is checked before a byte
 is written, wanted or not. Members are unpacked to a temporary folder rather than
@@ -11,6 +11,7 @@ import errno
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from sesgrid.errors import FormatError, MissingInputError, SesgridError, StoreError
@@ -20,10 +21,13 @@ from sesgrid.sources.archive_entries import (
     GEODATABASE_FILES,
     GEODATABASE_PARTS,
     extract_7z,
+    extract_gz,
     extract_zip,
+    is_7z,
     is_archive,
     safe_relative_path,
 )
+from sesgrid.sources.volumes import joined
 
 __all__ = ["ARCHIVE_SUFFIXES", "is_archive", "safe_relative_path", "unpacked"]
 
@@ -43,7 +47,7 @@ def unpacked(
     Parameters
     ----------
     path : str or Path
-        A file, a folder, or a ``.zip`` / ``.7z`` archive.
+        A file, a folder, or a ``.zip`` / ``.7z`` / ``.gz`` archive, whole or the first of its volumes.
     suffixes : collection of str
         Lower-case suffixes of the members to unpack, with the dot. ``.shp`` brings its side
         files, ``.gdb`` every file of a geodatabase, whether its entries lie in an ``X.gdb``
@@ -107,12 +111,14 @@ def _unpack(
         raise FormatError(
             f"{label}: archives nested more than {_MAX_DEPTH} deep; unpack it by hand"
         )
-    extract = extract_7z if archive.suffix.lower() == ".7z" else extract_zip
-    with reading(archive), archive.open("rb"):
-        pass  # whether it may be read, apart from what goes wrong when writing
+    extract = extract_7z if is_7z(archive) else extract_zip
+    if archive.suffix.lower() == ".gz":
+        extract = partial(extract_gz, name=archive.stem)
     try:
-        target.mkdir(parents=True)
-        budget = extract(archive, target, suffixes, budget, label)
+        # whether it may be read is asked apart from what goes wrong when writing
+        with joined(archive) as file:
+            target.mkdir(parents=True)
+            budget = extract(file, target, suffixes, budget, label)
     except SesgridError:
         raise
     except Exception as error:  # on damaged bytes the two libraries raise a dozen kinds

@@ -1,7 +1,8 @@
-"""The entries of a ``.zip`` or ``.7z``: each name is checked before a byte is written, wanted or not."""
+"""The entries of an archive: each name is checked before a byte is written, wanted or not."""
 
 from __future__ import annotations
 
+import gzip
 import re
 import shutil
 import stat
@@ -10,22 +11,26 @@ import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import py7zr
 
 from sesgrid.errors import FormatError, UnsafePathError
+from sesgrid.sources.volumes import is_volume
 
 __all__ = [
     "ARCHIVE_SUFFIXES",
     "GEODATABASE_FILES",
     "GEODATABASE_PARTS",
     "extract_7z",
+    "extract_gz",
     "extract_zip",
+    "is_7z",
     "is_archive",
     "safe_relative_path",
 ]
 
-ARCHIVE_SUFFIXES = frozenset({".zip", ".7z"})
+ARCHIVE_SUFFIXES = frozenset({".zip", ".7z", ".gz"})
 GEODATABASE_PARTS = frozenset(
     {".gdbtable", ".gdbtablx", ".gdbindexes", ".atx", ".spx", ".freelist"}
 )
@@ -52,16 +57,22 @@ class _Entry:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the file's name says that it is a ``.zip`` or ``.7z``.
+    """Whether the file's name says that it is a ``.zip``, ``.7z`` or ``.gz``, or a volume of one.
 
     >>> is_archive(Path("city.gdb.zip")), is_archive(Path("city.gpkg"))
     (True, False)
     """
-    return path.suffix.lower() in ARCHIVE_SUFFIXES
+    return path.suffix.lower() in ARCHIVE_SUFFIXES or is_volume(path)
+
+
+def is_7z(path: Path) -> bool:
+    """Whether the file's name says that it is a ``.7z``, or a volume of one."""
+    name = path.with_suffix("") if is_volume(path) else path
+    return name.suffix.lower() == ".7z"
 
 
 def extract_zip(
-    archive: Path, target: Path, suffixes: frozenset[str], budget: int, label: str
+    archive: BinaryIO, target: Path, suffixes: frozenset[str], budget: int, label: str
 ) -> int:
     """Unpack the wanted entries; return what is left of the budget of bytes."""
     with zipfile.ZipFile(archive) as z:
@@ -85,7 +96,7 @@ def extract_zip(
 
 
 def extract_7z(
-    archive: Path, target: Path, suffixes: frozenset[str], budget: int, label: str
+    archive: BinaryIO, target: Path, suffixes: frozenset[str], budget: int, label: str
 ) -> int:
     """Unpack the wanted entries; return what is left of the budget of bytes."""
     with py7zr.SevenZipFile(archive) as z:
@@ -103,6 +114,32 @@ def extract_7z(
         if wanted:
             z.extract(path=target, targets=wanted)
     return budget
+
+
+def extract_gz(
+    archive: BinaryIO,
+    target: Path,
+    suffixes: frozenset[str],
+    budget: int,
+    label: str,
+    *,
+    name: str,
+) -> int:
+    """Unpack the one file of a ``.gz``, called `name`, if it is wanted; return what is left of the budget."""
+    _, left = _choose([_Entry(name, 0, False, False)], suffixes, budget, label)
+    if not _is_wanted(PurePosixPath(name), suffixes):
+        return left
+    with gzip.open(archive) as source, (target / name).open("wb") as sink:
+        # its index tells no size that could be relied on
+        while part := source.read(2**20):
+            left -= len(part)
+            if left < 0:
+                raise FormatError(
+                    f"{label} holds more than the limit of {budget / 2**30:.1f} GiB; unpack it by hand and "
+                    "give the file"
+                )
+            sink.write(part)
+    return left
 
 
 def _choose(

@@ -20,6 +20,7 @@ from rasterio.windows import Window
 from sesgrid.errors import FormatError, MissingInputError, ReadError
 from sesgrid.foreign import reading
 from sesgrid.grid import CRS
+from sesgrid.sources.gdal_says import remarks, warn_of_remarks
 from sesgrid.sources.georeference import footprints, pixel_size
 from sesgrid.sources.opening import STRICT, open_raster
 from sesgrid.sources.tables import POLYGON_SUFFIXES
@@ -80,7 +81,12 @@ def read_class_rasters(path: str | Path | Sequence[str | Path]) -> gpd.GeoDataFr
         if not inside:
             raise MissingInputError(f"{one}: expected a classified raster, or a folder of some")
         files += inside
-    rows = [_header(p) for p in sorted(files)]
+    rows, said = [], []
+    for file in sorted(files):
+        with remarks() as texts:
+            rows.append(_header(file))
+        said.append((file.name, texts))
+    warn_of_remarks(said, stacklevel=2)
     frame = pd.DataFrame(rows).astype({"year": "Int64"})
     return gpd.GeoDataFrame(frame, geometry=footprints(frame), crs=CRS)
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import csv
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -20,7 +21,7 @@ import pyarrow.csv
 from pyarrow import compute as pc
 
 from sesgrid.errors import FormatError, SesgridWarning
-from sesgrid.foreign import cause_of, reading
+from sesgrid.foreign import reading
 from sesgrid.sources.csv_layout import SAMPLE_BYTES, Layout, in_single_bytes, layout_of
 from sesgrid.sources.table import Table
 
@@ -97,9 +98,10 @@ def read_csv(
     with in_single_bytes(path, label) as plain, reading(label):
         layout = layout_of(plain, label)
         lines = _check_bytes(plain, layout, label)
-        found = _parse(plain, layout, columns, label, quoted=lines is not None)
-        if lines is not None and found.num_rows < lines:
-            _check_quotes(plain, layout, label, lines - found.num_rows)
+        found, blank = _parse(plain, layout, columns, label, quoted=lines is not None)
+        inside = 0 if lines is None else lines - blank - found.num_rows
+        if inside > 0:
+            _check_quotes(plain, layout, label, inside)
     found = _as_text(found, label, empty)
     filled = _any_valid(found)
     left = found.num_rows - pc.sum(filled).as_py() if found.num_rows else 0
@@ -144,39 +146,58 @@ def _lines(path: Path, layout: Layout) -> Iterator[io.TextIOWrapper]:
 
 def _parse(
     path: Path, layout: Layout, columns: Sequence[str], label: str, *, quoted: bool
-) -> pa.Table:
-    """The columns as bytes."""
+) -> tuple[pa.Table, int]:
+    """The columns as bytes, and how many lines of white space and separators were left out."""
+    blank: list[object] = []
     places = [str(layout.names.index(name)) for name in columns]
     with pa.OSFile(str(path)) as file:
         rest = file.size() - layout.body
         file.seek(layout.body)
         if not rest or (rest < SAMPLE_BYTES and not file.read().strip()):
-            return pa.table({name: pa.array([], pa.binary()) for name in columns})
+            return pa.table({name: pa.array([], pa.binary()) for name in columns}), 0
+    try:
+        table = _read_rows(path, layout, places, quoted, None)
+    except pa.ArrowInvalid as error:
+        why = _why_refused(path, layout, label)
+        if why is not None:
+            raise FormatError(why) from error
+
+        def skip(row: object) -> str:
+            blank.append(row)
+            return "skip"
+
+        # but for lines of white space all is well
+        table = _read_rows(path, layout, places, quoted, skip)
+    return table.rename_columns(list(columns)), len(blank)
+
+
+def _read_rows(
+    path: Path,
+    layout: Layout,
+    places: list[str],
+    quoted: bool,
+    odd: Callable[[Any], str] | None,
+) -> pa.Table:
+    with pa.OSFile(str(path)) as file:
         file.seek(layout.body)
-        try:
-            table = pa.csv.read_csv(
-                file,
-                read_options=pa.csv.ReadOptions(
-                    column_names=[str(k) for k in range(len(layout.names))]
-                ),
-                parse_options=pa.csv.ParseOptions(
-                    delimiter=layout.separator,
-                    newlines_in_values=quoted,
-                    invalid_row_handler=lambda row: "error" if row.text.strip() else "skip",
-                ),
-                # only what is read is decoded, and that is ASCII as a rule, whatever the other columns are
-                convert_options=pa.csv.ConvertOptions(
-                    include_columns=places,
-                    column_types=dict.fromkeys(places, pa.binary()),
-                    strings_can_be_null=False,
-                ),
-            )
-        except pa.ArrowInvalid as error:
-            raise FormatError(_why_refused(path, layout, label, error)) from error
-    return table.rename_columns(list(columns))
+        return pa.csv.read_csv(
+            file,
+            read_options=pa.csv.ReadOptions(
+                column_names=[str(k) for k in range(len(layout.names))]
+            ),
+            parse_options=pa.csv.ParseOptions(
+                delimiter=layout.separator, newlines_in_values=quoted, invalid_row_handler=odd
+            ),
+            # only what is read is decoded, and that is ASCII as a rule, whatever the other columns are
+            convert_options=pa.csv.ConvertOptions(
+                include_columns=places,
+                column_types=dict.fromkeys(places, pa.binary()),
+                strings_can_be_null=False,
+            ),
+        )
 
 
-def _why_refused(path: Path, layout: Layout, label: str, error: Exception) -> str:
+def _why_refused(path: Path, layout: Layout, label: str) -> str | None:
     """Which line has too few or too many fields: Arrow does not tell when it reads in parallel."""
     expected, header = len(layout.names), _lines_before(path, layout)
     with _lines(path, layout) as lines:
@@ -190,7 +211,7 @@ def _why_refused(path: Path, layout: Layout, label: str, error: Exception) -> st
                     )
         except csv.Error as wrong:
             return f"{label}, line {header + rows.line_num}: {wrong}; correct or remove this line"
-    return f"{label} cannot be read ({cause_of(error)}); expected the text of a CSV"
+    return None
 
 
 def _lines_before(path: Path, layout: Layout) -> int:

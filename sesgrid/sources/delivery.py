@@ -22,6 +22,7 @@ from sesgrid.foreign import reading
 from sesgrid.sources.archive import is_archive, safe_relative_path
 from sesgrid.sources.tables import list_tables, match_columns, read_table
 from sesgrid.sources.tile_name import is_infrared
+from sesgrid.sources.volumes import is_volume, volumes_of
 
 __all__ = ["RASTER_SUFFIXES", "TileFile", "find_tiles"]
 
@@ -97,9 +98,15 @@ def _find_under(top: Path) -> tuple[list[TileFile], list[Path]]:
         return ([], [top]) if is_infrared(top.name) else ([tile], [])
     rasters, indexes = _walk(top)
     if not rasters and not indexes:
+        archive = next((p for p in sorted(top.iterdir()) if is_archive(p)), None)
+        what = (
+            "a delivery that is still a .7z must be unpacked first"
+            if archive is None
+            else f"it holds {archive.name}: {_how_to_unpack(archive)}"
+        )
         raise MissingInputError(
             f"{top} holds no raster: expected files ending in {', '.join(sorted(RASTER_SUFFIXES))} "
-            "in it or below; a delivery that is still a .7z must be unpacked first"
+            f"in it or below; {what}"
         )
 
     def says_infrared(file: Path) -> bool:
@@ -224,9 +231,15 @@ def _delivery_name(root: Path) -> str:
 
 
 def _not_a_raster(path: Path) -> str:
-    if is_archive(path) or re.fullmatch(r"\.\d{3}", path.suffix):
-        return "an archive; unpack the delivery first (7z x), and give the folder"
+    if is_archive(path):
+        return f"an archive; {_how_to_unpack(path)}"
     return f"expected a raster ending in {', '.join(sorted(RASTER_SUFFIXES))}, or a folder"
+
+
+def _how_to_unpack(archive: Path) -> str:
+    """Orthophotos are read where they lie: one delivery has tens of gigabytes."""
+    first, more = volumes_of(archive)[0], " takes all its volumes" if is_volume(archive) else ""
+    return f"unpack the delivery first ('7z x {first.name}'{more}), and give the folder"
 
 
 def _warn(message: str) -> None:

@@ -10,6 +10,7 @@ INSEE, "Données carroyées" (insee.fr 4176290, 6215138, 7655475, 8735162).
 
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
 from collections.abc import Sequence
@@ -72,8 +73,8 @@ def read_census(
     Parameters
     ----------
     path : str or Path
-        CSV (``,`` or ``;``), GeoPackage, shapefile, parquet or GeoParquet; plain, in a folder, or
-        inside ``.zip`` / ``.7z``.
+        CSV (see `sesgrid.sources.csv_table.read_csv`), GeoPackage, shapefile, parquet or GeoParquet; plain,
+        in a folder, or inside ``.zip`` / ``.7z`` / ``.gz``.
     layer : str, optional
         Layer or file stem. Otherwise the only one with the columns of a 200 m release, if need be
         the only one of those that has the imputation flag, or that is not overseas.
@@ -103,7 +104,8 @@ def read_census(
     -----
     SesgridWarning
         Geometries that differ from their id's square were replaced by it; a few cells far from all others
-        were left out; the file tells another vintage; incomes, people or commune codes that can hardly be.
+        were left out; the file tells another vintage, or calls a column almost as
+        one that is read; incomes, people or commune codes that can hardly be.
     """
     return _read(path, layer, vintage)
 
@@ -117,6 +119,7 @@ def _read(path: str | Path, layer: str | None, vintage: str | None) -> pd.DataFr
         names = match_columns(table, _COLUMNS)
         frame = read_table(table, list(names.values()), geometry=True)
     label = str(table) if table.path == path else f"{path.name} → {table}"
+    _warn_of_near_names(table, names, label)
     if frame.empty:
         raise FormatError(f"{label} has no rows: expected a row per inhabited 200 m cell")
     ids, northing, easting = _places(frame[names["cell_id"]], label)
@@ -209,6 +212,27 @@ def _not_filosofi(tables: list[Table], found: dict[Table, dict[str, str]], path:
         f"{' and '.join(missing)} (any case); its columns are "
         f"{', '.join(nearest.columns[:40]) or 'none'}{hint}"
     )
+
+
+def _warn_of_near_names(table: Table, names: dict[str, str], label: str) -> None:
+    """A column that may be left out is missed where another is called almost as it."""
+    for column in set(table.columns) - set(names.values()):
+        near = [
+            known
+            for ours in _COLUMNS.keys() - names.keys()
+            for known in _COLUMNS[ours]
+            if _likeness(column.lower(), known) > (0.8 if len(known) > 3 else 0.65)
+        ]
+        if near:
+            warnings.warn(
+                f"{label}: the column {column!r} is not read; call it {near[0]!r} if it is that",
+                SesgridWarning,
+                stacklevel=4,
+            )
+
+
+def _likeness(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
 
 
 def _places(column: pd.Series, label: str) -> tuple[pd.Series, np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from sesgrid.foreign import DAMAGED, reading, writing
 from sesgrid.sources.geopackage import count_rows, index_is_whole, refuse_foreign_code, settle
 from sesgrid.sources.spatial_filter import Bounds, filter_in
 from sesgrid.sources.table import Table
+from sesgrid.sources.text_columns import with_text_decoded
 from sesgrid.sources.vector_counts import check_geodatabase, check_shapefile
 from sesgrid.sources.wkb import geometries_of_wkb
 
@@ -94,14 +95,15 @@ def read_vector(
         lost = [c for c in columns if c not in content.column_names]
         if lost:
             raise FormatError(f"{label}: its columns {', '.join(lost)} cannot be read; {DAMAGED}")
-        frame = content.select(list(columns)).to_pandas()
+        attributes = content.select(list(columns))
         blobs = content[meta["geometry_name"] or "wkb_geometry"].to_pylist() if wanted else []
         read = sum(blob is not None for blob in blobs)
         if wanted and drawn is not None and read != drawn:
             raise FormatError(f"{label}: {read} of its {drawn} shapes can be read; {DAMAGED}")
-    if not wanted:
-        return frame
     with reading(label):
+        frame = with_text_decoded(attributes, label).to_pandas()
+        if not wanted:
+            return frame
         shapes = gpd.GeoSeries(geometries_of_wkb(blobs, label), crs=meta["crs"])
     return gpd.GeoDataFrame(frame, geometry=shapes)
 

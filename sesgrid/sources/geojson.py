@@ -76,7 +76,8 @@ def read_geojson(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.
     content = _content(table.path)
     features = _features(content, label)
     rows = [_properties(f) for f in features]
-    frame = pd.DataFrame({c: [_plain(row.get(c)) for row in rows] for c in columns})
+    with reading(label):
+        frame = pd.DataFrame({c: [_plain(row.get(c)) for row in rows] for c in columns})
     if not geometry:
         return frame
     with reading(f"{label}, its CRS"):
@@ -120,7 +121,11 @@ def _properties(feature: dict) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, dict | list) else value
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    if isinstance(value, str) and not value.isascii():  # halves of characters, which JSON can write
+        return value.encode("utf-8", "replace").decode("utf-8")
+    return value
 
 
 def _geometries(described: list[dict | None], label: str) -> np.ndarray:

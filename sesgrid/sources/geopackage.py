@@ -12,7 +12,9 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sesgrid.errors import FormatError, UnsafePathError
@@ -83,27 +85,41 @@ def _foreign(label: str, kind: str, name: str, what: str) -> str:
     )
 
 
-def count_rows(path: Path, layer: str, label: str) -> int:
-    """Rows of a layer, once SQLite has found every page of the file to be sound.
+def count_rows(path: Path, layer: str, label: str) -> int | None:
+    """Rows of a layer, once SQLite has found every page of the file to be sound; None of views of GDAL's.
 
     Raises
     ------
     FormatError
         Pages are missing or damaged.
     """
+    real = path.resolve()
+    state = real.stat()
+    told = _soundness(real, state.st_size, state.st_mtime_ns)
+    if told != "ok":
+        raise FormatError(f"{label}: the database is damaged ({told}); {DAMAGED}")
+    name = layer.replace('"', '""')
     with _opened(path) as database:
+        counted = _asked(database, f'SELECT count(*) FROM "{name}"')
+    return None if counted is None else int(counted)
+
+
+@lru_cache(maxsize=16)
+def _soundness(real: Path, size: int, changed_ns: int) -> str:
+    """What SQLite says of the pages of a file: read whole, so once."""
+    with _opened(real) as database:
         database.execute("PRAGMA cell_size_check = ON")
-        try:
-            (told,) = database.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.OperationalError as error:
-            if "no such function" not in str(error):  # of a constraint that GDAL knows, not we
-                raise
-            told = "ok"
-        if told != "ok":
-            raise FormatError(f"{label}: the database is damaged ({told}); {DAMAGED}")
-        name = layer.replace('"', '""')
-        (count,) = database.execute(f'SELECT count(*) FROM "{name}"').fetchone()
-    return int(count)
+        return _asked(database, "PRAGMA quick_check(1)") or "ok"
+
+
+def _asked(database: sqlite3.Connection, question: str) -> Any:
+    """The one value that answers; None where it takes a function that GDAL has and we have not."""
+    try:
+        return database.execute(question).fetchone()[0]
+    except sqlite3.OperationalError as error:
+        if "no such function" not in str(error):
+            raise
+    return None
 
 
 def index_is_whole(path: Path, layer: str) -> bool:

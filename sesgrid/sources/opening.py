@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rasterio
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 
 from sesgrid.errors import FormatError, ReadError, UnsafePathError
 from sesgrid.foreign import DAMAGED, reading
 from sesgrid.sources.pam import check_pam
+from sesgrid.sources.world_file import check_world_file
 
 __all__ = ["KINDS", "STRICT", "check_companions", "open_raster", "require_kind"]
 
@@ -66,7 +68,9 @@ KINDS = {
 }
 """What each suffix stands for."""
 
-_COMPANIONS = (".msk", ".MSK", ".ovr", ".OVR")
+_MASKS = (".msk", ".MSK")
+
+_COMPANIONS = (*_MASKS, ".ovr", ".OVR")
 """What GDAL opens beside a raster, whatever it is; read as TIFF, which is what GDAL writes."""
 
 _OPENING = threading.Lock()
@@ -74,6 +78,8 @@ _OPENING = threading.Lock()
 
 def open_raster(path: str | Path, **options: int) -> rasterio.DatasetReader:
     """Open a raster with the driver of its suffix; to be called under ``rasterio.Env(**STRICT)``.
+
+    What GDAL warns of meanwhile is known to `sesgrid.sources.gdal_says.remarks`.
 
     Raises
     ------
@@ -87,7 +93,9 @@ def open_raster(path: str | Path, **options: int) -> rasterio.DatasetReader:
     path = Path(path)
     kind = require_kind(path)
     check_companions(path)
-    return _open(path, kind, **options)
+    dataset = _open(path, kind, **options)
+    _require_mask(dataset, path)
+    return dataset
 
 
 def require_kind(path: Path, kind: _Kind | None = None) -> _Kind:
@@ -120,12 +128,28 @@ def check_companions(path: Path) -> None:
     GDAL passes over a damaged mask in silence, and its raster would count as seen everywhere.
     """
     check_pam(path)
+    check_world_file(path)
     for suffix in _COMPANIONS:
         companion = path.with_name(path.name + suffix)
         if companion.is_file():
             require_kind(companion, _TIFF)
             check_companions(companion)
             _open(companion, _TIFF).close()
+
+
+def _require_mask(dataset: rasterio.DatasetReader, path: Path) -> None:
+    """A mask that a raster has must be one that GDAL can take."""
+    beside = [p for s in _MASKS if (p := path.with_name(path.name + s)).is_file()]
+    try:
+        with reading(path, ReadError):
+            flags = dataset.mask_flag_enums[0]
+            # an error in looking for the mask stays pending, and is raised by what is asked next
+            _ = dataset.colorinterp
+        if beside and MaskFlags.per_dataset not in flags:
+            raise ReadError(f"{beside[0]} cannot be read as the mask of {path.name}; {DAMAGED}")
+    except ReadError:
+        dataset.close()
+        raise
 
 
 def _open(path: Path, kind: _Kind, **options: int) -> rasterio.DatasetReader:

@@ -23,6 +23,7 @@ from pyproj.exceptions import CRSError
 from sesgrid.errors import ConfigError, FormatError, ReadError, SesgridWarning
 from sesgrid.grid import CRS as GRID_CRS
 from sesgrid.sources.delivery import TileFile, find_tiles
+from sesgrid.sources.gdal_says import warn_of_remarks
 from sesgrid.sources.georeference import footprints, pixel_size
 from sesgrid.sources.raster import RasterHeader, read_header
 from sesgrid.sources.tile_name import TileName, parse_tile_name, year_of_delivery
@@ -121,6 +122,7 @@ def _warn_of(
     known = [
         (t.path.name, h) for t, h in zip(tiles, headers, strict=True) if isinstance(h, RasterHeader)
     ]
+    warn_of_remarks([(name, header.remarks) for name, header in known], stacklevel=3)
     odd = [name for name, header in known if header.false_alpha]
     if odd:
         warnings.warn(

@@ -52,6 +52,8 @@ def _numbers(root: ElementTree.Element) -> Iterator[tuple[str, int, str]]:
     """Text, how many numbers it must be, and the element's name."""
     for element in root.findall("GeoTransform"):
         yield element.text or "", 6, "GeoTransform"
+    for element in root.findall("PAMRasterBand"):
+        yield element.get("band", ""), 1, "a band"
     for element in root.findall("PAMRasterBand/NoDataValue"):
         yield element.text or "", 1, "NoDataValue"
 

@@ -16,6 +16,7 @@ from sesgrid.errors import FormatError
 from sesgrid.foreign import DAMAGED, reading
 from sesgrid.sources.geoparquet import GeoColumn, geo_column, geometry_columns, series_of
 from sesgrid.sources.table import Table
+from sesgrid.sources.text_columns import with_text_decoded
 
 __all__ = ["PARQUET_SUFFIXES", "list_parquet", "read_parquet", "tables_of_parts"]
 
@@ -37,6 +38,9 @@ def list_parquet(path: Path) -> list[Table]:
         raise FormatError(f"{path.name}: a folder without a part ending in .parquet; {DAMAGED}")
     with reading(_label(path, parts[0])), parts[0].open("rb") as file:
         schema = pq.ParquetFile(file).schema_arrow
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise FormatError(f"{path.name}: column names repeat: {', '.join(twice[:5])}; rename them")
     geometries = geometry_columns(schema, path.name)
     names = [n for n in schema.names if n not in geometries]
     hive = [n for n in _hive_values(path, parts[0]) if n not in schema.names]
@@ -58,8 +62,9 @@ def read_parquet(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.
         geo.append(column)
     with reading(table):
         whole = pa.concat_tables(contents, promote_options="permissive")
-    # without metadata: pandas would make an index of columns that it once wrote as one
-    frame = whole.select(list(columns)).replace_schema_metadata(None).to_pandas()
+        # without metadata: pandas would make an index of columns that it once wrote as one
+        chosen = whole.select(list(columns)).replace_schema_metadata(None)
+        frame = with_text_decoded(chosen, str(table)).to_pandas()
     first = geo[0]
     if first is None:
         return frame

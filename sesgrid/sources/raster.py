@@ -16,6 +16,7 @@ from rasterio.windows import Window
 
 from sesgrid.errors import FormatError, GridMismatchError, ReadError
 from sesgrid.foreign import reading
+from sesgrid.sources.gdal_says import remarks
 from sesgrid.sources.opening import STRICT, open_raster
 from sesgrid.sources.validity import Validity, alpha_band, one_colour, tagged_alpha
 
@@ -54,6 +55,9 @@ class RasterHeader:
     filled: tuple[int, ...] | None = None
     """The colour that fills a corner, where nothing says that it is no imagery."""
 
+    remarks: tuple[str, ...] = ()
+    """What GDAL warned of."""
+
 
 def read_header(path: str | Path) -> RasterHeader:
     """Open a raster, check that it holds 8-bit RGB, and return its header.
@@ -65,7 +69,7 @@ def read_header(path: str | Path) -> RasterHeader:
     FormatError
         Not 8-bit RGB (see `rgb_bands`).
     """
-    with rasterio.Env(**STRICT), open_raster(path) as dataset:
+    with rasterio.Env(**STRICT), remarks() as said, open_raster(path) as dataset:
         bands = rgb_bands(dataset)
         transform = dataset.transform
         date = dataset.tags().get("TIFFTAG_DATETIME", "")[:4]
@@ -78,6 +82,7 @@ def read_header(path: str | Path) -> RasterHeader:
             year=int(date) if date.isdigit() and int(date) > 1900 else None,
             false_alpha=false_alpha,
             filled=filled,
+            remarks=tuple(said),
         )
 
 

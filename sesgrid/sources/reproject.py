@@ -25,6 +25,7 @@ TOLERANCE_M = 0.25
 """How far an edge may lie from its true course: a pixel of the model's input."""
 
 _ROUNDS = 8
+_SAMPLE = 1000
 _FARTHEST_M = 2e7
 """No place on Earth has coordinates beyond these in EPSG:3035."""
 _FARTHEST = 2e8
@@ -99,12 +100,21 @@ def _longest_straight(geometry: np.ndarray, transformer: Transformer) -> float |
     # the bend grows with the square of the length: what is much shorter than the longest can wait its turn
     longer = length > length.max(initial=0.0) / 4
     start, end, length = start[longer], end[longer], length[longer]
-    a, b, middle = (_forward(p, transformer) for p in (start, end, (start + end) / 2))
-    bend = np.hypot(*(middle - (a + b) / 2).T)
+    few = np.argsort(length)[-_SAMPLE:]
+    # most sources have short edges only: the longest of them tell that none needs a cut
+    if _bends(start[few], end[few], transformer).max(initial=0.0) < TOLERANCE_M / 16:
+        return None
+    bend = _bends(start, end, transformer)
     over = np.isfinite(bend) & (bend > TOLERANCE_M)
     if not over.any():
         return None
     return float((length[over] / np.ceil(np.sqrt(bend[over] / TOLERANCE_M) * 1.05)).min())
+
+
+def _bends(start: np.ndarray, end: np.ndarray, transformer: Transformer) -> np.ndarray:
+    """How far (m) the middle of each edge comes from the line between its transformed ends."""
+    a, b, middle = (_forward(p, transformer) for p in (start, end, (start + end) / 2))
+    return np.hypot(*(middle - (a + b) / 2).T)
 
 
 def _forward(xy: np.ndarray, transformer: Transformer) -> np.ndarray:

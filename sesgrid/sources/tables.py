@@ -151,7 +151,7 @@ def wanted_tables(
     if not tables:
         raise MissingInputError(
             f"{source}: nothing to read in it; expected a file ending in "
-            f"{', '.join(sorted(suffixes))}, plain or in a .zip or .7z"
+            f"{', '.join(sorted(suffixes))}, plain or in a .zip, .7z or .gz"
         )
     return tables if layer is None else [pick_by_name(tables, layer, source)]
 
@@ -179,6 +179,6 @@ def _format_of(path: Path) -> _Format:
     if suffix not in _FORMATS and path.is_dir():
         return _PARQUET  # parts of one table
     if suffix not in _FORMATS:
-        known = ", ".join(sorted({*_FORMATS, ".zip", ".7z"}))
+        known = ", ".join(sorted({*_FORMATS, ".zip", ".7z", ".gz"}))
         raise FormatError(f"{path}: unknown kind of file {suffix!r}; expected one of {known}")
     return _FORMATS[suffix]
