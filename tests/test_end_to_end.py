@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -694,10 +695,19 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     kept = metadata.read_bytes()
     metadata.write_bytes(b"")
     cube_store._array.cache_clear()  # of this process; a command of its own has looked at nothing
-    assert "the metadata of pixels/image are gone or damaged" in verify(status=2)
-    metadata.write_bytes(kept)
+    said = verify(status=1)
+    assert "cube.zarr/pixels/image/zarr.json: missing or damaged" in said
+    assert "shards: cannot be looked at while that is so" in said
+    assert "cube.zarr/pixels/image/zarr.json: written again" in verify(*redo)
+    assert metadata.read_bytes() == kept
     # nothing that rests on the cube has to be done again
     assert "landcover: up to date" in copy.sesgrid("landcover")
+    # a run makes what was lost again before anything reads it
+    images[1].unlink()
+    said = copy.sesgrid("landcover")
+    assert "mosaic: 1 shards are not there as they were written" in said
+    assert "made again" in said
+    assert stored(copy) == whole
     # a stage that was begun anew and stopped is not one that was never begun
     run = Workspace(copy.result)
     shutil.copytree(run.parts("mosaic"), tmp_path / "parts")
@@ -864,6 +874,7 @@ def test_without_a_scheduler_a_local_cluster_is_started(ville, tmp_path, monkeyp
     assert "dashboard: http://127.0.0.1:" in result.output
     page = (alone.result / "work" / "performance.html").read_text()
     assert "Dask Performance Report" in page
+    assert sys.prefix not in page
     one, other = (sesgrid.open_cube(v.result / "cube.zarr")["pixels"] for v in (ville, alone))
     np.testing.assert_array_equal(one["image"].values, other["image"].values)
 

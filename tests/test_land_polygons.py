@@ -238,6 +238,25 @@ def test_a_wrong_extent_in_a_header_hides_no_polygon(tmp_path):
     assert len(read_landcover(path, "ocsge", within=(WEST, SOUTH, WEST + SIDE, SOUTH + SIDE))) == 4
 
 
+def test_a_geometry_that_is_none_is_not_passed_over_in_a_search_by_place(tmp_path):
+    path = tmp_path / "a.gpkg"
+    ocsge().to_file(path, layer="OCCUPATION_SOL")
+    with sqlite3.connect(path) as db:
+        # without the functions that its triggers call
+        for (name,) in db.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
+            db.execute(f'DROP TRIGGER "{name}"')
+        db.execute("UPDATE OCCUPATION_SOL SET geom = zeroblob(length(geom)) WHERE fid = 2")
+    within = (WEST, SOUTH, WEST + SIDE, SOUTH + SIDE)
+    for bounds in (None, within):
+        try:
+            _, said = told(read_landcover, path, "ocsge", within=bounds)
+        except FormatError as error:  # GDAL gives such a geometry as none, or as an empty one
+            said = [str(error)]
+        assert "3 of the 4 geometries" in said[0] or "1 of 4 polygons are empty" in said[0]
+
+
 def test_codes_that_are_missing(tmp_path):
     (tmp_path / "t.csv").write_text("code,landcover_class\n7,a\n12,b\n")
     frame = frame_of(row_of_boxes(4), Code_18=[7.0, np.nan, 12.0, 8.0])
@@ -254,6 +273,18 @@ def test_codes_that_are_missing(tmp_path):
         FormatError, match=r"t\.csv knows the codes of none of its 4 polygons, .*: x \(4\)"
     ):
         read_landcover(tmp_path / "x.gpkg", tmp_path / "t.csv")
+
+
+def test_columns_that_hold_no_codes_are_refused_or_unknown(tmp_path):
+    (tmp_path / "t.csv").write_text("wkb,landcover_class\n7,a\ntrue,b\n")
+    odd = frame_of(row_of_boxes(4), wkb=[True, False, True, None])
+    odd.to_parquet(tmp_path / "a.parquet")
+    land, said = told(read_landcover, tmp_path / "a.parquet", tmp_path / "t.csv")
+    assert sorted(land["value"]) == [0, 0, 2, 2]
+    assert said[0].endswith("belong to no class: False (1), missing (1)")
+    frame_of(row_of_boxes(4), wkb=[[7], [7, 8], [], None]).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(FormatError, match=r"a\.parquet"):
+        read_landcover(tmp_path / "a.parquet", tmp_path / "t.csv")
 
 
 def test_a_layer_with_some_of_the_columns_tells_which_classes_it_cannot_have(tmp_path):
@@ -346,6 +377,8 @@ def test_files_tell_what_kind_of_land_cover_they_are(tmp_path):
     assert not holds_rasters(tmp_path)
     (tmp_path / "COSIA" / "D033_2021_400_6400_vecto.gpkg").touch()
     (tmp_path / "COSIA" / "overview.png").touch()
+    assert not holds_rasters(tmp_path)
+    (tmp_path / "COSIA" / "._b.tif").touch()
     assert not holds_rasters(tmp_path)
     (tmp_path / "COSIA" / "b.TIF").touch()
     assert holds_rasters(tmp_path)

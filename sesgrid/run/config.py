@@ -15,12 +15,12 @@ from sesgrid.errors import ConfigError, MissingInputError, SesgridError
 from sesgrid.foreign import cause_of, reading
 from sesgrid.run.cluster_kind import require_known
 from sesgrid.run.config_errors import faults_of
-from sesgrid.run.settings import ClusterSettings, Config, Sources, TrainSettings
+from sesgrid.run.settings import ClusterSettings, Config, MosaicSettings, Sources, TrainSettings
 from sesgrid.sources import CLASS_TABLES, holds_rasters
 from sesgrid.stages.labels import Thresholds
 from sesgrid.store.location import is_remote
 
-__all__ = ["Config", "load_config"]
+__all__ = ["Config", "MosaicSettings", "load_config"]
 
 _LARGEST = 1 << 20
 """Bytes of a configuration, at most."""

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 
 from distributed import Client
 
-from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.errors import ConfigError, FormatError, MissingInputError
 from sesgrid.run.config import Config
 from sesgrid.run.own_files import CUBE, FileFault, find_file_faults
 from sesgrid.run.redo import redo
 from sesgrid.run.restore import make_up_to_date, restore
 from sesgrid.run.verify import Fault, find_faults
 from sesgrid.run.workspace import Workspace
+from sesgrid.store.cube import owner_of
 
 __all__ = ["look_at", "repair"]
 
@@ -45,8 +46,15 @@ def repair(config: Config, client: Client, tell: Callable[[str], None]) -> int:
     ------
     ClusterError
         A driver is at work on the run.
+    ConfigError
+        It is a run of sesgrid 0.1, whose files bear no mark.
     """
     files, left = Workspace.of(config), list[FileFault]()
+    if not files.mark.path.exists() and owner_of(files.cube) is None:
+        raise ConfigError(
+            f"output: {files.output} holds results of sesgrid 0.1 and no mark of a run, so nothing in it is "
+            "written again: move it away, and run anew"
+        )
     # twice: what is restored first may show what else is wrong
     for _ in range(2):
         found = find_file_faults(files)

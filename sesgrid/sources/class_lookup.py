@@ -125,9 +125,9 @@ class ClassLookup:
 
     def _listed(self, codes: pd.DataFrame) -> str:
         """The most frequent codes, with their counts."""
-        counts = codes.astype("string").fillna("missing").value_counts().reset_index()
-        shown = counts[list(codes)].agg(" / ".join, axis=1)
-        counts = pd.Series(counts["count"].to_numpy(), index=shown).sort_index()
+        seen = codes.astype("string").fillna("missing").value_counts().reset_index()
+        shown = seen[list(codes)].agg(" / ".join, axis=1)
+        counts = pd.Series(seen["count"].to_numpy(), index=shown).sort_index()
         counts = counts.sort_values(ascending=False, kind="stable")
         listed = [f"{code} ({number})" for code, number in counts.head(_SHOWN).items()]
         more = len(counts) - len(listed)

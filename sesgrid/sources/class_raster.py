@@ -43,7 +43,10 @@ def holds_rasters(path: str | Path) -> bool:
     path = Path(path)
     if not path.is_dir() or path.suffix.lower() == ".gdb":
         return path.suffix.lower() in _SUFFIXES
-    kinds = {p.suffix.lower() for p in path.rglob("*")}
+    inside = (p.relative_to(path).parts for p in path.rglob("*"))
+    # what macOS and others put beside files is hidden
+    seen = [parts for parts in inside if not any(n.startswith((".", "__MACOSX")) for n in parts)]
+    kinds = {Path(parts[-1]).suffix.lower() for parts in seen}
     pictures = kinds & {".png"} and not kinds & POLYGON_SUFFIXES
     return bool(pictures or kinds & (set(_SUFFIXES) - {".png"}))
 

@@ -8,6 +8,7 @@ What GDAL passes over in silence is found by counting.
 
 from __future__ import annotations
 
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ import pyogrio
 
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
 from sesgrid.foreign import DAMAGED, reading, writing
-from sesgrid.sources.geopackage import count_rows, index_is_whole, refuse_foreign_code, settle
+from sesgrid.sources.geopackage import count_rows, listed_within, refuse_foreign_code, settle
 from sesgrid.sources.spatial_filter import Bounds, filter_in
 from sesgrid.sources.table import Table
 from sesgrid.sources.text_columns import with_text_decoded
@@ -41,6 +42,7 @@ _FORMATS = {
 
 GDAL_SUFFIXES = frozenset(_FORMATS)
 
+_OUR_FOLDER = re.compile(r"\S*/sesgrid-\w+/")
 _NOT_NEWS = ("Measured (M) geometry types are not supported",)
 """Remarks on what makes no difference here: only x and y are used."""
 
@@ -57,10 +59,17 @@ def list_vector(path: Path) -> list[Table]:
     """
     with _linked(path) as link, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are told of the layer that is read
-        names = [str(name) for name in pyogrio.list_layers(link)[:, 0]]
-        if not names and link.suffix != ".gpkg":  # of which one may be empty
-            raise FormatError(f"{path.name} holds no layer; {DAMAGED}")
-        return [_table(path, link, name) for name in names]
+        try:
+            names = [str(name) for name in pyogrio.list_layers(link)[:, 0]]
+            tables = [_table(path, link, name) for name in names]
+        except pyogrio.errors.GeometryError as error:
+            raise FormatError(
+                f"{path.name}: a layer is declared to hold surfaces, which are not read as such ({error}); "
+                "convert it (ogr2ogr -nlt MULTIPOLYGON)"
+            ) from error
+    if not tables and path.suffix.lower() != ".gpkg":  # of which one may be empty
+        raise FormatError(f"{path.name} holds no layer; {DAMAGED}")
+    return tables
 
 
 def read_vector(
@@ -82,24 +91,26 @@ def read_vector(
     """
     wanted = geometry and table.has_geometry
     label = str(table)
-    with _linked(table.path) as link, _told(label, link.parent):
+    with _told(label), _linked(table.path) as link:
         declared, drawn = _declared_rows(link, table, label)
-        bbox = _bbox(link, table, within)
+        bbox, listed = _bbox(link, table, within)
         meta, content = pyogrio.read_arrow(
-            link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox
-        )
-        if declared is not None and bbox is None and len(content) != declared:
-            raise FormatError(
-                f"{label} holds {len(content)} of the {declared} rows that its header tells; {DAMAGED}"
-            )
+            link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox,
+            return_fids=bbox is not None,
+        )  # fmt: skip
+        numbers = meta["fid_column"] or "OGC_FID"
+        found = content[numbers].to_pylist() if numbers in content.column_names else ()
+        if not listed <= set(found):
+            return read_vector(table, columns, geometry=geometry)  # which tells what is wrong
         lost = [c for c in columns if c not in content.column_names]
         if lost:
             raise FormatError(f"{label}: its columns {', '.join(lost)} cannot be read; {DAMAGED}")
         attributes = content.select(list(columns))
         blobs = content[meta["geometry_name"] or "wkb_geometry"].to_pylist() if wanted else []
-        read = sum(blob is not None for blob in blobs)
-        if wanted and drawn is not None and read != drawn:
-            raise FormatError(f"{label}: {read} of its {drawn} shapes can be read; {DAMAGED}")
+        if bbox is None:
+            _refuse_fewer(label, "rows", len(content), declared)
+            read = sum(blob is not None for blob in blobs)
+            _refuse_fewer(label, "geometries", read, drawn if wanted else None)
     with reading(label):
         frame = with_text_decoded(attributes, label).to_pandas()
         if not wanted:
@@ -108,14 +119,24 @@ def read_vector(
     return gpd.GeoDataFrame(frame, geometry=shapes)
 
 
-def _bbox(link: Path, table: Table, within: Bounds | None) -> Bounds | None:
-    """The bounds in the layer's CRS; None: all of it is to be read.
+def _refuse_fewer(label: str, what: str, read: int, declared: int | None) -> None:
+    if declared is not None and read != declared:
+        raise FormatError(
+            f"{label} holds {read} of the {declared} {what} that it tells to have; {DAMAGED}"
+        )
 
-    A search by place loses what its index has lost; only a GeoPackage's can be counted.
+
+def _bbox(link: Path, table: Table, within: Bounds | None) -> tuple[Bounds | None, set[int]]:
+    """The bounds in the layer's CRS, and rows that surely lie in them; None: all of it is to be read.
+
+    A search by place loses what its index has lost, and geometries that are none; only of a GeoPackage can
+    it be known what there should be.
     """
-    if within is None or link.suffix != ".gpkg" or not index_is_whole(link, table.name):
-        return None
-    return filter_in(pyogrio.read_info(link, layer=table.layer)["crs"], within)
+    if within is None or link.suffix != ".gpkg":
+        return None, set()
+    bbox = filter_in(pyogrio.read_info(link, layer=table.layer)["crs"], within)
+    listed = None if bbox is None else listed_within(link, table.name, bbox)
+    return (None, set()) if listed is None else (bbox, listed)
 
 
 def _table(path: Path, link: Path, name: str) -> Table:
@@ -132,11 +153,11 @@ def _table(path: Path, link: Path, name: str) -> Table:
 
 
 def _declared_rows(link: Path, table: Table, label: str) -> tuple[int | None, int | None]:
-    """Rows that the file says the layer has, and those with a shape; None where it does not say."""
+    """Rows that the file says the layer has, and those with a geometry; None where it does not say."""
     if link.suffix == ".shp":
         return check_shapefile(link, label)
     if link.suffix == ".gpkg":
-        return count_rows(link, table.name, label), None
+        return count_rows(link, table.name, label)
     if link.suffix == ".gdb":
         check_geodatabase(link, label)
     told = pyogrio.read_info(link, layer=table.layer)["features"]
@@ -188,7 +209,7 @@ def _refuse_other_kinds(path: Path, suffix: str) -> None:
 
 
 @contextmanager
-def _told(label: str, folder: Path) -> Iterator[None]:
+def _told(label: str) -> Iterator[None]:
     """What GDAL warns of becomes a note of ours, each once."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -196,7 +217,7 @@ def _told(label: str, folder: Path) -> Iterator[None]:
     told: dict[str, None] = {}
     for one in caught:
         if issubclass(one.category, RuntimeWarning | UserWarning):
-            told[str(one.message).replace(f"{folder}/", "")] = None
+            told[_OUR_FOLDER.sub("", str(one.message))] = None
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     for text in told:

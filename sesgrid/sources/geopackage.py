@@ -21,7 +21,7 @@ from sesgrid.errors import FormatError, UnsafePathError
 from sesgrid.foreign import DAMAGED
 from sesgrid.sources.sql_calls import foreign_calls
 
-__all__ = ["count_rows", "index_is_whole", "refuse_foreign_code", "settle"]
+__all__ = ["count_rows", "listed_within", "refuse_foreign_code", "settle"]
 
 _VIRTUAL = re.compile(r"(?is)^\s*create\s+virtual\s+table\b.*?\busing\s+[\"'`\[]?(\w+)")
 _INSIDE = frozenset({"rtree", "rtree_i32", "fts3", "fts4", "fts5"})
@@ -78,6 +78,10 @@ def refuse_foreign_code(path: Path, label: str) -> None:
                     raise UnsafePathError(_foreign(label, kind, name, what))
 
 
+_SINGLE = 4e-7
+"""The index rounds to four bytes: by how much, as a share of a coordinate, its boxes are wider at most."""
+
+
 def _foreign(label: str, kind: str, name: str, what: str) -> str:
     return (
         f"{label}: its {kind} {name!r} {what}, which may reach outside of the file; if you trust it, export "
@@ -85,8 +89,10 @@ def _foreign(label: str, kind: str, name: str, what: str) -> str:
     )
 
 
-def count_rows(path: Path, layer: str, label: str) -> int | None:
-    """Rows of a layer, once SQLite has found every page of the file to be sound; None of views of GDAL's.
+def count_rows(path: Path, layer: str, label: str) -> tuple[int | None, int | None]:
+    """Rows of a layer, and those with a geometry, once SQLite has found every page of the file to be sound.
+
+    None stands for what a view does not tell, as it calls functions of GDAL's.
 
     Raises
     ------
@@ -98,10 +104,12 @@ def count_rows(path: Path, layer: str, label: str) -> int | None:
     told = _soundness(real, state.st_size, state.st_mtime_ns)
     if told != "ok":
         raise FormatError(f"{label}: the database is damaged ({told}); {DAMAGED}")
-    name = layer.replace('"', '""')
+    name = _quoted(layer)
     with _opened(path) as database:
-        counted = _asked(database, f'SELECT count(*) FROM "{name}"')
-    return None if counted is None else int(counted)
+        column = _geometry_column(database, layer)
+        rows = _asked(database, f"SELECT count(*) FROM {name}")
+        drawn = _asked(database, f"SELECT count({_quoted(column)}) FROM {name}") if column else None
+    return rows, drawn
 
 
 @lru_cache(maxsize=16)
@@ -122,22 +130,42 @@ def _asked(database: sqlite3.Connection, question: str) -> Any:
     return None
 
 
-def index_is_whole(path: Path, layer: str) -> bool:
-    """Whether the layer's spatial index has every geometry, or there is none, so that all are looked at."""
+def listed_within(
+    path: Path, layer: str, bounds: tuple[float, float, float, float]
+) -> set[int] | None:
+    """Rows that the layer's spatial index lists inside of bounds; None: it has none, or one with gaps."""
     with _opened(path) as database:
-        found = database.execute(
-            "SELECT column_name FROM gpkg_geometry_columns WHERE table_name = ?", (layer,)
-        ).fetchone()
-        if found is None:
-            return False
-        index = f"rtree_{layer}_{found[0]}_rowid"
+        column = _geometry_column(database, layer)
+        index = f"rtree_{layer}_{column}"
         known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
-        if database.execute(known, (index,)).fetchone() == (0,):
-            return True
-        table, column, index = (n.replace('"', '""') for n in (layer, found[0], index))
-        (drawn,) = database.execute(f'SELECT count("{column}") FROM "{table}"').fetchone()
-        (listed,) = database.execute(f'SELECT count(*) FROM "{index}"').fetchone()
-    return drawn == listed
+        if column is None or database.execute(known, (index,)).fetchone() == (0,):
+            return None
+        drawn = _asked(database, f"SELECT count({_quoted(column)}) FROM {_quoted(layer)}")
+        if drawn != _asked(database, f"SELECT count(*) FROM {_quoted(index + '_rowid')}"):
+            return None
+        west, south, east, north = bounds
+        off = _SINGLE * max(map(abs, bounds))
+        inside = (
+            f"SELECT id FROM {_quoted(index)} WHERE minx > ? AND miny > ? AND maxx < ? AND maxy < ?"
+        )
+        box = (west + off, south + off, east - off, north - off)
+        try:
+            return {int(row) for (row,) in database.execute(inside, box)}
+        except sqlite3.OperationalError as error:
+            if "no such module" not in str(error):
+                raise
+    return None  # of a Python whose SQLite has no spatial index
+
+
+def _geometry_column(database: sqlite3.Connection, layer: str) -> str | None:
+    found = database.execute(
+        "SELECT column_name FROM gpkg_geometry_columns WHERE lower(table_name) = lower(?)", (layer,)
+    ).fetchone()
+    return found and str(found[0])
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager

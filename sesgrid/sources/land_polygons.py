@@ -19,6 +19,7 @@ import pandas as pd
 import shapely
 
 from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
+from sesgrid.foreign import reading
 from sesgrid.sources.archive import unpacked
 from sesgrid.sources.class_lookup import ClassLookup
 from sesgrid.sources.class_table import read_class_table
@@ -211,7 +212,8 @@ def _read(layers: dict[Table, dict[str, str]], within: Bounds | None) -> Iterato
                 raise FormatError(
                     f"{table} tells no CRS: assign it (ogr2ogr -a_srs), or bring the missing .prj"
                 )
-            codes = {ours: _as_text(frame[theirs]) for ours, theirs in columns.items()}
+            with reading(table, advice="expected codes that are text or whole numbers"):
+                codes = {ours: _as_text(frame[theirs]) for ours, theirs in columns.items()}
             yield gpd.GeoDataFrame(codes, geometry=frame.geometry.to_numpy(), crs=frame.crs)
 
 
@@ -234,9 +236,10 @@ def _one_frame(
         part = gpd.GeoDataFrame(pd.concat(some, ignore_index=True), crs=some[0].crs)
         found = lookup.of(part)
         part = part.assign(landcover_class=pd.array(found.name, dtype="string"), value=found.value)
-        part = part.assign(wkb=part.geometry.to_wkb()).sort_values(["value", "wkb"])
+        told = pd.DataFrame({"value": found.value, "wkb": part.geometry.to_wkb()})
         # of equal polygons the last stays
-        parts.append(clean_polygons(part.drop(columns="wkb"), label, stacklevel=5))
+        part = part.loc[told.sort_values(["value", "wkb"]).index]
+        parts.append(clean_polygons(part, label, stacklevel=5))
     land = gpd.GeoDataFrame(pd.concat(parts, ignore_index=True), crs=parts[0].crs)
     polygons = np.asarray(land.geometry.values, dtype=object)
     # stable: those as large stay as they were sorted

@@ -118,6 +118,8 @@ class Cube:
             **extent.attributes(),
             **attributes,
         }
+        if not is_empty(path):
+            require_owner(path, owner)
         with writing(path):
             if is_remote(path):
                 _remove_cube(path, owner)

@@ -1,0 +1,122 @@
+"""Every class of exception that others raised in the fuzzing, and what is told of each."""
+
+from __future__ import annotations
+
+import errno
+from importlib import import_module
+
+import pytest
+
+from sesgrid.errors import (
+    MAX_MESSAGE,
+    FormatError,
+    MissingInputError,
+    ReadError,
+    SesgridError,
+    StoreError,
+)
+from sesgrid.foreign import reading, writing
+from tests.test_fuzz import campaign
+
+RAISED = {
+    "_csv": "Error",
+    "_lzma": "LZMAError",
+    "binascii": "Error",
+    "builtins": "AttributeError EOFError IndexError KeyError MemoryError NotImplementedError "
+    "OSError OverflowError RecursionError RuntimeError StopIteration "
+    "TypeError UnicodeDecodeError UnicodeEncodeError ValueError",
+    "json.decoder": "JSONDecodeError",
+    "numcodecs.errors": "UnknownCodecError",
+    "pandas.errors": "EmptyDataError ParserError",
+    "py7zr.exceptions": "Bad7zFile PasswordRequired UnsupportedCompressionMethodError",
+    "pyarrow.lib": "ArrowInvalid ArrowKeyError ArrowNotImplementedError",
+    "pyogrio._err": "CPLE_AppDefinedError CPLE_NotSupportedError CPLE_OpenFailedError",
+    "pyogrio.errors": "DataLayerError DataSourceError FeatureError FieldError",
+    "pyproj.exceptions": "CRSError",
+    "rasterio._err": "CPLE_AppDefinedError CPLE_OpenFailedError",
+    "rasterio.errors": "CRSError RasterioIOError",
+    "shapely.errors": "GEOSException",
+    "sqlite3": "DatabaseError OperationalError",
+    "struct": "error",
+    "tomllib": "TOMLDecodeError",
+    "zarr.errors": "MetadataValidationError NodeTypeValidationError",
+    "zipfile": "BadZipFile",
+    "zlib": "error",
+}
+"""Of what readers, cube and Keras (which raises built-in ones) call; those of the system are below."""
+NAMES = [f"{module}.{name}" for module, names in RAISED.items() for name in names.split()]
+
+SYSTEM = {
+    errno.ENOENT: MissingInputError,
+    errno.ENOTDIR: MissingInputError,
+    errno.EACCES: ReadError,
+    errno.EPERM: ReadError,
+    errno.EIO: ReadError,
+    errno.EISDIR: ReadError,
+    errno.ENAMETOOLONG: ReadError,
+    errno.ELOOP: ReadError,
+    errno.EMFILE: ReadError,
+    errno.ESTALE: ReadError,
+}
+
+
+def made(name: str) -> Exception:
+    """An instance; those of GDAL and Unicode want more than a message."""
+    module, _, last = name.rpartition(".")
+    cls = getattr(import_module(module), last)
+    if issubclass(cls, UnicodeDecodeError):
+        return cls("utf-8", b"\xff", 0, 1, "invalid start byte")
+    if issubclass(cls, UnicodeEncodeError):
+        return cls("ascii", "\xff", 0, 1, "ordinal not in range")
+    if module == "json.decoder":
+        return cls("a\nb", "{", 0)
+    for arguments in (("a\nb",), (1, 1, "a\nb"), ()):
+        try:
+            return cls(*arguments)
+        except TypeError:
+            continue
+    raise AssertionError(f"{name} cannot be made")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_others_raise_is_told_in_one_line(name):
+    with pytest.raises(FormatError) as caught, reading("city.gpkg"):
+        raise made(name)
+    told = str(caught.value)
+    assert told.startswith("city.gpkg cannot be read")
+    assert name.rpartition(".")[2] in told or isinstance(caught.value.__cause__, OSError)
+    assert "\n" not in told
+    assert len(told) <= MAX_MESSAGE
+
+
+@pytest.mark.parametrize("number", SYSTEM, ids=errno.errorcode.__getitem__)
+def test_what_the_system_refuses_is_told_by_its_own_class(number):
+    import os
+
+    with pytest.raises(SYSTEM[number]) as caught, reading("city.gpkg"):
+        raise OSError(number, os.strerror(number), "city.gpkg")
+    assert "city.gpkg" in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES])
+def test_what_cannot_be_written_is_told(number):
+    import os
+
+    with pytest.raises(StoreError, match=r"out\.csv cannot be written"), writing("out.csv"):
+        raise OSError(number, os.strerror(number), "out.csv")
+
+
+def test_errors_of_ours_pass_as_they_are():
+    with pytest.raises(SesgridError, match=r"^mine$"), reading("x"):
+        raise ReadError("mine")
+
+
+def test_interrupts_are_no_faults_of_files():
+    with pytest.raises(KeyboardInterrupt), reading("x"):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_the_fuzzing_raises_nothing_that_is_not_listed():
+    result = campaign("--sources", "--inputs", "150", "--seed", "1")
+    assert set(result["causes"]) <= set(NAMES)
