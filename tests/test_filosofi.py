@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from sesgrid.errors import (
     ConfigError,
     FormatError,
     MissingInputError,
+    ReadError,
     SesgridWarning,
     TooFewCellsError,
 )
@@ -463,6 +466,20 @@ def test_values_that_can_hardly_be_are_told(
         read_filosofi(WRITERS["csv"](tmp_path, frame))
 
 
+@pytest.mark.parametrize("communes", [None, "", ["75056"], {"a": 1}, "\uff17\uff15056", b"75056"])
+def test_communes_of_any_kind_are_read_or_told(tmp_path: Path, communes: object) -> None:
+    path = WRITERS["parquet"](tmp_path, table().assign(lcog_geo=[communes] * 6))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = read_filosofi(path)["departement"]
+    if communes == b"75056":
+        assert found.tolist() == ["75"] * 6
+    else:
+        assert found.isna().all()
+    odd = [c for c in (communes,) if c and c != b"75056"]
+    assert [w.category for w in caught] == [SesgridWarning] * len(odd)
+
+
 def test_a_name_that_is_almost_one_is_told(tmp_path: Path) -> None:
     path = WRITERS["csv"](tmp_path, table().rename(columns={"lcog_geo": "lcog_gek"}))
     with pytest.warns(
@@ -702,3 +719,16 @@ def test_real_bondy_2019() -> None:
     with pytest.warns(SesgridWarning, match="of 19 geometries"):
         part = read_filosofi(path, layer="perimetre")
     assert part["imputed"].isna().all()
+
+
+def test_a_folder_that_fails_to_be_listed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WRITERS["csv"](tmp_path, table())
+
+    def refuse(path: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ReadError, match="may not be read"):
+        read_filosofi(tmp_path)

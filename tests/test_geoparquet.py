@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 from pathlib import Path
 
 import geopandas as gpd
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import shapely
 
-from sesgrid.errors import FormatError, MissingInputError, SesgridError
+from sesgrid.errors import FormatError, MissingInputError, SesgridError, SesgridWarning
 from sesgrid.sources import read_boundary, read_census, read_urban_atlas
 from sesgrid.sources.tables import list_tables, read_table
 
@@ -106,6 +107,34 @@ def test_the_type_geometry_of_parquet_itself(tmp_path: Path) -> None:
 def test_an_index_that_pandas_wrote_is_a_column(tmp_path: Path) -> None:
     census().set_index("idcar_200m").to_parquet(tmp_path / "c.parquet")
     assert read_census(tmp_path / "c.parquet").index.tolist() == IDS
+
+
+@pytest.mark.parametrize("name", ["ind", "ind_snv"])
+@pytest.mark.parametrize("kind", ["truth", "times", "bytes", "lists"])
+def test_columns_of_types_that_are_no_numbers(tmp_path: Path, name: str, kind: str) -> None:
+    n = len(IDS)
+    values = {
+        "truth": pa.array([True] * n), "times": pa.array(range(n), pa.timestamp("us")),
+        "bytes": pa.array([b"\xff\xfe"] * n), "lists": pa.array([[1.0]] * n),
+    }  # fmt: skip
+    table = pa.Table.from_pandas(census(), preserve_index=False)
+    path = tmp_path / "c.parquet"
+    pq.write_table(table.set_column(table.column_names.index(name), name, values[kind]), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SesgridWarning)  # of the bytes
+        with pytest.raises(FormatError, match=rf"column '{name}'.*number"):
+            read_census(path)
+
+
+def test_text_and_flags_that_old_writers_leave_as_bytes_and_truth(tmp_path: Path) -> None:
+    table = pa.Table.from_pandas(census(), preserve_index=False)
+    ids = pa.array([i.encode() for i in IDS], pa.binary())
+    flags = pa.array([k % 2 == 1 for k in range(len(IDS))])
+    table = table.set_column(0, "idcar_200m", ids).set_column(3, "i_est_200", flags)
+    pq.write_table(table, tmp_path / "c.parquet")
+    cells = read_census(tmp_path / "c.parquet")
+    assert cells.index.tolist() == IDS
+    assert cells["imputed"].tolist() == flags.to_pylist()
 
 
 # ---------------------------------------------------------------- tables in parts

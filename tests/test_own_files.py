@@ -146,6 +146,16 @@ def _sums(path: Path) -> list[int]:
     return [*checksum_of(path)]
 
 
+def test_models_of_others_are_none_of_the_run(run):
+    _, files = run
+    files.models.mkdir()
+    (files.models / "mine.keras").write_bytes(b"of another software")
+    assert find_file_faults(files) == []
+    files.mark.enter(files.models / "own.keras")
+    (files.models / "own.keras").write_bytes(b"cut")
+    assert [(f.made_by, f.name) for f in find_file_faults(files)] == [("train", "models/own.json")]
+
+
 def test_damaged_lines_of_a_journal_are_counted_and_left_out(run):
     config, files = run
     path = files.journals / "host-1.jsonl"

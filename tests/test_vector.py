@@ -317,6 +317,39 @@ def test_both_counts_are_told(tmp_path: Path, kind: str, suffix: str, told: str)
         read(source)
 
 
+def test_a_geometry_that_gdal_passes_over_is_missed(tmp_path: Path) -> None:
+    path = write(tmp_path, "gpkg")
+    with closing(sqlite3.connect(path)) as database:
+        for (name,) in database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+        ).fetchall():
+            database.execute(f'DROP TRIGGER "{name}"')
+        for row, blob in ((3, b"XX" + bytes(60)), (5, b"")):
+            database.execute(f'UPDATE "{NAME}" SET geom = ? WHERE fid = ?', (blob, row))
+        database.commit()
+    with pytest.raises(FormatError, match=rf"{NAME}\.gpkg.* geometries"):
+        read(path)
+
+
+@pytest.mark.parametrize("kind", ["CURVEPOLYGON", "MULTISURFACE", "GEOMETRY"])
+def test_a_layer_declared_to_be_of_another_kind_than_its_rows(tmp_path: Path, kind: str) -> None:
+    path = altered(
+        write(tmp_path, "gpkg"), f"UPDATE gpkg_geometry_columns SET geometry_type_name = '{kind}'"
+    )
+    with pytest.warns(
+        SesgridWarning, match=rf"{NAME}\.gpkg: geometry column type .*{kind}"
+    ) as caught:
+        assert same(read(path), land())
+    assert len(caught) == 1
+
+
+def test_a_layer_declared_to_hold_surfaces(tmp_path: Path) -> None:
+    path = write(tmp_path, "gpkg")
+    altered(path, "UPDATE gpkg_geometry_columns SET geometry_type_name = 'TIN'")
+    with pytest.raises(FormatError, match=r"declared to hold surfaces.*-nlt MULTIPOLYGON"):
+        read(path)
+
+
 def test_rows_marked_as_deleted_are_no_loss(tmp_path: Path) -> None:
     source = write(tmp_path, "shp")
     dbf = source.with_suffix(".dbf")

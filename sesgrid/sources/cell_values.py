@@ -88,9 +88,9 @@ def cell_values(
 
 
 def _bare(column: pd.Series, key: str) -> pd.Series:
-    """Text without white space around, truth values as 0 and 1."""
+    """Text without white space around; truth values are 0 and 1 where a flag is meant, else no numbers."""
     if pd.api.types.is_bool_dtype(column):
-        return column.astype("Float64")
+        return column.astype("Float64" if key == "imputed" else "string")
     if pd.api.types.is_numeric_dtype(column):
         return column
     text = column.astype("string").str.strip()

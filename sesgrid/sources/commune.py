@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pandas as pd
 
 from sesgrid.errors import SesgridWarning
@@ -11,11 +12,11 @@ from sesgrid.errors import SesgridWarning
 __all__ = ["departement_of", "read_departements", "whole_codes"]
 
 _DEPARTEMENT = (
-    r"^(97\d|2[AB]|0[1-9]|1\d|2[1-9]|[3-9]\d)\d{2,3}"  # of a length that five divides
-    r"(?:(?:2[AB]|\d\d)\d{3})*$"
+    r"^(97[0-9]|2[AB]|0[1-9]|1[0-9]|2[1-9]|[3-9][0-9])[0-9]{2,3}"  # of a length that five divides
+    r"(?:(?:2[AB]|[0-9][0-9])[0-9]{3})*$"
 )
-_WHOLE = r"^(\d+)(?:[.,]0*)?$"
-_ROUNDED = r"^(\d)[.,]?(\d*)[eE]\+?(\d+)$"
+_WHOLE = r"^([0-9]+)(?:[.,]0*)?$"
+_ROUNDED = r"^([0-9])[.,]?([0-9]*)[eE]\+?([0-9]+)$"
 _CODE = 5
 """Characters of a code."""
 _SHORTEST = (4, 5, 8, 9)
@@ -46,7 +47,7 @@ def departement_of(communes: pd.Series) -> pd.Series:
     ['01', '75', '01', '93']
     """
     # of each that occurs once only: a nation's millions of texts would be taken apart one by one
-    at, distinct = pd.factorize(communes)
+    at, distinct = pd.factorize(communes.astype("string"))
     codes = whole_codes(pd.Series(distinct))
     found = codes.str.extract(_DEPARTEMENT, expand=False).astype("string")
     return pd.Series(found.array.take(at, allow_fill=True), index=communes.index)
@@ -60,20 +61,22 @@ def read_departements(communes: pd.Series, label: str) -> pd.Series:
     SesgridWarning
         Codes got back the zero that they had lost, or are no codes of communes; counted, the first named.
     """
-    found = departement_of(communes)
-    at, distinct = pd.factorize(communes)
-    texts = pd.Series(distinct).astype("string").str.strip()
-    given = (texts.fillna("") != "").to_numpy(bool)
-    padded = (whole_codes(texts).str[0] == "0") & (texts.str[0] != "0")
-    mended = given & padded.fillna(False).to_numpy(bool)
-    rows = found.isna().to_numpy() & (at >= 0)
-    rows[rows] = given[at[rows]]
+    texts = communes.astype("string").str.strip()
+    texts = texts.mask(texts == "")
+    found = departement_of(texts)
+    at, distinct = pd.factorize(texts)
+    codes = pd.Series(distinct, dtype="string")
+    padded = (whole_codes(codes).str[0] == "0") & (codes.str[0] != "0")
+    mended = np.append(padded.fillna(False).to_numpy(bool), False)[at]
     for wrong, told in (
-        (rows, "are no codes of communes, so their cells have no département"),
-        ((at >= 0) & mended[at], "have lost their first zero, which was put back"),
+        (
+            (found.isna() & texts.notna()).to_numpy(bool),
+            "are no codes of communes, so their cells have no département",
+        ),
+        (mended, "have lost their first zero, which was put back"),
     ):
         if wrong.any():
-            first = str(communes[wrong].iloc[0])
+            first = texts[wrong].iloc[0]
             warnings.warn(
                 f"{label}, column {communes.name!r}: {int(wrong.sum())} values {told} (first: {first!r} in "
                 f"row {int(wrong.argmax()) + 1}); expected five characters a commune, as text",
@@ -94,7 +97,9 @@ def whole_codes(communes: pd.Series) -> pd.Series:
     texts = digits.fillna(texts)
     n = texts.str.len().fillna(0).astype("int64")
     whole = (n > 0) & (n % _CODE == 0)
-    lost = ~whole & texts.str.fullmatch(r"[1-9]\d+").fillna(False) & ((n >= 12) | n.isin(_SHORTEST))
+    lost = (
+        ~whole & texts.str.fullmatch(r"[1-9][0-9]+").fillna(False) & ((n >= 12) | n.isin(_SHORTEST))
+    )
     return texts.where(whole, ("0" + texts).where(lost))
 
 

@@ -6,8 +6,9 @@ file of its own: `csv_table`, `parquet_table`, `geojson`, `gdal_vector`.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,7 +72,7 @@ def list_tables(path: Path, suffixes: frozenset[str]) -> list[Table]:
     with reading(path):
         files = [
             p
-            for p in sorted(path.rglob("*"))
+            for p in sorted(_below(path))
             if p.suffix.lower() in suffixes
             and (p.is_file() or p.suffix.lower() == ".gdb")
             and not any(part.startswith(".") for part in p.relative_to(path).parts)
@@ -79,6 +80,16 @@ def list_tables(path: Path, suffixes: frozenset[str]) -> list[Table]:
     parts = {p for p in files if p.suffix.lower() in PARQUET_SUFFIXES}
     sources = [p for p in files if p not in parts] + tables_of_parts(sorted(parts), path)
     return [table for p in sorted(sources) for table in _format_of(p).list_tables(p)]
+
+
+def _below(top: Path) -> Iterator[Path]:
+    """All that a folder holds; unlike `Path.rglob`, raises where a folder may not be read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, folders, names in os.walk(top, onerror=refuse) if top.is_dir() else ():
+        yield from (Path(folder, name) for name in (*folders, *names))
 
 
 def match_columns(table: Table, wanted: dict[str, tuple[str, ...]]) -> dict[str, str]:

@@ -17,6 +17,8 @@ _OTHERWISE = "cp1252"
 def with_text_decoded(table: pa.Table, label: str) -> pa.Table:
     """Replace columns whose text is not UTF-8; Arrow and pandas take it in and fail when it is looked at.
 
+    Bytes of no declared meaning are text too: older writers of Parquet did not say so.
+
     Warns
     -----
     SesgridWarning
@@ -29,22 +31,30 @@ def with_text_decoded(table: pa.Table, label: str) -> pa.Table:
     """
     for at, name in enumerate(table.column_names):
         kind = table.schema.field(at).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        bytes_only = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        if not (bytes_only or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             continue
-        try:
-            table[at].validate(full=True)
-        except pa.ArrowInvalid:
+        if bytes_only or not _is_utf8(table[at]):
             raw = table[at].cast(pa.large_binary()).to_pylist()
             texts = [_decoded(value) for value in raw]
             table = table.set_column(at, name, pa.array([text for text, _ in texts], pa.string()))
             other = sum(not plain for _, plain in texts)
-            warnings.warn(
-                f"{label}: {other} of {len(raw)} texts in its column {name!r} are not UTF-8 and are read as "
-                "Windows-1252",
-                SesgridWarning,
-                stacklevel=4,
-            )
+            if other:
+                warnings.warn(
+                    f"{label}: {other} of {len(raw)} texts in its column {name!r} are not UTF-8 and are read "
+                    "as Windows-1252",
+                    SesgridWarning,
+                    stacklevel=4,
+                )
     return table
+
+
+def _is_utf8(column: pa.ChunkedArray) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _decoded(value: bytes | None) -> tuple[str | None, bool]:
