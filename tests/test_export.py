@@ -19,6 +19,7 @@ from sesgrid.grid import CELL_M, CRS, Extent, Grid, cell_id_of
 from sesgrid.run.export import export
 from sesgrid.sources import RasterReader
 from sesgrid.store.cube import Cube
+from tests.conftest import fill
 
 EXTENT = Extent.of_cells(Grid(20, 4), [-9, -2], [3, 11])
 
@@ -115,6 +116,31 @@ def test_what_cannot_be_exported_is_named(cube, tmp_path, name, options, message
     with pytest.raises(ConfigError, match=message):
         export(cube.path, tmp_path / name, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_bounds_are_numbers(cube, tmp_path):
+    for bounds in [(np.nan,) * 4, (0, 0, np.inf, np.inf)]:
+        with pytest.raises(ConfigError, match="bounds: expected metres"):
+            export(cube.path, tmp_path / "x.tif", bounds=bounds)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "parquet"])
+def test_where_nothing_can_be_written_is_named(cube, tmp_path, suffix):
+    (tmp_path / "file").touch()
+    for name in (f"file/x.{suffix}", f"{'x' * 300}.{suffix}"):
+        with pytest.raises(StoreError, match="make room or give write access"):
+            export(cube.path, tmp_path / name)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_told_before_the_work_and_within(cube, small_disk, monkeypatch, capfd):
+    fill(small_disk, leave=10_000)
+    with pytest.raises(StoreError, match=r"has 0\.0 MB of room, and 0\.\d MB are needed"):
+        export(cube.path, small_disk / "x.tif")
+    monkeypatch.setattr("sesgrid.run.export._require_room", lambda *_: None)  # it was filled since
+    with pytest.raises(StoreError, match=r"x\.tif cannot be written"):
+        export(cube.path, small_disk / "x.tif")
+    assert [p.name for p in small_disk.iterdir()] == ["filler"]
 
 
 def test_a_cube_without_cells_says_so(tmp_path):

@@ -15,9 +15,10 @@ from pyproj import Transformer
 
 from benchmarks.france import draw_france, write_census, write_tiles
 from sesgrid.commands.cli import main
-from sesgrid.errors import ConfigError, FormatError
+from sesgrid.errors import ConfigError, FormatError, MissingInputError
 from sesgrid.run.config import load_config
-from sesgrid.run.plan import Machines, _driver_bytes, _inside, lines, make_plan, memory_of
+from sesgrid.run.inside import inside
+from sesgrid.run.plan import Machines, _driver_bytes, lines, make_plan, memory_of
 from sesgrid.run.rates import Rates, measure_rates, read_rates
 from sesgrid.run.settings import ModelSettings
 
@@ -118,6 +119,10 @@ def test_a_plan_over_the_memory_budget_is_refused_with_the_numbers(nation):
     assert CliRunner().invoke(main, [*asked, "--memory", "64GB"]).exit_code == 0
     assert memory_of("auto") is None
     assert memory_of("2GB") == 2_000_000_000
+    for amount in ("lots", "inf", "-", ""):
+        with pytest.raises(ConfigError, match="an amount such as '4GB'"):
+            memory_of(amount)
+    assert not load_config(folder / "run.toml").output.exists(), "with --rates nothing is written"
 
 
 def test_as_json_it_can_be_read_again(nation):
@@ -137,9 +142,17 @@ def test_rates_of_other_cells_or_of_nothing_are_refused(nation, tmp_path):
     config = load_config(nation[0] / "run.toml")
     with pytest.raises(ConfigError, match="measured for cells of 400 pixels"):
         make_plan(config, replace(RATES, pixels_per_cell=400), Machines(1))
-    (tmp_path / "rates.json").write_text('{"machine": "x"}')
-    with pytest.raises(FormatError, match=r"holds no measured rates .* --calibrate"):
-        read_rates(tmp_path / "rates.json")
+    whole = (nation[0] / "rates.json").read_text()
+    for text in (
+        '{"machine": "x"}', "[]", "", whole[:-9], whole.replace("0.01", "NaN"), whole.replace("0.01", '"1"'),
+        whole.replace("false", "0"), whole.replace("0.01", "-1"), whole.replace("800", "1e300"),
+    ):  # fmt: skip
+        assert text != whole
+        (tmp_path / "rates.json").write_text(text)
+        with pytest.raises(FormatError, match=r"rates\.json.* --calibrate"):
+            read_rates(tmp_path / "rates.json")
+    with pytest.raises(MissingInputError):
+        read_rates(tmp_path / "gone.json")
     assert read_rates(nation[0] / "rates.json") == RATES
 
 
@@ -173,4 +186,4 @@ def test_cells_inside_are_those_whose_centres_each_polygon_is_asked_for(seed):
     )
     expected = np.any([shapely.contains_xy(p, x, y) for p in polygons], axis=0)
     assert 0.02 < expected.mean() < 0.98
-    np.testing.assert_array_equal(_inside(cells, polygons), expected)
+    np.testing.assert_array_equal(inside(cells, polygons), expected)

@@ -87,7 +87,7 @@ def test_a_command_refuses_before_anything_is_started(monkeypatch, tmp_path):
             (["compare", path, "--heads", "tanh"], "head must be one of"),
             (["stability", path], "sources.landcover is missing"),
             (["transfer", path, path, "-o", str(tmp_path / "t")], "needs each run once"),
-            (["transfer", path, other, "-o", path], "expected a folder that is there"),
+            (["transfer", path, other, "-o", path], "is no folder: name another one"),
         ):
             result = CliRunner().invoke(main, args)
             assert result.exit_code == 2, result.output

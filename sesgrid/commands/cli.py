@@ -87,6 +87,16 @@ def _part_command(name: str, text: str) -> None:
         _run(config, scheduler, name, frozenset(only) or None)
 
 
+@main.command(cls=Command)
+@config_argument
+def check(config: Path) -> None:
+    """Open every source of CONFIG and tell what it holds and where; nothing is written."""
+    from sesgrid.run.check import check_sources
+    from sesgrid.run.config import load_config
+
+    check_sources(load_config(config), click.echo)
+
+
 _stage_command("run", "report", "Run every stage that is not up to date.")
 for _name in _STAGES:
     _text = f"Bring the stage '{_name}' up to date, with all that it needs."
@@ -98,7 +108,13 @@ for _name in _STAGES:
 
 @main.command(cls=Command)
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--cells", default=20, show_default=True, help="Cells along one side of the city.")
+@click.option(
+    "--cells",
+    default=20,
+    show_default=True,
+    type=click.IntRange(4, 1000),
+    help="Cells along one side of the city.",
+)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--resolution-m", default=0.8, show_default=True, help="Of the aerial tiles.")
 @click.option("--imputed-share", default=0.1, show_default=True, help="Share of imputed cells.")
@@ -203,9 +219,10 @@ def plan(
     from sesgrid.run.workspace import Workspace
 
     settings = load_config(config)
-    Workspace.of(settings).take(settings)
     path = rates_path or settings.output / "work" / "rates.json"
     if calibrate or not path.exists():
+        if rates_path is None:
+            Workspace.of(settings).take(settings)  # only where something is written there
         click.echo(f"measuring what a cell costs on this machine, into {path}", err=True)
         measure_rates(settings).write(path)
     processors = processors or len(os.sched_getaffinity(0))

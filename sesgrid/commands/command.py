@@ -108,6 +108,8 @@ class Command(click.Command):
             if os.environ.get(DEBUG):
                 traceback.print_exc()
             told, status = _told(error)
+            for line in getattr(error, "others", ()):
+                click.echo(one_line(f"error: {line}"), err=True)
             click.echo(told, err=True)
             sys.exit(status)
 

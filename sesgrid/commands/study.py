@@ -85,19 +85,6 @@ def _run(
     end(summaries)
 
 
-def _make_folder(path: Path) -> None:
-    """Before the work, not after it."""
-    from sesgrid.errors import ConfigError
-
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"--output {path}: expected a folder that is there or can be made ({error.strerror}): choose "
-            "another"
-        ) from error
-
-
 def _tell(study: Study, folder: Path) -> None:
     from sesgrid.report.study import print_lines, write_study
 
@@ -146,13 +133,14 @@ def transfer(configs: Sequence[Path], output: Path, scheduler: str | None) -> No
     """Train on each of CONFIGS and test on every other: cities, or years of one city."""
     from sesgrid.run.cluster import connected
     from sesgrid.run.config import load_config
+    from sesgrid.run.mark import Mark
     from sesgrid.run.training import train_together
     from sesgrid.studies.transfer import require_alike
     from sesgrid.studies.transfer import transfer as run_transfer
 
     loaded = [load_config(path) for path in configs]
     require_alike(loaded)
-    _make_folder(output)
+    Mark(output).take("transfer")  # before the work, not after it
     summaries = []
     with connected(loaded[0].cluster, scheduler) as client:
         for last in ("mosaic", "predict"):

@@ -10,7 +10,7 @@ from sesgrid.run.config import Config
 from sesgrid.run.imagery import imagery_of
 from sesgrid.sources import read_boundary, read_census, select_cells
 
-__all__ = ["choose_cells"]
+__all__ = ["choose_cells", "choose_of"]
 
 _FOOTPRINT = "footprint of the imagery (every cell that it touches)"
 
@@ -24,8 +24,14 @@ def choose_cells(config: Config) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     s = config.sources
     # in order: what sorts it again copies nothing
     census = read_census(s.census, s.census_layer, vintage=s.vintage).sort_index()
+    return census, *choose_of(config, census)
+
+
+def choose_of(config: Config, census: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The cells of a census within the run's boundary, and what that is."""
+    s = config.sources
     if config.cells.rule == "all":
-        return census, census, "none (every cell of the census)"
+        return census, "none (every cell of the census)"
     if s.boundary is not None:
         area, origin = read_boundary(s.boundary, s.boundary_layer), s.boundary.name
     elif s.landcover is not None and s.landcover_classes is None:
@@ -33,4 +39,4 @@ def choose_cells(config: Config) -> tuple[pd.DataFrame, pd.DataFrame, str]:
     else:
         area, origin = imagery_of(config), _FOOTPRINT
     rule: Any = "touching" if origin == _FOOTPRINT else config.cells.rule
-    return census, select_cells(census, area, rule), origin
+    return select_cells(census, area, rule), origin

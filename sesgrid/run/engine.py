@@ -16,6 +16,7 @@ from sesgrid.batches.blocks import departements_of
 from sesgrid.batches.leases import Leases
 from sesgrid.errors import ClusterError, ConfigError, SesgridWarning
 from sesgrid.run.cell_stages import run_explain, run_predict
+from sesgrid.run.check import check_sources
 from sesgrid.run.config import Config
 from sesgrid.run.delivered import check_delivered
 from sesgrid.run.freshness import digest, fingerprint, key_of
@@ -277,6 +278,7 @@ def _run_stages(
 ) -> dict[str, dict[str, Any]]:
     results: dict[str, str] = {}
     summaries: dict[str, dict[str, Any]] = {}
+    checked = False
     for name in _closure(last):
         facts = facts_of(name, config, results)
         record = files.record(name)
@@ -301,6 +303,10 @@ def _run_stages(
             summaries[name], results[name] = record.read()["summary"], record.read()["result_id"]
             continue
         tell(f"{name}: {'; '.join(reasons)}")
+        if name in PARTLY and not checked:
+            # hours before the stage that would find what is wrong; notes are the stages' to tell
+            check_sources(config, lambda line: None if "note: " in line else tell(f"  {line}"))
+            checked = True
         if only is not None and name in _BY_BATCHES:
             _require_departements(files, only)
             leases.take(name, sorted(only))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
-from sesgrid.errors import ConfigError, MissingInputError
+from sesgrid.errors import ConfigError, MissingInputError, StoreError
 from sesgrid.foreign import writing
 from sesgrid.grid import CELL_M, CRS, Extent, cell_id_of
 from sesgrid.run.workspace import save_rows
@@ -79,6 +81,8 @@ def _cell_window(extent: Extent, bounds: Bounds | None) -> tuple[slice, slice]:
     if bounds is None:
         return slice(0, height), slice(0, width)
     west, south, east, north = bounds
+    if not np.isfinite(bounds).all():
+        raise ConfigError(f"bounds: expected metres in EPSG:3035, received {bounds}")
     left, _, _, top = extent.bounds
     rows = int((top - north) // CELL_M), int(-((south - top) // CELL_M))
     cols = int((west - left) // CELL_M), int(-((left - east) // CELL_M))
@@ -120,18 +124,32 @@ def _export_raster(
     seen = tree["pixels"]["coverage"].variable if variable in _OF_IMAGERY else None
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
+        _require_room(output.parent, profile)
         plain = output.with_name(f".{output.name}.plain.tif")
         partial = output.with_name(f".{output.name}.partial.tif")
         try:
             with _internal_masks(), rasterio.open(plain, "w", **profile) as raster:
                 _write_rows(raster, array, seen, rows, cols, step)
-            copy_raster(plain, partial, driver="COG", compress="deflate", predictor="yes")
+            with rasterio.Env():  # GDAL's complaints are raised, and not printed as well
+                copy_raster(plain, partial, driver="COG", compress="deflate", predictor="yes")
             partial.replace(output)
         except (RasterioError, CPLE_BaseError) as error:
             raise OSError(error) from error  # GDAL's own classes are none
         finally:
-            plain.unlink(missing_ok=True)
-            partial.unlink(missing_ok=True)
+            for path in (plain, partial):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+
+def _require_room(folder: Path, profile: dict[str, Any]) -> None:
+    """Before the work, not within it: what is written first is not compressed."""
+    needed = profile["count"] * profile["height"] * profile["width"] * profile["dtype"].itemsize
+    free = shutil.disk_usage(folder).free
+    if 0 < free < needed:  # a file system that tells nothing tells 0
+        raise StoreError(
+            f"{folder} has {free / 1e6:.1f} MB of room, and {needed / 1e6:.1f} MB are needed: make room, or "
+            "export a smaller part with --bbox"
+        )
 
 
 def _internal_masks() -> rasterio.Env:

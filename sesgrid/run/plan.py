@@ -10,28 +10,25 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pandas as pd
-import shapely
-from dask.utils import parse_bytes
 
 from sesgrid.batches.blocks import BlockBatch, departements_of, fullest_group, plan_batches
 from sesgrid.batches.turns import cells_per_task, groups_per_task
 from sesgrid.errors import ConfigError
-from sesgrid.grid import CELL_M, Grid, place_codes, rowcol_of_ids
+from sesgrid.grid import CELL_M, Grid, rowcol_of_ids
 from sesgrid.run.choose import choose_cells
 from sesgrid.run.config import Config
 from sesgrid.run.imagery import imagery_of, reader_of
+from sesgrid.run.inside import inside
 from sesgrid.run.job import land_polygons, protocol_of
 from sesgrid.run.memory import mosaic_bytes, sparing
 from sesgrid.run.rates import Rates
+from sesgrid.run.settings import bytes_of
 from sesgrid.run.trained import trained_cities
 from sesgrid.sources import read_class_rasters
 from sesgrid.stages.mosaic import Mosaic, TileIndex
 from sesgrid.stages.predict import GROUP
 
 __all__ = ["Machines", "Plan", "StagePlan", "lines", "make_plan"]
-
-_AT_ONCE = 200_000
-"""Cells looked up at once."""
 
 _OVERLAP = 1.2
 """Source windows of blocks over the blocks' area: the grids are turned against each other by five degrees."""
@@ -40,9 +37,6 @@ _DRIVER_BYTES, _DRIVER_BYTES_A_CELL, _OF_OTHER_FOLDS, _ID_BYTES = 450 << 20, 440
 """At most in a run: tables are joined, and cells analysed, beside their predictions by models of the other
 kind of folds where there are such, and beside the ids of those explained where some were not; see
 benchmarks/RESULTS.md, scale."""
-
-_SQUARE = 8
-"""Cells on a side that are looked at together."""
 
 _ROW_BYTES = {"mosaic": 30, "landcover": 8, "predict": 80, "explain": 420}
 """Of a cell in a stage's parts."""
@@ -151,7 +145,7 @@ def make_plan(config: Config, rates: Rates, machines: Machines) -> Plan:
     grid = Grid(config.grid.pixels_per_cell, config.grid.cells_per_block)
     plan = plan_batches(grid, cells)
     tiles = imagery_of(config)
-    shown = _inside(cells, tiles.geometry)
+    shown = inside(cells, tiles.geometry)
     classed = _with_landcover(config, cells)
     modelled = _with_model(config, cells)
     missing = _missing(cells, shown, classed, modelled)
@@ -185,27 +179,6 @@ def _driver_bytes(config: Config, cells: int, explained: int) -> int:
     return _DRIVER_BYTES + cells * each + (_ID_BYTES * explained if explained < cells else 0)
 
 
-def _inside(cells: pd.DataFrame, polygons: gpd.GeoSeries) -> np.ndarray:
-    """Whether the centre of each cell lies in one of the polygons, bool ``(cell,)``."""
-    tree = shapely.STRtree(np.asarray(polygons.values, dtype=object))
-    at = cells[["row", "col"]].to_numpy(np.int64)
-    # squares of cells that lie in one polygon as a whole spare looking at their cells
-    within = at // _SQUARE
-    _, index, of = np.unique(place_codes(*within.T), return_index=True, return_inverse=True)
-    rows, cols = within[index].T
-    side = _SQUARE * CELL_M
-    boxes = shapely.box(cols * side, -(rows + 1) * side, (cols + 1) * side, -rows * side)
-    whole = np.zeros(len(index), dtype=bool)
-    whole[tree.query(boxes, predicate="within")[0]] = True
-    found = whole[of]
-    left = np.flatnonzero(~found)
-    y, x = -(at[left, 0] + 0.5) * CELL_M, (at[left, 1] + 0.5) * CELL_M
-    for a in range(0, len(left), _AT_ONCE):
-        points = shapely.points(x[a : a + _AT_ONCE], y[a : a + _AT_ONCE])
-        found[left[a + tree.query(points, predicate="within")[0]]] = True
-    return found
-
-
 def _with_landcover(config: Config, cells: pd.DataFrame) -> np.ndarray | None:
     """Whether each cell's centre has land cover; None: the run has none."""
     source = config.sources.landcover
@@ -213,7 +186,7 @@ def _with_landcover(config: Config, cells: pd.DataFrame) -> np.ndarray | None:
         return None
     grid = Grid(config.grid.pixels_per_cell, config.grid.cells_per_block)
     polygons = land_polygons(config, grid, cells)
-    return _inside(cells, (read_class_rasters(source) if polygons is None else polygons).geometry)
+    return inside(cells, (read_class_rasters(source) if polygons is None else polygons).geometry)
 
 
 def _with_model(config: Config, cells: pd.DataFrame) -> np.ndarray:
@@ -326,8 +299,17 @@ def _cost(stage: StagePlan, machines: Machines) -> float:
 
 
 def memory_of(text: str) -> int | None:
-    """Bytes, as Dask writes memory; None: whatever there is."""
-    return None if text == "auto" else int(parse_bytes(text))
+    """Bytes, as Dask writes memory; None: whatever there is.
+
+    Raises
+    ------
+    ConfigError
+        It is no amount.
+    """
+    try:
+        return bytes_of(text)
+    except ValueError as error:
+        raise ConfigError(f"memory: expected {error}, received {text!r}") from error
 
 
 def lines(plan: Plan) -> Iterator[str]:

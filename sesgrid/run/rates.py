@@ -12,24 +12,30 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from sesgrid.batches.flight import peak_mb
-from sesgrid.errors import FormatError
+from sesgrid.errors import ClusterError, FormatError, one_line
+from sesgrid.foreign import reading
 from sesgrid.grid import Extent, Grid, rowcol_of_ids
 from sesgrid.run.config import Config
 from sesgrid.run.job import protocol_of
+from sesgrid.run.stopping import deferred
 from sesgrid.store.parts import write_atomically
 
 __all__ = ["Rates", "measure_rates", "read_rates"]
 
 _CITY_CELLS, _RESOLUTION_M = 5, 0.2
+_ENDLESS = 1e15
+"""No cell takes as many seconds or bytes."""
 _CALLS = 4
 """Of the network, after the first."""
 
@@ -74,24 +80,26 @@ def read_rates(path: Path) -> Rates:
     FormatError
         The file holds something else.
     """
-    try:
-        known = json.loads(path.read_text())
-        return Rates(**{f.name: known[f.name] for f in fields(Rates)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(
-            f"{path} holds no measured rates ({type(error).__name__}: {error}): delete it, or measure again "
-            "with --calibrate"
-        ) from error
+    advice = "expected the rates that `sesgrid plan` measures: measure again with --calibrate"
+    with reading(path, FormatError, advice):
+        known = json.loads(path.read_text(encoding="utf-8"))
+        found = {f.name: known[f.name] for f in fields(Rates)}
+    for name, kind in get_type_hints(Rates).items():
+        value = found[name]
+        if kind in (int, float):
+            right = type(value) in (int, float) and 0 <= value < _ENDLESS
+        else:
+            right = type(value) is kind
+        if not right:
+            raise FormatError(f"{path}: {name} is {one_line(repr(value), 60)}; {advice}")
+    return Rates(**found)
 
 
 def measure_rates(config: Config) -> Rates:
     """Measure what cells cost with a run's settings, in processes of their own."""
     found: dict[str, Any] = {}
     for measure in (_pixels, _models):
-        # a fresh process each, whose peak is its own
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            found |= pool.submit(measure, config).result()
+        found |= _apart(measure, config)
     return Rates(
         machine=f"{platform.machine()}, {multiprocessing.cpu_count()} processors",
         measured=date.today().isoformat(),
@@ -100,6 +108,24 @@ def measure_rates(config: Config) -> Rates:
         codec=config.cube.codec,
         **found,
     )
+
+
+def _apart(measure: Callable[[Config], dict[str, Any]], config: Config) -> dict[str, Any]:
+    """What is measured in a fresh process, whose peak is its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            with deferred():
+                measured = pool.submit(measure, config)
+            return measured.result()
+        except BrokenProcessPool as error:
+            raise ClusterError(
+                "the process that measured what a cell costs has died: most likely there is not enough "
+                "memory; measure on a larger machine, or give --rates"
+            ) from error
+        except KeyboardInterrupt:
+            for child in multiprocessing.active_children():
+                child.kill()  # it would be waited for
+            raise
 
 
 def _pixels(config: Config) -> dict[str, Any]:

@@ -6,6 +6,7 @@ and bounded, so that one with a digit too many is refused here and not by whatev
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,6 +39,7 @@ __all__ = [
     "Sources",
     "TlsSettings",
     "TrainSettings",
+    "bytes_of",
 ]
 
 
@@ -76,14 +78,29 @@ def _file_name(value: str) -> str:
     return value
 
 
-def _bytes(value: str) -> str:
-    """As Dask reads the memory of a worker: "auto", bytes, or a share of what there is."""
-    try:
-        if value == "auto" or 0 <= parse_bytes(value) < 2**60:
-            return value
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError("'auto' or an amount such as '4GB'")
+def bytes_of(text: str) -> int | None:
+    """Bytes of a worker, as Dask writes memory; None for "auto": whatever there is.
+
+    Raises
+    ------
+    ValueError
+        It is no amount.
+
+    Examples
+    --------
+    >>> bytes_of("4GB"), bytes_of("1.5 GiB"), bytes_of("auto")
+    (4000000000, 1610612736, None)
+    """
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"\d{1,18}(\.\d{0,9})?\s*([kmgtp]i?)?b?", text, re.ASCII | re.IGNORECASE):
+        raise ValueError("'auto' or an amount such as '4GB'")
+    return int(parse_bytes(text))
+
+
+def _amount(value: str) -> str:
+    bytes_of(value)
+    return value
 
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -312,7 +329,7 @@ class ClusterSettings(_Section):
     """How long a cluster may have no worker at the start; more where jobs wait in a queue."""
     workers: Annotated[int, Field(ge=1, le=10_000)] | None = None
     threads: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    memory: Annotated[Word, AfterValidator(_bytes)] = "auto"
+    memory: Annotated[Word, AfterValidator(_amount)] = "auto"
     """Per worker, as Dask writes it: "4GB"."""
     gdal_cache_mb: Annotated[int, Field(ge=16, le=1_000_000)] = 128
 
