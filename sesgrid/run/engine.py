@@ -23,6 +23,7 @@ from sesgrid.run.freshness import digest, fingerprint, key_of
 from sesgrid.run.job import Job, class_table, method_of, protocol_of
 from sesgrid.run.memory import give_back, sparing
 from sesgrid.run.outputs import missing_outputs, written_by
+from sesgrid.run.own_cube import expected_cube, mend_cube, unlisted_layers
 from sesgrid.run.performance import reported
 from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
 from sesgrid.run.published import placeless
@@ -31,7 +32,8 @@ from sesgrid.run.results import run_analyse, run_report
 from sesgrid.run.training import run_train
 from sesgrid.run.verify import KEPT, PIXEL_STAGES, find_lost
 from sesgrid.run.workspace import Workspace, load_table
-from sesgrid.store.cube import CUBE_VERSION, Cube
+from sesgrid.store.cube import CUBE_VERSION, Cube, owner_of, token_of
+from sesgrid.store.metadata import damaged_keys
 
 __all__ = ["STAGES", "facts_of", "run_stages", "unfinished"]
 
@@ -282,6 +284,8 @@ def _run_stages(
     for name in _closure(last):
         facts = facts_of(name, config, results)
         record = files.record(name)
+        if name == "mosaic" and only is None:
+            _mend_metadata(config, files, leases, tell)
         reasons = _reasons(config, files, name, facts)
         if not reasons and only is None:
             _mend_pixels(config, client, name, tell, files, leases)
@@ -334,6 +338,21 @@ def _run_stages(
         summaries[name] = summary
         _tell_summary(summary, time.perf_counter() - started, tell)
     return summaries
+
+
+def _mend_metadata(
+    config: Config, files: Workspace, leases: Leases, tell: Callable[[str], None]
+) -> None:
+    """Before a cube is opened: write what of it is no pixel again, where that is gone or damaged."""
+    cube = expected_cube(files)
+    known = files.record("mosaic").read().get("facts")
+    if cube is None or known is None or (owner_of(cube.path) is None and token_of(cube.path)):
+        return  # of sesgrid 0.1, or none
+    if damaged_keys(cube) or any(unlisted_layers(files, stage, cube) for stage in PIXEL_STAGES):
+        _require_idle(leases, "mosaic", None)
+        leases.take("mosaic", ["mosaic"])
+        mend_cube(config, files, settings_key("mosaic", known), lambda line: tell(f"  {line}"))
+        leases.release_all()
 
 
 def _mend_pixels(

@@ -75,7 +75,8 @@ class Mark:
         try:
             with reading(
                 self.path,
-                advice="it is the mark of the run in its output folder: bring it back, or remove the folder",
+                advice="it is the run's mark: `sesgrid verify CUBE --redo`, with its configuration, writes it "
+                "again",
             ):
                 told = json.loads(self.path.read_text(encoding="utf-8"))
                 return {name: str(told[name]) for name in ("run", "name")}

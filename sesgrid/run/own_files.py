@@ -17,27 +17,22 @@ import numpy as np
 from sesgrid.batches.journal import damaged_lines, is_plan
 from sesgrid.errors import FormatError, MissingInputError, ReadError, SesgridError
 from sesgrid.foreign import reading
-from sesgrid.grid import Extent, Grid
 from sesgrid.run.engine import STAGES
-from sesgrid.run.pixel_blocks import LAYERS_OF, written_layers
+from sesgrid.run.own_cube import expected_cube, unlisted_layers
+from sesgrid.run.pixel_blocks import LAYERS_OF
 from sesgrid.run.tables import CellTable
-from sesgrid.run.workspace import Workspace, load_table
-from sesgrid.store.codec import PixelCodec
+from sesgrid.run.workspace import Workspace
 from sesgrid.store.cube import Cube, open_cube, owner_of
 from sesgrid.store.metadata import damaged_keys
 from sesgrid.store.models import ModelRef
-from sesgrid.store.parts import Parts
 from sesgrid.store.sealed import checksum_of, is_sound
-from sesgrid.store.written import is_listed
 
 __all__ = [
     "CUBE",
     "MARK",
     "FileFault",
-    "expected_cube",
     "find_file_faults",
     "unentered",
-    "unlisted_layers",
 ]
 
 CUBE, MARK = "cube", "mark"
@@ -179,21 +174,6 @@ def _of_audit(files: Workspace) -> Iterator[FileFault]:
         yield FileFault(None, files.audit.name, "damaged: audit again, or delete it")
 
 
-def expected_cube(files: Workspace) -> Cube | None:
-    """The cube that the record of the mosaic and the cells tell of; None where they do not."""
-    record = files.record("mosaic").read()
-    try:
-        with reading(files.record("mosaic").path):
-            facts, token = record["facts"], str(record["summary"]["cube"])
-            grid = Grid(facts["grid.pixels_per_cell"], facts["grid.cells_per_block"])
-            codec = PixelCodec(facts["cube.codec"], facts["cube.quality"])
-            cells = load_table(files.table("cells"), ["row", "col"])
-            extent = Extent.of_cells(grid, cells["row"], cells["col"])
-    except SesgridError:
-        return None
-    return Cube(files.cube, extent, token, codec)
-
-
 def _of_cube(files: Workspace) -> Iterator[FileFault]:
     cube, name = expected_cube(files), Path(files.cube).name
     if cube is None:
@@ -212,20 +192,6 @@ def _of_cube(files: Workspace) -> Iterator[FileFault]:
         what = _fault_of_sealed(files)
         if what is not None:
             yield FileFault("analyse", f"{name}/cells", what)
-
-
-def unlisted_layers(files: Workspace, stage: str, cube: Cube) -> list[str]:
-    """Layers of a finished stage whose shards the cube does not list as the stage's parts do."""
-    parts = Parts(files.parts(stage))
-    sound = [batch for batch in parts.names() if parts.sound(batch)]
-    if not files.record(stage).read() or not sound or sound != parts.names():
-        return []
-    written = written_layers(parts, stage, sound).items()
-    return [
-        name
-        for name, shards in written
-        if shards and not is_listed(cube.path, cube.extent, name, shards.items())
-    ]
 
 
 def _fault_of_sealed(files: Workspace) -> str | None:

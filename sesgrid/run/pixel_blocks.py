@@ -16,6 +16,7 @@ from sesgrid.batches.running import Batch, Outcome, Task, run_batches
 from sesgrid.batches.turns import groups_per_task
 from sesgrid.run.freshness import digest
 from sesgrid.run.job import Job
+from sesgrid.run.verify import find_lost
 from sesgrid.run.workspace import Workspace
 from sesgrid.stages.classified import Classified
 from sesgrid.stages.landcover import Landcover
@@ -125,10 +126,11 @@ def run_blocks(
 ) -> Outcome:
     """Run a stage that makes pixels, each block written by the task that made it.
 
-    A batch is done again when what it reads has changed, and where a tile could not be read. Of a job for
-    some départements only theirs are looked at.
+    A batch is done again when what it reads has changed, where a tile could not be read, and where shards are
+    gone. Of a job for some départements only theirs are looked at.
     """
     parts, batches = job.parts(name), []
+    lost = {fault.batch for fault in find_lost(job.files, name)}
     chosen = [b for b in plan if job.only is None or b.departement in job.only]
     size = groups_per_task(sum(len(b.group_starts) for b in chosen), slots(job.client, None))
     for batch in chosen:
@@ -156,7 +158,7 @@ def run_blocks(
         leases=job.leases,
         whole=job.only is None,
         keep=[b.name for b in plan],
-        again=[b.name for b in batches if read_failures(parts, [b.name])],
+        again=[b.name for b in batches if b.name in lost or read_failures(parts, [b.name])],
     )
 
 

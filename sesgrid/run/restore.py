@@ -13,14 +13,10 @@ from sesgrid.batches.leases import Leases
 from sesgrid.errors import ClusterError
 from sesgrid.run.config import Config
 from sesgrid.run.engine import STAGES, run_stages, settings_key
-from sesgrid.run.own_files import CUBE, MARK, FileFault, expected_cube, unentered, unlisted_layers
-from sesgrid.run.pixel_blocks import LAYERS_OF, list_layers
-from sesgrid.run.pixel_stages import described
+from sesgrid.run.own_cube import mend_cube
+from sesgrid.run.own_files import CUBE, MARK, FileFault, unentered
 from sesgrid.run.workspace import Workspace
 from sesgrid.store.cube import owner_of
-from sesgrid.store.cube_layout import OWNER
-from sesgrid.store.metadata import damaged_keys, write_again
-from sesgrid.store.parts import Parts
 
 __all__ = ["make_up_to_date", "restore"]
 
@@ -80,7 +76,8 @@ def _restore(
             tell(str(fault))
             left.append(fault)
     if any(f.made_by == CUBE for f in faults):
-        stages |= _restore_cube(config, files, tell)
+        key = settings_key("mosaic", files.record("mosaic").read().get("facts", {}))
+        stages |= mend_cube(config, files, key, tell)
     return left, [name for name in STAGES if name in stages]
 
 
@@ -92,33 +89,6 @@ def _remove(files: Workspace, path: Path) -> None:
         # a model and its card belong together, and are made together
         beside = [path.with_suffix(".keras"), path.with_suffix(".json")]
         files.mark.remove(path, *(beside if path.parent == files.models else []))
-
-
-def _restore_cube(config: Config, files: Workspace, tell: Callable[[str], None]) -> set[str]:
-    """Write what of the cube is no pixel; stages whose results were lost with it."""
-    cube = expected_cube(files)
-    if cube is None:
-        return {"mosaic"}
-    record, keys = files.record("mosaic").read(), damaged_keys(cube)
-    told = described(config, settings_key("mosaic", record["facts"]))
-    told |= {"software": f"sesgrid {record['facts']['sesgrid']}"}
-    write_again(cube, {**told, OWNER: files.mark.run_id()}, keys)
-    for key in keys:
-        tell(f"{Path(files.cube).name}/{key}: written again")
-    for stage in LAYERS_OF:
-        if unlisted_layers(files, stage, cube):
-            parts = Parts(files.parts(stage))
-            list_layers(parts, stage, cube, parts.names())
-            tell(f"{Path(files.cube).name}: the shards of {stage} listed again")
-    lost = set()
-    # what the metadata told of them is gone with these
-    if "pixels/zarr.json" in keys and config.explain.maps != "none":
-        lost.add("explain")
-    if "zarr.json" in keys and files.record("analyse").read():
-        lost.add("analyse")
-    for stage in lost:
-        files.record(stage).forget()
-    return lost
 
 
 def make_up_to_date(

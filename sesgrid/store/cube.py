@@ -54,7 +54,15 @@ from sesgrid.store.location import (
 from sesgrid.store.shard import encode_shard
 from sesgrid.store.written import Shard
 
-__all__ = ["CUBE_VERSION", "Cube", "open_cube", "owner_of", "replace_cube", "require_owner"]
+__all__ = [
+    "CUBE_VERSION",
+    "Cube",
+    "open_cube",
+    "owner_of",
+    "replace_cube",
+    "require_owner",
+    "token_of",
+]
 
 _REMAKE = "make it again with `sesgrid mosaic`, or `sesgrid verify --redo`"
 
@@ -456,12 +464,21 @@ def _remove_cube(path: str, owner: str | None) -> None:
 
 def owner_of(path: str) -> str | None:
     """The run whose a cube is; None where it is no run's, there is none, or it is damaged."""
+    return _named(path, OWNER)
+
+
+def token_of(path: str) -> str | None:
+    """What names a cube; None where there is none, or it is damaged."""
+    return _named(path, TOKEN)
+
+
+def _named(path: str, attribute: str) -> str | None:
     try:
         with reading(path):
-            owner = open_group(path, "r").attrs.get(OWNER)
+            found = open_group(path, "r").attrs.get(attribute)
     except (MissingInputError, FormatError):
         return None
-    return None if owner is None else str(owner)
+    return None if found is None else str(found)
 
 
 def require_owner(path: str, owner: str | None) -> None:
