@@ -75,8 +75,8 @@ class Mark:
         try:
             with reading(
                 self.path,
-                advice="it is the run's mark: `sesgrid verify CUBE --redo`, with its configuration, writes it "
-                "again",
+                advice="it is the run's mark: `sesgrid verify CUBE --redo`, with its configuration, "
+                "writes it again",
             ):
                 told = json.loads(self.path.read_text(encoding="utf-8"))
                 return {name: str(told[name]) for name in ("run", "name")}
