@@ -151,6 +151,27 @@ def test_fingerprints_follow_content_not_order(tmp_path):
     alone = fingerprint(folder / "b")
     (folder / "b.prj").write_text("2154")
     assert fingerprint(folder / "b") != alone
+    # where it lies does not
+    before, alone = fingerprint(folder), fingerprint(folder / "b")
+    moved = folder.rename(tmp_path / "moved")
+    assert (fingerprint(moved), fingerprint(moved / "b")) == (before, alone)
+
+
+def test_the_fingerprint_of_a_vrt_follows_what_it_names(tmp_path):
+    vrt, part = tmp_path / "oso.vrt", tmp_path / "tiles" / "a.tif"
+    part.parent.mkdir()
+    part.write_bytes(b"1")
+    vrt.write_text(
+        '<VRTDataset><SourceFilename relativeToVRT="1">tiles/a.tif</SourceFilename>'
+        "<SourceFilename>/etc/passwd</SourceFilename></VRTDataset>"
+    )
+    before = fingerprint(vrt)
+    (tmp_path / "tiles" / "other.tif").write_bytes(b"1")
+    assert fingerprint(vrt) == before
+    part.write_bytes(b"12")
+    assert fingerprint(vrt) != before
+    vrt.write_text("<VRT")
+    assert fingerprint(vrt) != before
 
 
 def test_a_record_tells_what_changed(tmp_path):

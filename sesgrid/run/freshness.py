@@ -13,6 +13,7 @@ from typing import Any
 
 from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.foreign import reading, writing
+from sesgrid.sources.vrt import parts_of_vrt
 from sesgrid.store.parts import write_atomically
 
 __all__ = ["Folders", "StageRecord", "digest", "fingerprint", "key_of"]
@@ -39,7 +40,8 @@ def fingerprint(path: Path, folders: Folders | None = None) -> str:
     """Size and time of change of a file and its companions, or of every file below a folder, hashed.
 
     Companions begin with the file's stem: the parts of a shapefile, a world file, a boundary beside
-    a land cover, a ``.md5``. Links to folders are followed.
+    a land cover, a ``.md5``. Links to folders are followed. Of a VRT, the files that it names count too. A
+    folder that is moved with all that is in it stays what it was.
 
     Parameters
     ----------
@@ -52,8 +54,11 @@ def fingerprint(path: Path, folders: Folders | None = None) -> str:
     else:
         beside = (folders or Folders()).beginning_with(path.parent, path.stem)
         found = [p for p in beside if p.is_file()]
-    files = sorted(p for p in found if p.exists())
-    lines = [f"{p} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
+    named = {part for p in found if p.suffix.lower() == ".vrt" for part in parts_of_vrt(p)}
+    files = sorted(p for p in named.union(found) if p.exists())
+    above = path if path.is_dir() else path.parent
+    states = ((p.relative_to(above), p.stat()) for p in files)
+    lines = [f"{name} {state.st_size} {state.st_mtime_ns}" for name, state in states]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 

@@ -155,7 +155,7 @@ def _tiles_read() -> Callable[[TiledBlock], list[tuple[str, str]]]:
     """What tells of an item which tiles it reads, and whether they changed; each file is looked at once."""
     folders = Folders()
     known = cache(lambda path: fingerprint(Path(path), folders))
-    return lambda item: [(tile.path, known(tile.path)) for tile in item.tiles]
+    return lambda item: [(Path(tile.path).name, known(tile.path)) for tile in item.tiles]
 
 
 def _polygons_read(item: PolygonBlock) -> str:

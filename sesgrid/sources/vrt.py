@@ -18,7 +18,7 @@ from sesgrid.errors import FormatError, MissingInputError, ReadError, UnsafePath
 from sesgrid.foreign import reading
 from sesgrid.sources.opening import check_companions, require_kind
 
-__all__ = ["open_vrt"]
+__all__ = ["open_vrt", "parts_of_vrt"]
 
 _PLAIN = {
     "VRTDataset", "SRS", "GeoTransform", "Metadata", "MDI", "VRTRasterBand", "ColorInterp", "NoDataValue",
@@ -102,3 +102,14 @@ def _part(path: Path, element: ElementTree.Element) -> Path:
     require_kind(part)
     check_companions(part)
     return part
+
+
+def parts_of_vrt(path: Path) -> list[Path]:
+    """Files inside its folder that a VRT names, as far as it can be read; none of them is opened."""
+    try:
+        root = ElementTree.fromstring(path.read_bytes())
+    except (OSError, ElementTree.ParseError):
+        return []
+    named = {e.text for e in root.iter("SourceFilename") if e.text and "\0" not in e.text}
+    parts = (Path(os.path.normpath(path.parent / name)) for name in named)
+    return sorted(p for p in parts if p.is_relative_to(path.parent))
