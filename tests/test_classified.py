@@ -220,7 +220,7 @@ def test_codes_may_be_written_as_spreadsheets_do(tmp_path):
     reader = ClassReader.of(read_class_table(tmp_path / "t.csv"))
     assert (reader.codes, reader.values) == ((1, 2, 3), (1, 2, 0))
     (tmp_path / "t.csv").write_text("code,landcover_class\n1.0,a\n1.5,b\n")
-    with pytest.raises(FormatError, match=r"received '1\.0'|received '1\.5'"):
+    with pytest.raises(FormatError, match=r"received '1\.5'"):
         ClassReader.of(read_class_table(tmp_path / "t.csv"))
 
 
@@ -255,8 +255,7 @@ def test_a_zipped_raster_is_to_be_unpacked(tmp_path):
 
 
 @pytest.mark.parametrize("read", [read_ortho, read_class_rasters, holds_rasters, read_boundary])
-@pytest.mark.parametrize("name", ["a" * 300 + ".tif", "x/" * 3000 + "a.shp", "loop/a.tif"])
+@pytest.mark.parametrize("name", ["a" * 300 + ".tif", "x/" * 3000 + "a.shp"])
 def test_paths_that_the_system_refuses_are_told_as_such(tmp_path, read, name):
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(ReadError, match=r"cannot be read: (File name too long|Too many levels)"):
+    with pytest.raises(ReadError, match=r"cannot be read: File name too long"):
         read(tmp_path / name)
