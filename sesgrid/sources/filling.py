@@ -1,4 +1,4 @@
-"""Colours that fill corners and borders of a photograph, where it does not say that nothing was seen there."""
+"""Colours that fill corners and borders of a photograph which does not say that nothing was seen there."""
 
 from __future__ import annotations
 

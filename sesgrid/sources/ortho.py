@@ -138,8 +138,8 @@ def _warn_of(
         name, colour = filled[0]
         warnings.warn(
             f"{len(filled)} tiles have a corner or a border of one colour, first {name} {colour}, which no "
-            "nodata, alpha or mask tells to be no imagery, and which hides what other tiles show there: if it "
-            "is filling, set mosaic.fill_values, or 'gdal_edit -a_nodata' the tiles",
+            "nodata, alpha or mask tells to be no imagery, and which hides what other tiles show there: if "
+            "it is filling, set mosaic.fill_values, or 'gdal_edit -a_nodata' the tiles",
             SesgridWarning,
             stacklevel=3,
         )
