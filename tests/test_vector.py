@@ -31,6 +31,7 @@ from sesgrid.errors import (
     UnsafePathError,
 )
 from sesgrid.sources import read_boundary, read_urban_atlas
+from sesgrid.sources.gdal_vector import _told
 from sesgrid.sources.geopackage import listed_within
 from sesgrid.sources.sql_calls import foreign_calls
 from sesgrid.sources.tables import list_tables, read_table
@@ -546,3 +547,17 @@ def test_a_layer_of_a_flatgeobuf_that_has_a_name_of_its_own(tmp_path: Path) -> N
         pd.Series(read_urban_atlas(path)["code"]),
         pd.Series(read(path)["code_2018"].astype(int), name="code"),
     )
+
+
+@pytest.mark.parametrize("remarks", [3, 5, 4000])
+def test_remarks_of_gdal_are_told_in_a_few_lines(remarks: int) -> None:
+    @_told("a.gpkg")
+    def remark() -> None:
+        for k in range(remarks):
+            warnings.warn(f"remark {k}", RuntimeWarning, stacklevel=1)
+
+    with pytest.warns(SesgridWarning) as caught:
+        remark()
+    texts = [str(w.message) for w in caught]
+    assert texts[:5] == [f"a.gpkg: remark {k}" for k in range(min(remarks, 5))]
+    assert texts[5:] == ["a.gpkg: GDAL has 3995 more remarks like these"] * (remarks == 4000)

@@ -21,7 +21,15 @@ from sesgrid.errors import FormatError, UnsafePathError
 from sesgrid.foreign import DAMAGED
 from sesgrid.sources.sql_calls import foreign_calls
 
-__all__ = ["count_rows", "listed_within", "refuse_foreign_code", "settle"]
+__all__ = [
+    "asked",
+    "count_rows",
+    "listed_within",
+    "opened",
+    "quoted",
+    "refuse_foreign_code",
+    "settle",
+]
 
 _VIRTUAL = re.compile(r"(?is)^\s*create\s+virtual\s+table\b.*?\busing\s+[\"'`\[]?(\w+)")
 _INSIDE = frozenset({"rtree", "rtree_i32", "fts3", "fts4", "fts5"})
@@ -62,7 +70,7 @@ def refuse_foreign_code(path: Path, label: str) -> None:
     UnsafePathError
         Naming the view, trigger or table.
     """
-    with _opened(path) as database:
+    with opened(path) as database:
         rows = database.execute(
             "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'view') AND sql IS NOT NULL"
         ).fetchall()
@@ -104,23 +112,23 @@ def count_rows(path: Path, layer: str, label: str) -> tuple[int | None, int | No
     told = _soundness(real, state.st_size, state.st_mtime_ns)
     if told != "ok":
         raise FormatError(f"{label}: the database is damaged ({told}); {DAMAGED}")
-    name = _quoted(layer)
-    with _opened(path) as database:
+    name = quoted(layer)
+    with opened(path) as database:
         column = _geometry_column(database, layer)
-        rows = _asked(database, f"SELECT count(*) FROM {name}")
-        drawn = _asked(database, f"SELECT count({_quoted(column)}) FROM {name}") if column else None
+        rows = asked(database, f"SELECT count(*) FROM {name}")
+        drawn = asked(database, f"SELECT count({quoted(column)}) FROM {name}") if column else None
     return rows, drawn
 
 
 @lru_cache(maxsize=16)
 def _soundness(real: Path, size: int, changed_ns: int) -> str:
     """What SQLite says of the pages of a file: read whole, so once."""
-    with _opened(real) as database:
+    with opened(real) as database:
         database.execute("PRAGMA cell_size_check = ON")
-        return _asked(database, "PRAGMA quick_check(1)") or "ok"
+        return asked(database, "PRAGMA quick_check(1)") or "ok"
 
 
-def _asked(database: sqlite3.Connection, question: str) -> Any:
+def asked(database: sqlite3.Connection, question: str) -> Any:
     """The one value that answers; None where it takes a function that GDAL has and we have not."""
     try:
         return database.execute(question).fetchone()[0]
@@ -134,19 +142,19 @@ def listed_within(
     path: Path, layer: str, bounds: tuple[float, float, float, float]
 ) -> set[int] | None:
     """Rows that the layer's spatial index lists inside of bounds; None: it has none, or one with gaps."""
-    with _opened(path) as database:
+    with opened(path) as database:
         column = _geometry_column(database, layer)
         index = f"rtree_{layer}_{column}"
         known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
         if column is None or database.execute(known, (index,)).fetchone() == (0,):
             return None
-        drawn = _asked(database, f"SELECT count({_quoted(column)}) FROM {_quoted(layer)}")
-        if drawn != _asked(database, f"SELECT count(*) FROM {_quoted(index + '_rowid')}"):
+        drawn = asked(database, f"SELECT count({quoted(column)}) FROM {quoted(layer)}")
+        if drawn != asked(database, f"SELECT count(*) FROM {quoted(index + '_rowid')}"):
             return None
         west, south, east, north = bounds
         off = _SINGLE * max(map(abs, bounds))
         inside = (
-            f"SELECT id FROM {_quoted(index)} WHERE minx > ? AND miny > ? AND maxx < ? AND maxy < ?"
+            f"SELECT id FROM {quoted(index)} WHERE minx > ? AND miny > ? AND maxx < ? AND maxy < ?"
         )
         box = (west + off, south + off, east - off, north - off)
         try:
@@ -164,12 +172,18 @@ def _geometry_column(database: sqlite3.Connection, layer: str) -> str | None:
     return found and str(found[0])
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as SQL has it.
+
+    >>> print(quoted('a"b'))
+    "a""b"
+    """
     return '"' + name.replace('"', '""') + '"'
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database, to be read only; nothing in it is trusted."""
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
         database.execute("PRAGMA trusted_schema = OFF")
         database.text_factory = lambda text: text.decode("utf-8", "replace")
