@@ -146,6 +146,38 @@ def test_overviews_are_not_taken_from_a_file_that_metadata_name(tmp_path, beside
             read(path)
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        '<Metadata domain="OVERVIEWS"><MDI Key="OVERVIEW_FILE">{}</MDI></Metadata>',
+        '<Metadata domain="OVERVIEWS"><MDI name="overview_file">{}</MDI></Metadata>',
+        '<metadata domain="overviews"><mdi key="Overview_File">{}</mdi></metadata>',
+        '<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW&#95;FILE">{}</MDI></Metadata>',
+        '<Metadata domain="OVERVIEWS"><MDI xmlns="OVERVIEW_FILE">{}</MDI></Metadata>',
+        '<Metadata domain="OVERVIEWS" xmlns="a"><MDI key="OVERVIEW_FILE">{}</MDI></Metadata>',
+        None,
+    ],
+)
+def test_names_of_metadata_are_known_however_they_are_spelt(tmp_path, item) -> None:
+    path = write(tmp_path / "a.tif")
+    secret = write(tmp_path / "secret.tif", data=picture()[:, ::2, ::2])
+    if item is not None:
+        pam(path, item.format(secret))
+    else:
+        with rasterio.open(path, "r+") as raster:
+            raster.update_tags(ns="overviews", overview_file=str(secret))
+    with rasterio.open(path) as raster:
+        assert raster.overviews(1) == [2]  # so GDAL alone does take them
+    with pytest.raises(UnsafePathError, match=r"(?i)overview_file"):
+        RasterReader().read(path, (0, 9, 0, 9), 1)
+
+
+def test_other_metadata_of_overviews_are_taken(tmp_path) -> None:
+    path = write(tmp_path / "a.tif")
+    pam(path, '<Metadata domain="OVERVIEWS"><MDI key="RESAMPLING">AVERAGE</MDI></Metadata>')
+    assert len(read_ortho(path)) == 1
+
+
 def test_a_mask_and_overviews_beside_a_raster_are_read(tmp_path) -> None:
     path = write(tmp_path / "a.tif")
     seen = np.zeros((PX, PX), bool)
@@ -269,6 +301,7 @@ def test_a_vrt_reads_nothing_outside_its_folder(tmp_path, url) -> None:
         vrt("other.vrt"),
         vrt("p.tif", band='subClass="VRTDerivedRasterBand"'),
         vrt("p.tif", band='subClass="VRTRawRasterBand"'),
+        vrt("p.tif", band='Subclass="VRTDerivedRasterBand"'),
         vrt("p.tif").replace("<SimpleSource>", f"{kernel}<SimpleSource>"),
         vrt("p.tif").replace("SimpleSource", "KernelFilteredSource"),
         vrt("p.tif").replace(
@@ -278,6 +311,10 @@ def test_a_vrt_reads_nothing_outside_its_folder(tmp_path, url) -> None:
         vrt(
             "p.tif",
             f'<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{secret}</MDI></Metadata>',
+        ),
+        vrt(
+            "p.tif",
+            f'<Metadata domain="OVERVIEWS"><MDI Key="overview_file">{secret}</MDI></Metadata>',
         ),
     ):
         path.write_text(text)
