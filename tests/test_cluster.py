@@ -193,8 +193,21 @@ def test_any_class_of_cluster_is_started_by_its_name():
     [
         ("distributed.NoCluster", {}, "there is no class of clusters 'distributed.NoCluster'"),
         ("LocalCluster", {}, "expected a full name"),
-        ("dask_databricks.Cluster", {}, "needs the package dask_databricks .*: pip install dask-d"),
-        ("dask_cuda.X", {}, r"needs the package dask_cuda .*: pip install 'sesgrid\[gpu\]'"),
+        (
+            "dask_cuda.X",
+            {},
+            "no class of clusters 'dask_cuda.X' .* of dask_cuda: LocalCUDACluster;",
+        ),
+        (
+            "dask_databricks.DatabricksCluster",
+            {},
+            "needs the package dask_databricks .*: pip install dask-d",
+        ),
+        (
+            "dask_cuda.LocalCUDACluster",
+            {},
+            r"needs the package dask_cuda .*: pip install 'sesgrid\[gpu\]'",
+        ),
         (
             "distributed.LocalCluster",
             {"wings": 2},

@@ -146,6 +146,38 @@ def test_overviews_are_not_taken_from_a_file_that_metadata_name(tmp_path, beside
             read(path)
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        '<Metadata domain="OVERVIEWS"><MDI Key="OVERVIEW_FILE">{}</MDI></Metadata>',
+        '<Metadata domain="OVERVIEWS"><MDI name="overview_file">{}</MDI></Metadata>',
+        '<metadata domain="overviews"><mdi key="Overview_File">{}</mdi></metadata>',
+        '<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW&#95;FILE">{}</MDI></Metadata>',
+        '<Metadata domain="OVERVIEWS"><MDI xmlns="OVERVIEW_FILE">{}</MDI></Metadata>',
+        '<Metadata domain="OVERVIEWS" xmlns="a"><MDI key="OVERVIEW_FILE">{}</MDI></Metadata>',
+        None,
+    ],
+)
+def test_names_of_metadata_are_known_however_they_are_spelt(tmp_path, item) -> None:
+    path = write(tmp_path / "a.tif")
+    secret = write(tmp_path / "secret.tif", data=picture()[:, ::2, ::2])
+    if item is not None:
+        pam(path, item.format(secret))
+    else:
+        with rasterio.open(path, "r+") as raster:
+            raster.update_tags(ns="overviews", overview_file=str(secret))
+    with rasterio.open(path) as raster:
+        assert raster.overviews(1) == [2]  # so GDAL alone does take them
+    with pytest.raises(UnsafePathError, match=r"(?i)overview_file"):
+        RasterReader().read(path, (0, 9, 0, 9), 1)
+
+
+def test_other_metadata_of_overviews_are_taken(tmp_path) -> None:
+    path = write(tmp_path / "a.tif")
+    pam(path, '<Metadata domain="OVERVIEWS"><MDI key="RESAMPLING">AVERAGE</MDI></Metadata>')
+    assert len(read_ortho(path)) == 1
+
+
 def test_a_mask_and_overviews_beside_a_raster_are_read(tmp_path) -> None:
     path = write(tmp_path / "a.tif")
     seen = np.zeros((PX, PX), bool)
@@ -269,6 +301,7 @@ def test_a_vrt_reads_nothing_outside_its_folder(tmp_path, url) -> None:
         vrt("other.vrt"),
         vrt("p.tif", band='subClass="VRTDerivedRasterBand"'),
         vrt("p.tif", band='subClass="VRTRawRasterBand"'),
+        vrt("p.tif", band='Subclass="VRTDerivedRasterBand"'),
         vrt("p.tif").replace("<SimpleSource>", f"{kernel}<SimpleSource>"),
         vrt("p.tif").replace("SimpleSource", "KernelFilteredSource"),
         vrt("p.tif").replace(
@@ -278,6 +311,10 @@ def test_a_vrt_reads_nothing_outside_its_folder(tmp_path, url) -> None:
         vrt(
             "p.tif",
             f'<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">{secret}</MDI></Metadata>',
+        ),
+        vrt(
+            "p.tif",
+            f'<Metadata domain="OVERVIEWS"><MDI Key="overview_file">{secret}</MDI></Metadata>',
         ),
     ):
         path.write_text(text)
@@ -325,7 +362,7 @@ def test_a_filled_corner_is_told_and_can_be_named(tmp_path, suffix) -> None:
     data[:, :140, :140] = 255
     path = write(tmp_path / f"a{suffix}", data=data)
     with pytest.warns(
-        SesgridWarning, match=r"1 tiles have a corner of one colour.*\(255, 255, 255\)"
+        SesgridWarning, match=r"1 tiles have a corner or a border of one colour.*\(255, 255, 255\)"
     ):
         read_ortho(path)
     with warnings.catch_warnings():
@@ -394,3 +431,73 @@ def test_places_that_are_none(tmp_path, at) -> None:
     far = write(tmp_path / "far.tif", transform=Affine(1, 0, 4e7, 0, -1, 4e7), crs="EPSG:32631")
     with pytest.raises(SesgridError, match="no place in EPSG:3035"):
         read_ortho(far)
+
+
+def border_tile(shape: str, value: int) -> np.ndarray:
+    """A picture of 1,000 px, and a filling that leaves most corners of 128 px unfilled."""
+    data = np.random.default_rng(0).integers(3, 250, (3, 1000, 1000)).astype(np.uint8)
+    row, col = np.mgrid[:1000, :1000]
+    data[:, FILLINGS[shape](row, col)] = value
+    return data
+
+
+FILLINGS = {
+    "frame": lambda r, c: (np.minimum(r, c) < 120) | (np.maximum(r, c) >= 880),
+    "stripe": lambda r, c: c >= 940,
+    "triangle": lambda r, c: r + c < 200,
+    "middle": lambda r, c: (r >= 900) & (c >= 400) & (c < 700),
+    "wedge": lambda r, c: r < (c - 500) * 0.2,
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "options"),
+    [
+        (255, {}),
+        (0, {"compress": "deflate", "tiled": True, "blockxsize": 256, "blockysize": 256}),
+        (255, {"compress": "jpeg", "photometric": "ycbcr"}),
+    ],
+    ids=["plain", "black", "jpeg"],
+)
+@pytest.mark.parametrize("shape", FILLINGS)
+def test_a_filled_border_is_told(tmp_path, shape, value, options) -> None:
+    path = write(tmp_path / "a.tif", data=border_tile(shape, value), **options)
+    with pytest.warns(SesgridWarning, match=rf"border of one colour, first a\.tif \({value}, "):
+        read_ortho(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_ortho(path, fill_values=[value])
+
+
+@pytest.mark.parametrize("shape", ["stripe", "wedge"])
+def test_a_filled_border_of_a_lossy_jpeg_2000_is_told(tmp_path, shape) -> None:
+    path = write(tmp_path / "a.jp2", data=border_tile(shape, 255), QUALITY="10", REVERSIBLE="NO")
+    with pytest.warns(SesgridWarning, match=r"border of one colour, first a\.jp2 \(25[45], "):
+        read_ortho(path)
+
+
+def test_a_second_filling_is_told_where_the_first_is_named(tmp_path) -> None:
+    data = border_tile("stripe", 255)
+    data[:, :, :60] = 0
+    path = write(tmp_path / "a.tif", data=data)
+    for named, other in ((0, 255), (255, 0)):
+        with pytest.warns(SesgridWarning, match=rf"first a\.tif \({other}, "):
+            read_ortho(path, fill_values=[named])
+
+
+@pytest.mark.parametrize("what", ["shadows", "snow", "roof in the sun", "lake"])
+def test_dark_and_bright_land_at_the_border_is_no_filling(tmp_path, what) -> None:
+    noise = np.random.default_rng(1)
+    data = border_tile("stripe", 128)
+    if what == "shadows":
+        data[:, :60, 100:150] = data[:, 300:350, -60:] = 0
+    if what == "snow":  # overexposed in part
+        data = np.clip(noise.normal(252, 4, data.shape), 0, 255).astype(np.uint8)
+    if what == "roof in the sun":
+        data[:, :50, 500:555] = 255
+    if what == "lake":
+        data[:, :300] = noise.integers(0, 9, (3, 300, 1000))
+    data[0, :, 940:] = 40  # a field of one colour along a side, neither white nor black
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_ortho(write(tmp_path / "a.tif", data=data[:, :, :-5]))

@@ -20,6 +20,7 @@ from distributed.security import Security
 from sesgrid.errors import ClusterError, ConfigError, SesgridError
 from sesgrid.foreign import cause_of
 from sesgrid.run.cluster_kind import cluster_class
+from sesgrid.run.cluster_options import require_harmless
 from sesgrid.run.settings import ClusterSettings, TlsSettings
 from sesgrid.run.stopping import deferred
 
@@ -199,6 +200,7 @@ def _started(settings: ClusterSettings, security: Security | None) -> Any:
                 "where it is given, cluster.tls"
             ) from error
     cls = cluster_class(settings.kind)
+    require_harmless(settings.kind, settings.options)
     try:
         return cls(**settings.options, **_secured(security))
     except Exception as error:  # whatever a cluster's own package raises of options or machines

@@ -1,9 +1,9 @@
 """Which classes of clusters a configuration may name: Dask's own and those of packages known for them.
 
 A name is imported, and what it names is called with options of the configuration, which somebody may have
-downloaded: ``subprocess.Popen`` would run whatever its options say. So a name must lie in one of `PACKAGES`,
-which is looked at before anything is imported, and name a class of clusters. Any other cluster can be
-started by hand and given by ``cluster.address``.
+downloaded: ``subprocess.Popen`` would run whatever its options say, and so would a class that is told by
+its options what to make. So a name must be one of `KINDS`, and its options must name no code: see
+`sesgrid.run.cluster_options`. Any other cluster can be started by hand and given by ``cluster.address``.
 """
 
 from __future__ import annotations
@@ -11,33 +11,42 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from distributed.deploy import Cluster
-
 from sesgrid.errors import ConfigError
 from sesgrid.foreign import cause_of
 
-__all__ = ["PACKAGES", "cluster_class", "require_known"]
+__all__ = ["KINDS", "cluster_class", "require_known"]
 
-PACKAGES = {
-    "distributed": None,
-    "dask_cuda": "gpu",
-    "dask_jobqueue": "slurm",
-    "dask_kubernetes": "kubernetes",
-    "dask_cloudprovider": None,
-    "dask_databricks": None,
-    "dask_gateway": None,
-    "dask_yarn": None,
-    "coiled": None,
-}
-"""Packages of clusters, and what of sesgrid's extras brings them."""
+_LISTED = """
+    distributed: LocalCluster deploy.LocalCluster deploy.local.LocalCluster
+        SSHCluster deploy.SSHCluster deploy.ssh.SSHCluster
+    dask_cuda: LocalCUDACluster local_cuda_cluster.LocalCUDACluster
+    dask_jobqueue: SLURMCluster PBSCluster SGECluster LSFCluster MoabCluster OARCluster HTCondorCluster
+    dask_kubernetes: operator.KubeCluster KubeCluster HelmCluster
+    dask_cloudprovider: aws.FargateCluster aws.ECSCluster aws.EC2Cluster gcp.GCPCluster azure.AzureVMCluster
+        digitalocean.DropletCluster hetzner.HetznerCluster openstack.OpenStackCluster
+        ibm.IBMCodeEngineCluster
+    dask_databricks: DatabricksCluster
+    dask_gateway: GatewayCluster
+    dask_yarn: YarnCluster
+    coiled: Cluster
+"""
 
-_OTHERS = {
-    "distributed.SSHCluster",
-    "distributed.deploy.ssh.SSHCluster",
-    "dask_gateway.GatewayCluster",
-    "dask_yarn.YarnCluster",
-}
-"""Clusters that do not inherit from Dask's class of them, and the function that makes one over SSH."""
+
+def _kinds() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for word in _LISTED.split():
+        if word.endswith(":"):
+            names = found.setdefault(word[:-1], [])
+        else:
+            names.append(word)
+    return found
+
+
+KINDS = _kinds()
+"""Packages of clusters, and what makes one in each."""
+
+_EXTRAS = {"dask_cuda": "gpu", "dask_jobqueue": "slurm", "dask_kubernetes": "kubernetes"}
+"""Which of sesgrid's extras brings a package."""
 
 _EXPECTED = (
     "expected a full name such as 'distributed.LocalCluster' or 'dask_jobqueue.SLURMCluster'"
@@ -45,7 +54,7 @@ _EXPECTED = (
 
 
 def require_known(name: str) -> None:
-    """Refuse a name outside of `PACKAGES`, without importing anything.
+    """Refuse a name that is not of `KINDS`, without importing anything.
 
     Raises
     ------
@@ -63,10 +72,16 @@ coiled are started; start any other by hand, and give its scheduler as cluster.a
     package, *inner = name.split(".")
     if not inner or not all(part.isidentifier() for part in [package, *inner]):
         raise ConfigError(f"cluster.kind: there is no class {name!r}; {_EXPECTED}")
-    if package not in PACKAGES or any(part.startswith("_") for part in inner):
+    if package not in KINDS:
         raise ConfigError(
-            f"cluster.kind = {name!r}: only classes of clusters of {', '.join(PACKAGES)} are started; start "
+            f"cluster.kind = {name!r}: only classes of clusters of {', '.join(KINDS)} are started; start "
             "any other by hand, and give its scheduler as cluster.address"
+        )
+    if ".".join(inner) not in KINDS[package]:
+        known = ", ".join(k for k in KINDS[package] if not k.startswith(("deploy", "local_")))
+        raise ConfigError(
+            f"cluster.kind: there is no class of clusters {name!r} that is started here; expected of "
+            f"{package}: {known}; start any other by hand, and give its scheduler as cluster.address"
         )
 
 
@@ -76,7 +91,7 @@ def cluster_class(name: str) -> Any:
     Raises
     ------
     ConfigError
-        The name is not of a known package, the package is not installed, or it is no class of clusters.
+        The name is not of `KINDS`, or its package is not installed, or is another version without it.
 
     Examples
     --------
@@ -89,15 +104,12 @@ def cluster_class(name: str) -> Any:
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except Exception as error:  # a package may raise anything where it lacks a library or a licence
-        if getattr(error, "name", None) == module != package:
-            raise ConfigError(f"cluster.kind: there is no class {name!r}; {_EXPECTED}") from error
-        extra = PACKAGES[package]
-        how = f"'sesgrid[{extra}]'" if extra else package.replace("_", "-")
+        how = f"'sesgrid[{_EXTRAS[package]}]'" if package in _EXTRAS else package.replace("_", "-")
         raise ConfigError(
             f"cluster.kind = {name!r} needs the package {package} ({cause_of(error)}): pip install {how}"
         ) from error
-    if isinstance(found, type) and issubclass(found, Cluster):
+    if callable(found):
         return found
-    if name in _OTHERS and callable(found):
-        return found
-    raise ConfigError(f"cluster.kind: there is no class of clusters {name!r}; {_EXPECTED}")
+    raise ConfigError(
+        f"cluster.kind: there is no class {name!r} in the installed {package}; {_EXPECTED}"
+    )

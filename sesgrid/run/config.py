@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from sesgrid.errors import ConfigError, MissingInputError, SesgridError
 from sesgrid.foreign import cause_of, reading
 from sesgrid.run.cluster_kind import require_known
+from sesgrid.run.cluster_options import require_harmless
 from sesgrid.run.config_errors import faults_of
 from sesgrid.run.settings import ClusterSettings, Config, MosaicSettings, Sources, TrainSettings
 from sesgrid.sources import CLASS_TABLES, holds_rasters
@@ -150,6 +151,7 @@ def _require_one_cluster(cluster: ClusterSettings) -> None:
         )
     if cluster.kind is not None:
         require_known(cluster.kind)
+        require_harmless(cluster.kind, cluster.options)
 
 
 def _placed(config: Config, toml: Path) -> Config:

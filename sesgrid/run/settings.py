@@ -317,11 +317,12 @@ class ClusterSettings(_Section):
     """Of a running Dask scheduler, such as "tls://host:8786"; --scheduler goes before it."""
     kind: Word | None = None
     """A class by its full name: "distributed.LocalCluster", "dask_jobqueue.SLURMCluster",
-    "dask_kubernetes.operator.KubeCluster", "dask_cuda.LocalCUDACluster", …, of a package of
-    `sesgrid.run.cluster_kind.PACKAGES`; default: a local cluster sized to the machine, with one process a
+    "dask_kubernetes.operator.KubeCluster", "dask_cuda.LocalCUDACluster", …, one of
+    `sesgrid.run.cluster_kind.KINDS`; default: a local cluster sized to the machine, with one process a
     GPU where dask-cuda is installed."""
     options: dict[str, Any] = {}
-    """What the class is made with, as its own documentation tells."""
+    """What the class is made with, as its own documentation tells; none that name code, see
+    `sesgrid.run.cluster_options`."""
     adapt: Adaptive | None = None
     """Of a class by its name; without it, what its options ask for is all there is."""
     tls: TlsSettings | None = None

@@ -9,20 +9,24 @@ What GDAL passes over in silence is found by counting.
 from __future__ import annotations
 
 import re
+import sqlite3
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import geopandas as gpd
 import pandas as pd
+import pyarrow as pa
 import pyogrio
 
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
-from sesgrid.foreign import DAMAGED, reading, writing
-from sesgrid.sources.geopackage import count_rows, listed_within, refuse_foreign_code, settle
+from sesgrid.foreign import DAMAGED, cause_of, reading, writing
+from sesgrid.sources.geopackage import count_rows, refuse_foreign_code, settle
+from sesgrid.sources.space_index import listed_within
 from sesgrid.sources.spatial_filter import Bounds, filter_in
+from sesgrid.sources.stray_text import stray_columns, with_stray_text
 from sesgrid.sources.table import Table
 from sesgrid.sources.text_columns import with_text_decoded
 from sesgrid.sources.vector_counts import check_geodatabase, check_shapefile
@@ -45,6 +49,10 @@ GDAL_SUFFIXES = frozenset(_FORMATS)
 _OUR_FOLDER = re.compile(r"\S*/sesgrid-\w+/")
 _NOT_NEWS = ("Measured (M) geometry types are not supported",)
 """Remarks on what makes no difference here: only x and y are used."""
+_MOST_TOLD = 5
+_EVERY_ROW = "1 = 1"
+"""Without a condition GDAL takes the numbers of a GeoPackage's rows to be 1 to as many as there were once."""
+_OF_LAYERS = (pyogrio.errors.DataLayerError, pyogrio.errors.DataSourceError)
 
 
 def list_vector(path: Path) -> list[Table]:
@@ -59,17 +67,35 @@ def list_vector(path: Path) -> list[Table]:
     """
     with _linked(path) as link, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are told of the layer that is read
-        try:
-            names = [str(name) for name in pyogrio.list_layers(link)[:, 0]]
-            tables = [_table(path, link, name) for name in names]
-        except pyogrio.errors.GeometryError as error:
-            raise FormatError(
-                f"{path.name}: a layer is declared to hold surfaces, which are not read as such ({error}); "
-                "convert it (ogr2ogr -nlt MULTIPOLYGON)"
-            ) from error
+        tables, failed = _listed(path, link)
+    for name, cause in failed.items():
+        text = f"{path.name}: its layer {name!r} cannot be read and is left out ({cause})"
+        warnings.warn(text, SesgridWarning, stacklevel=4)
     if not tables and path.suffix.lower() != ".gpkg":  # of which one may be empty
         raise FormatError(f"{path.name} holds no layer; {DAMAGED}")
     return tables
+
+
+def _listed(path: Path, link: Path) -> tuple[list[Table], dict[str, str]]:
+    """The layers, and why others cannot be read: of a GeoPackage, whose views may ask for what is gone."""
+    tables: list[Table] = []
+    failed: dict[str, Exception] = {}
+    try:
+        for name in map(str, pyogrio.list_layers(link)[:, 0]):
+            try:
+                tables.append(_table(path, link, name))
+            except _OF_LAYERS as error:
+                failed[name] = error
+                if link.suffix != ".gpkg":
+                    raise
+        if failed and not tables:
+            raise next(iter(failed.values()))
+    except pyogrio.errors.GeometryError as error:
+        raise FormatError(
+            f"{path.name}: a layer is declared to hold surfaces, which are not read as such ({error}); "
+            "convert it (ogr2ogr -nlt MULTIPOLYGON)"
+        ) from error
+    return tables, {name: cause_of(error) for name, error in failed.items()}
 
 
 def read_vector(
@@ -92,11 +118,14 @@ def read_vector(
     wanted = geometry and table.has_geometry
     label = str(table)
     with _told(label), _linked(table.path) as link:
-        declared, drawn = _declared_rows(link, table, label)
+        types = _types(link, table, columns)
+        declared, drawn = _declared_rows(link, table, label, types)
+        stray = stray_columns(link, table.name, types) if link.suffix == ".gpkg" else []
         bbox, listed = _bbox(link, table, within)
         meta, content = pyogrio.read_arrow(
             link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox,
-            return_fids=bbox is not None,
+            where=_EVERY_ROW if link.suffix == ".gpkg" else None,
+            return_fids=bbox is not None or bool(stray),
         )  # fmt: skip
         numbers = meta["fid_column"] or "OGC_FID"
         found = content[numbers].to_pylist() if numbers in content.column_names else ()
@@ -105,6 +134,8 @@ def read_vector(
         lost = [c for c in columns if c not in content.column_names]
         if lost:
             raise FormatError(f"{label}: its columns {', '.join(lost)} cannot be read; {DAMAGED}")
+        if stray:
+            content = _as_text(content, link, table, stray, numbers)
         attributes = content.select(list(columns))
         blobs = content[meta["geometry_name"] or "wkb_geometry"].to_pylist() if wanted else []
         if bbox is None:
@@ -117,6 +148,25 @@ def read_vector(
             return frame
         shapes = gpd.GeoSeries(geometries_of_wkb(blobs, label), crs=meta["crs"])
     return gpd.GeoDataFrame(frame, geometry=shapes)
+
+
+def _types(link: Path, table: Table, columns: Sequence[str]) -> dict[str, str]:
+    """Of each column, numpy's name of the type that GDAL reads it as."""
+    info = pyogrio.read_info(link, layer=table.layer)
+    told = dict(zip(map(str, info["fields"]), map(str, info["dtypes"]), strict=True))
+    return {name: told[name] for name in columns if name in told}
+
+
+def _as_text(
+    content: pa.Table, link: Path, table: Table, stray: Sequence[str], numbers: str
+) -> pa.Table:
+    try:
+        return with_stray_text(content, link, table.name, stray, numbers)
+    except (sqlite3.OperationalError, KeyError) as error:
+        raise FormatError(
+            f"{table}: text stands in its columns of numbers {', '.join(stray)}; correct it, or export the "
+            "view to a table (ogr2ogr)"
+        ) from error
 
 
 def _refuse_fewer(label: str, what: str, read: int, declared: int | None) -> None:
@@ -152,10 +202,12 @@ def _table(path: Path, link: Path, name: str) -> Table:
     return Table(path, layer, fields, info["geometry_type"] is not None)
 
 
-def _declared_rows(link: Path, table: Table, label: str) -> tuple[int | None, int | None]:
+def _declared_rows(
+    link: Path, table: Table, label: str, types: Mapping[str, str]
+) -> tuple[int | None, int | None]:
     """Rows that the file says the layer has, and those with a geometry; None where it does not say."""
     if link.suffix == ".shp":
-        return check_shapefile(link, label)
+        return check_shapefile(link, label, [types.get(name) for name in table.columns])
     if link.suffix == ".gpkg":
         return count_rows(link, table.name, label)
     if link.suffix == ".gdb":
@@ -216,10 +268,14 @@ def _told(label: str) -> Iterator[None]:
         yield
     told: dict[str, None] = {}
     for one in caught:
-        if issubclass(one.category, RuntimeWarning | UserWarning):
+        ours = issubclass(one.category, SesgridWarning)
+        if issubclass(one.category, RuntimeWarning | UserWarning) and not ours:
             told[_OUR_FOLDER.sub("", str(one.message))] = None
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    for text in told:
-        if not text.startswith(_NOT_NEWS):
-            warnings.warn(f"{label}: {text}", SesgridWarning, stacklevel=5)
+    news = [text for text in told if not text.startswith(_NOT_NEWS)]
+    for text in news[:_MOST_TOLD]:
+        warnings.warn(f"{label}: {text}", SesgridWarning, stacklevel=5)
+    if len(news) > _MOST_TOLD:
+        more = f"{label}: GDAL has {len(news) - _MOST_TOLD} more remarks like these"
+        warnings.warn(more, SesgridWarning, stacklevel=5)

@@ -159,10 +159,12 @@ def _open(path: Path, kind: _Kind, **options: int) -> rasterio.DatasetReader:
         # a Path, for text may be taken for a URL
         dataset = rasterio.open(path, driver=kind.driver, **options)
         overviews = dataset.tags(ns="OVERVIEWS")
-    if "OVERVIEW_FILE" in overviews:
+    # names of items are the same to GDAL in capitals and in small letters
+    naming = [key for key in overviews if "FILE" in key.upper()]
+    if naming:
         dataset.close()
         raise UnsafePathError(
-            f"{path} names another file as its overviews (OVERVIEW_FILE): expected a raster that is "
+            f"{path} names another file as its overviews ({naming[0]}): expected a raster that is "
             f"whole in itself; make a plain one with 'gdal_translate {path.name} out.tif'"
         )
     if kind is _HFA:

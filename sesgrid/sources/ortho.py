@@ -93,7 +93,7 @@ def read_ortho(
     -----
     SesgridWarning
         Tiles left out (infrared, missing, not listed), or kept although they cannot be opened; a fourth
-        band that is called alpha and is no mask; corners filled with one colour that nothing marks.
+        band that is called alpha and is no mask; corners or borders of one colour that nothing marks.
     """
     tiles = find_tiles(path)
     with ThreadPoolExecutor(8) as pool:  # opening waits for the disk, not for the processor
@@ -132,13 +132,14 @@ def _warn_of(
             stacklevel=3,
         )
     told = [(value,) * 3 for value in fill_values]
-    filled = [(n, h.filled) for n, h in known if h.filled is not None and h.filled not in told]
+    untold = [(n, [c for c in h.filled if c not in told]) for n, h in known]
+    filled = [(n, colours[0]) for n, colours in untold if colours]
     if filled:
         name, colour = filled[0]
         warnings.warn(
-            f"{len(filled)} tiles have a corner of one colour, first {name} {colour}, which no nodata, alpha "
-            "or mask tells to be no imagery, and which hides what other tiles show there: if it is filling, "
-            "set mosaic.fill_values, or 'gdal_edit -a_nodata' the tiles",
+            f"{len(filled)} tiles have a corner or a border of one colour, first {name} {colour}, which no "
+            "nodata, alpha or mask tells to be no imagery, and which hides what other tiles show there: if "
+            "it is filling, set mosaic.fill_values, or 'gdal_edit -a_nodata' the tiles",
             SesgridWarning,
             stacklevel=3,
         )

@@ -16,6 +16,8 @@ from sesgrid.foreign import reading
 
 __all__ = ["check_pam"]
 
+_OVERVIEWS = "OVERVIEW_FILE"
+
 _ADVICE = "the raster's nodata and position may be told there: put it right, or remove it"
 
 
@@ -36,7 +38,7 @@ def check_pam(path: Path) -> None:
         root = ElementTree.fromstring(beside.read_bytes())
     if root.tag != "PAMDataset":
         raise FormatError(f"{beside}: expected <PAMDataset>, received <{root.tag}>; {_ADVICE}")
-    if any(item.get("key", "").upper() == "OVERVIEW_FILE" for item in root.iter("MDI")):
+    if any(_OVERVIEWS in text.upper() for text in _names(root)):
         raise UnsafePathError(
             f"{beside} names another file as overviews (OVERVIEW_FILE): expected none; remove that entry"
         )
@@ -46,6 +48,17 @@ def check_pam(path: Path) -> None:
             raise FormatError(
                 f"{beside}: expected {n} number(s) as {name}, received {text!r}; {_ADVICE}"
             )
+
+
+def _names(root: ElementTree.Element) -> Iterator[str]:
+    """All that may be taken for an item's name.
+
+    GDAL takes the first attribute of an item whatever it is called, ``xmlns`` too, which a parser makes a
+    part of the element's tag; letters may be small or capital.
+    """
+    for element in root.iter():
+        yield element.tag
+        yield from element.attrib.values()
 
 
 def _numbers(root: ElementTree.Element) -> Iterator[tuple[str, int, str]]:

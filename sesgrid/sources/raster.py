@@ -16,9 +16,10 @@ from rasterio.windows import Window
 
 from sesgrid.errors import FormatError, GridMismatchError, ReadError
 from sesgrid.foreign import reading
+from sesgrid.sources.filling import Colour, filled_colours
 from sesgrid.sources.gdal_says import remarks
 from sesgrid.sources.opening import STRICT, open_raster
-from sesgrid.sources.validity import Validity, alpha_band, one_colour, tagged_alpha
+from sesgrid.sources.validity import Validity, alpha_band, tagged_alpha
 
 __all__ = ["RasterHeader", "RasterReader", "read_header", "rgb_bands"]
 
@@ -52,8 +53,8 @@ class RasterHeader:
     false_alpha: bool = False
     """Whether a band is called alpha and is no mask."""
 
-    filled: tuple[int, ...] | None = None
-    """The colour that fills a corner, where nothing says that it is no imagery."""
+    filled: tuple[Colour, ...] = ()
+    """Colours that fill a corner or a border, where nothing says that it is no imagery."""
 
     remarks: tuple[str, ...] = ()
     """What GDAL warned of."""
@@ -88,14 +89,14 @@ def read_header(path: str | Path) -> RasterHeader:
 
 def _looks(
     dataset: rasterio.DatasetReader, bands: tuple[int, int, int]
-) -> tuple[bool, tuple[int, ...] | None]:
+) -> tuple[bool, tuple[Colour, ...]]:
     """What a few pixels tell, where they can be read; whoever needs the others meets the damage."""
     try:
         alpha = alpha_band(dataset)
         validity = Validity.of(dataset, bands, alpha)
-        filled = None if validity.says_anything else one_colour(dataset, bands)
+        filled = () if validity.says_anything else filled_colours(dataset, bands)
     except ReadError:
-        return False, None
+        return False, ()
     return alpha is None and tagged_alpha(dataset) is not None, filled
 
 

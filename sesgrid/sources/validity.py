@@ -1,7 +1,7 @@
 """Which pixels of a photograph were observed: alpha, masks and nodata, all that a raster says.
 
 Absence is never known from black: deep shadow is black too. Where a delivery fills with a colour and says so
-nowhere, the user names it (``mosaic.fill_values``).
+nowhere (`sesgrid.sources.filling`), the user names it (``mosaic.fill_values``).
 """
 
 from __future__ import annotations
@@ -17,17 +17,11 @@ from rasterio.windows import Window
 from sesgrid.errors import ReadError
 from sesgrid.foreign import reading
 
-__all__ = ["Validity", "alpha_band", "one_colour", "tagged_alpha"]
+__all__ = ["Validity", "alpha_band", "tagged_alpha"]
 
 _PATCH_PX = 32
 _PATCHES = 4
 """Patches along each side of a raster that are looked at."""
-
-_CORNER_PX, _FEWEST_PX = 128, 8
-"""Side of a corner that is looked at, and of what must be left of it at a coarser level."""
-
-_LARGEST_BLOCK_PX = 2**22
-"""Where more than this is decoded for a single pixel, no corner is looked at."""
 
 _CLEAR, _OPAQUE = 8, 247
 """An alpha band between these is partly transparent; lossy coding blurs a mask by less."""
@@ -110,30 +104,6 @@ def alpha_band(dataset: rasterio.DatasetReader) -> int | None:
         patches = [dataset.read(band, window=window) for window in _patches(dataset)]
     between = [((patch > _CLEAR) & (patch < _OPAQUE)).mean() for patch in patches]
     return band if np.mean(between) <= _BLURRED else None
-
-
-def one_colour(dataset: rasterio.DatasetReader, bands: Sequence[int]) -> tuple[int, ...] | None:
-    """The colour that fills a corner of a raster, as no photograph does; None where none is filled.
-
-    Raises
-    ------
-    ReadError
-        The file is truncated or damaged there.
-    """
-    side = min(_CORNER_PX, dataset.height // 2, dataset.width // 2)
-    if side < _PATCH_PX or np.prod(dataset.block_shapes[0]) > _LARGEST_BLOCK_PX:
-        return None
-    # a coarser level, for a JPEG 2000 may have to be decoded from its beginning
-    shrink = max((k for k in dataset.overviews(1) if k * _FEWEST_PX <= side), default=1)
-    shape = (3, side // shrink, side // shrink)
-    with reading(dataset.name, ReadError):
-        for row in (0, dataset.height - side):
-            for col in (0, dataset.width - side):
-                window = Window(col, row, side, side)
-                patch = dataset.read(list(bands), window=window, out_shape=shape).reshape(3, -1)
-                if (patch == patch[:, :1]).all():
-                    return tuple(int(v) for v in patch[:, 0])
-    return None
 
 
 def _patches(dataset: rasterio.DatasetReader) -> Iterator[Window]:

@@ -6,12 +6,14 @@ GDAL reads what is there of a broken download and says nothing; each format tell
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sesgrid.errors import FormatError
 from sesgrid.foreign import DAMAGED
+from sesgrid.sources.dbf_numbers import refuse_odd_numbers
 
 __all__ = ["check_geodatabase", "check_shapefile"]
 
@@ -25,13 +27,17 @@ _GDB_HEADER = 40
 _DELETED, _KEPT = ord("*"), ord(" ")
 
 
-def check_shapefile(shp: Path, label: str) -> tuple[int, int]:
+def check_shapefile(shp: Path, label: str, types: Sequence[str | None] = ()) -> tuple[int, int]:
     """Compare the lengths that a shapefile's three files declare with what is there.
 
     Parameters
     ----------
     shp : Path
         The others lie beside it, in small letters.
+    label : str
+        File and layer, for messages.
+    types : sequence of str or None
+        Of each column numpy's name of its type, whose numbers are looked at; None for those not read.
 
     Returns
     -------
@@ -41,7 +47,7 @@ def check_shapefile(shp: Path, label: str) -> tuple[int, int]:
     Raises
     ------
     FormatError
-        One is shorter than its header says, or they have not the same number of rows.
+        One is shorter than its header says, they have not the same number of rows, or numbers are none.
 
     References
     ----------
@@ -79,6 +85,8 @@ def check_shapefile(shp: Path, label: str) -> tuple[int, int]:
             f"row {int(odd[0]) + 1}; {DAMAGED}"
         )
     kept = marks == _KEPT
+    with dbf.open("rb") as file:
+        refuse_odd_numbers(file.read(first), table, kept, types, label)
     return int(kept.sum()), int((kept & drawn).sum())
 
 

@@ -70,13 +70,15 @@ def _checked(path: Path, _mtime_ns: int, _size: int) -> str:
             if child.tag in _DROPPED:
                 parent.remove(child)
     for element in root.iter():
-        subclass = element.get("subClass", "VRTSourcedRasterBand")
+        # GDAL takes names of attributes in small letters as in capitals, and an item's first as its name
+        given = {name.lower(): value for name, value in element.attrib.items()}
+        subclass = given.get("subclass", "VRTSourcedRasterBand")
         if element.tag not in _PLAIN or subclass != "VRTSourcedRasterBand":
             told = element.tag if element.tag not in _PLAIN else subclass
             raise UnsafePathError(
                 f"{path} has <{told}>: expected rasters laid side by side and no more; {_ADVICE}"
             )
-        if element.get("key", "").upper() == "OVERVIEW_FILE":
+        if any("OVERVIEW_FILE" in value.upper() for value in given.values()):
             raise UnsafePathError(f"{path} names another file as overviews; {_ADVICE}")
         if element.tag == "SourceFilename":
             element.text = str(_part(path, element))
