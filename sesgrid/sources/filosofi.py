@@ -139,8 +139,8 @@ def _read(path: str | Path, layer: str | None, vintage: str | None) -> pd.DataFr
     gap = widest_gap(northing[~far], easting[~far])
     if gap > FAR_M:
         warnings.warn(
-            f"{label}: its cells lie in parts {gap / 1000:.0f} km apart, of too many cells to be left out; if "
-            "they are not of several cities, the ids of one part are wrong",
+            f"{label}: its cells lie in parts {gap / 1000:.0f} km apart, of too many cells to be left out; "
+            "if they are not of several cities, the ids of one part are wrong",
             SesgridWarning,
             stacklevel=3,
         )
