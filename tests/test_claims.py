@@ -24,11 +24,15 @@ from sesgrid.run.job import Job, load_models
 from sesgrid.run.mark import Mark
 from sesgrid.run.outputs import written_by
 from sesgrid.run.own_files import MARK, find_file_faults
+from sesgrid.run.own_parts import damaged_parts
+from sesgrid.run.redo import make_again
 from sesgrid.run.restore import restore
 from sesgrid.run.settings import TlsSettings
 from sesgrid.run.status import lines, status_of
+from sesgrid.run.verify import find_faults
+from sesgrid.run.workspace import Workspace
 from sesgrid.store.parts import Parts
-from tests.test_own_files import LINE, PLAN, flipped, half, run  # noqa: F401
+from tests.test_own_files import LINE, PLAN, damage, flipped, half, run  # noqa: F401
 
 
 def model(files, stem: str, content: bytes = b"weights") -> Path:
@@ -143,6 +147,16 @@ def test_a_list_that_is_a_folder_names_nothing(run):  # noqa: F811
         files.mark.enter(files.pairs)
 
 
+@pytest.fixture
+def journals(tmp_path):
+    """A folder that has journals and plans, and no more of a run."""
+    files = Workspace(tmp_path)
+    files.journals.mkdir(parents=True)
+    (files.journals / "mosaic.plan.json").write_text(json.dumps(PLAN))
+    (files.journals / "host-1.jsonl").write_text(json.dumps(LINE) + "\n")
+    return files
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -157,8 +171,8 @@ def test_a_list_that_is_a_folder_names_nothing(run):  # noqa: F811
         {"batch": ["a"]},
     ],
 )
-def test_a_line_of_other_types_is_a_damaged_one(run, changes):  # noqa: F811
-    _, files = run
+def test_a_line_of_other_types_is_a_damaged_one(journals, changes):
+    files = journals
     path = files.journals / "host-1.jsonl"
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps({**LINE, **changes}) + "\n")
@@ -178,8 +192,8 @@ BATCH = PLAN["batches"]["75-0"]
         {"batches": {"75-0": {**BATCH, "key": 5}}},
     ],
 )  # fmt: skip
-def test_a_plan_of_other_types_is_a_damaged_one(run, changes):  # noqa: F811
-    _, files = run
+def test_a_plan_of_other_types_is_a_damaged_one(journals, changes):
+    files = journals
     path = files.journals / "mosaic.plan.json"
     assert is_plan(path)
     path.write_text(json.dumps({**PLAN, **changes}))
@@ -240,34 +254,43 @@ def test_the_configuration_of_another_run_is_refused_also_without_a_mark(run, ma
         config_of_cube(files.cube, other)
 
 
-@pytest.mark.parametrize(
-    ("kind", "how"),
-    [(".parquet", half), (".parquet", None), (".crc32c", flipped), (".crc32c", None)],
-    ids=["cut", "gone", "its checksum flipped", "its checksum gone"],
-)
+DAMAGES = [(".parquet", half), (".parquet", None), (".crc32c", flipped), (".crc32c", None)]
+
+
 @pytest.mark.parametrize(
     ("name", "stage"),
     [("predict", "predict"), ("predict-other", "predict"), ("explain", "explain"), ("features", "analyse")],
 )  # fmt: skip
-def test_parts_of_cells_are_looked_at(run, name, stage, kind, how):  # noqa: F811
+def test_parts_of_cells_are_looked_at(run, name, stage):  # noqa: F811
     config, files = run
     parts = Parts(files.parts(name))
-    for batch in ("75-0", "75-1"):
-        parts.write(batch, "k", pd.DataFrame({"cell_id": ["a"]}), {})
-    files.record(stage).write({}, {})
     (files.journals / f"{name}.plan.json").write_text(json.dumps(PLAN))
-    resting = [f for f in find_file_faults(files) if "parts" in f.name]
-    assert resting == []
-    path = parts.path("75-0").with_suffix(kind)
-    if how is None:
-        path.unlink()
-    else:
-        path.write_bytes(how(path.read_bytes()))
-    found = [f for f in find_file_faults(files) if "parts" in f.name]
-    assert [(f.made_by, f.name) for f in found] == [(stage, f"work/parts/{name}/75-0.parquet")]
-    assert restore(config, found, print) == ([], [stage])
-    assert (parts.names(), parts.orphans()) == (["75-1"], [])
-    assert not files.record(stage).read()
+    for kind, how in DAMAGES:
+        for batch in ("75-0", "75-1"):
+            parts.write(batch, "k", pd.DataFrame({"cell_id": ["a"]}), {})
+        files.record(stage).write({}, {})
+        assert list(damaged_parts(files)) == []
+        damage(parts.path("75-0").with_suffix(kind), how)
+        found = [f for f in find_file_faults(files) if "parts" in f.name]
+        assert [(f.made_by, f.name) for f in found] == [(stage, f"work/parts/{name}/75-0.parquet")]
+        assert restore(config, found, print) == ([], [stage])
+        assert (parts.names(), parts.orphans()) == (["75-1"], [])
+        assert not files.record(stage).read()
+
+
+def test_parts_behind_a_link_out_of_the_folder_are_left(run, tmp_path):  # noqa: F811
+    config, files = run
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "theirs.parquet").write_bytes(b"theirs")
+    Path(files.parts("mosaic")).parent.mkdir()
+    files.parts("mosaic").symlink_to(victim)
+    faults, said = [f for f in find_faults(files) if f.batch == "theirs"], list[str]()
+    assert len(faults) == 1
+    assert make_again(config, None, faults, said.append) == faults
+    assert "behind a link" in said[0]
+    assert (victim / "theirs.parquet").read_bytes() == b"theirs"
+    assert files.record("mosaic").read()
 
 
 def test_a_plan_and_a_record_that_are_gone_are_named(run):  # noqa: F811
