@@ -129,3 +129,24 @@ class _NobodyAsked:
 
     def __getattr__(self, name):
         raise AssertionError(f"client.{name} before the sources were looked at")
+
+
+def test_a_table_of_classes_that_a_raster_cannot_have_is_told(city, tmp_path):
+    size = SIDE * 20
+    at = from_origin(3_600_000, 2_500_000 + SIDE * 200, 10, 10)
+    shape = {"width": size, "height": size, "count": 1, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "oso.tif", "w", crs="EPSG:3035", transform=at, **shape) as raster:
+        raster.write(np.ones((1, size, size), np.uint8))
+    (tmp_path / "classes.csv").write_text("code,landcover_class,group\n1.0,a,x\n")
+    path = configured(
+        city, tmp_path, landcover=tmp_path / "oso.tif", landcover_classes=tmp_path / "classes.csv",
+        boundary=city["landcover"],
+    )  # fmt: skip
+    told: list[str] = []
+    check_sources(load_config(path), told.append)
+    assert "landcover, oso.tif: 1 rasters in 1 classes; 9 of 9 cells" in told
+    (tmp_path / "classes.csv").write_text("code_cs,code_us,landcover_class\nCS1,US1,a\n")
+    with pytest.raises(
+        SesgridError, match=r"classes\.csv: a raster's codes are one column of whole"
+    ):
+        check_sources(load_config(path), told.append)

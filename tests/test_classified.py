@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from rasterio.enums import Resampling
 from sesgrid import ClassReader, classified, mosaic, read_class_rasters, read_class_table
 from sesgrid.errors import FormatError, GridMismatchError, MissingInputError, ReadError
 from sesgrid.grid import CRS
-from sesgrid.sources import class_groups, class_names
+from sesgrid.sources import class_groups, class_names, holds_rasters, read_boundary, read_ortho
 from tests.test_mosaic import FakeReader, around, cells, tiles
 
 TABLE = "code,landcover_class,group\n10,built,residential\n11,built,\n20, wood ,nature\n0,,\n"
@@ -212,3 +213,49 @@ def test_other_classes_are_other_pixels(tmp_path):
         )
     assert keys[0]["landcover"] != keys[1]["landcover"]
     assert keys[0]["explain"] != keys[1]["explain"]
+
+
+def test_codes_may_be_written_as_spreadsheets_do(tmp_path):
+    (tmp_path / "t.csv").write_text("code,landcover_class\n1.0,a\n 02,b\n3,\n")
+    reader = ClassReader.of(read_class_table(tmp_path / "t.csv"))
+    assert (reader.codes, reader.values) == ((1, 2, 3), (1, 2, 0))
+    (tmp_path / "t.csv").write_text("code,landcover_class\n1.0,a\n1.5,b\n")
+    with pytest.raises(FormatError, match=r"received '1\.5'"):
+        ClassReader.of(read_class_table(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize("name", ["metre", "meters", "Metre", "m"])
+def test_a_metre_has_many_names_and_a_foot_is_none(tmp_path, name):
+    wkt = rasterio.crs.CRS.from_epsg(2154).to_wkt(version="WKT1_GDAL")
+    codes = np.ones((4, 4), "uint8")
+    path = write_codes(
+        tmp_path / "r.img", codes, 3, 45, 0.5, wkt.replace("metre", name), driver="HFA"
+    )
+    assert len(read_class_rasters(path)) == 1
+    foot = write_codes(tmp_path / "f.tif", codes, 3, 45, 0.5, "EPSG:2263")
+    with pytest.raises(FormatError, match="expected a CRS in metres, received EPSG:2263"):
+        read_class_rasters(foot)
+
+
+def test_what_macos_puts_beside_rasters_is_passed_over(tmp_path):
+    write_codes(tmp_path / "a.tif", np.ones((4, 4), "uint8"), 3, 45, 0.5)
+    (tmp_path / "._a.tif").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "a.tif").write_bytes(b"\0\5\x16\7")
+    assert [p.rpartition("/")[2] for p in read_class_rasters(tmp_path)["path"]] == ["a.tif"]
+    assert holds_rasters(tmp_path)
+
+
+def test_a_zipped_raster_is_to_be_unpacked(tmp_path):
+    path = write_codes(tmp_path / "a.tif", np.ones((4, 4), "uint8"), 3, 45, 0.5)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(path, "a.tif")
+    with pytest.raises(FormatError, match=r"a\.zip is an archive: .* unpack it"):
+        read_class_rasters(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("read", [read_ortho, read_class_rasters, holds_rasters, read_boundary])
+@pytest.mark.parametrize("name", ["a" * 300 + ".tif", "x/" * 3000 + "a.shp"])
+def test_paths_that_the_system_refuses_are_told_as_such(tmp_path, read, name):
+    with pytest.raises(ReadError, match=r"cannot be read: File name too long"):
+        read(tmp_path / name)

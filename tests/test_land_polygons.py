@@ -359,6 +359,12 @@ def test_what_could_be_meant_is_asked_for(tmp_path):
         MissingInputError, match=r"empty: no layer of polygons in a file ending in \.fgb"
     ):
         read_landcover(tmp_path / "empty", "ocsge")
+    with zipfile.ZipFile(tmp_path / "empty" / "oso.zip", "w") as archive:
+        archive.writestr("OCS_2022.tif", b"II*\0")
+    with pytest.raises(MissingInputError, match=r"holds oso\.zip: give the path of that archive"):
+        read_landcover(tmp_path / "empty", "ocsge")
+    with pytest.raises(MissingInputError, match=r"if oso\.zip holds rasters, unpack it, and give"):
+        read_landcover(tmp_path / "empty" / "oso.zip", "ocsge")
 
 
 def test_one_departement_in_two_years_is_refused_and_two_departements_are_read(tmp_path):
@@ -381,5 +387,11 @@ def test_files_tell_what_kind_of_land_cover_they_are(tmp_path):
     (tmp_path / "COSIA" / "._b.tif").touch()
     assert not holds_rasters(tmp_path)
     (tmp_path / "COSIA" / "b.TIF").touch()
+    with pytest.raises(
+        FormatError,
+        match=r"holds polygons, COSIA/D033.*\.gpkg, and rasters, COSIA/b\.TIF: .* one kind",
+    ):
+        holds_rasters(tmp_path)
+    (tmp_path / "COSIA" / "D033_2021_400_6400_vecto.gpkg").unlink()
     assert holds_rasters(tmp_path)
     assert not holds_rasters(tmp_path / "a.7z")

@@ -32,7 +32,7 @@ from sesgrid.errors import (
 )
 from sesgrid.sources import read_boundary, read_urban_atlas
 from sesgrid.sources.gdal_vector import _told
-from sesgrid.sources.geopackage import listed_within
+from sesgrid.sources.space_index import listed_within
 from sesgrid.sources.sql_calls import foreign_calls
 from sesgrid.sources.tables import list_tables, read_table
 
@@ -244,7 +244,15 @@ def test_honest_views_computed_columns_and_triggers_are_left_alone(tmp_path: Pat
         ("SELECT Ogr_X(1)", {"ogr_x"}),
         ("SELECT [ogr x] (1), `y`(2), 'z'\n(3)", {"ogr x", "y", "z"}),
         ("SELECT 'ogr_x(1)', -- ogr_y(\n 2 /* ogr_z( */", set()),
-        ("SELECT st_area(g), st_cutter(g)", {"st_cutter"}),
+        ("SELECT st_area(g), area(g), st_cutter(g)", {"st_cutter"}),
+        (
+            "WITH a(x, y) AS (SELECT 1, 2), b (z) AS NOT MATERIALIZED (SELECT 3) SELECT * FROM a, b",
+            set(),
+        ),
+        ("WITH ogr_x(a) AS (SELECT 1) SELECT ogr_x(2)", {"ogr_x"}),
+        ("CREATE VIEW ogr_x (a) AS SELECT ogr_x(2)", {"ogr_x"}),
+        ("CREATE VIEW v (a, b) AS SELECT ogr_x(a) AS b FROM t", {"ogr_x"}),
+        ('CREATE TABLE "my t"(a INT REFERENCES u(b), c AS (lower(a)))', set()),
     ],
 )
 def test_calls_in_sql(sql: str, found: set[str]) -> None:
@@ -421,7 +429,107 @@ def test_a_spatial_index_that_lost_rows_loses_none(tmp_path: Path, kind: str) ->
     assert 0 in part["row"].tolist()
 
 
+def without_triggers(path: Path, *statements: str) -> Path:
+    """As a program does that knows nothing of spatial indexes."""
+    with closing(sqlite3.connect(path)) as database:
+        names = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    return altered(path, *(f'DROP TRIGGER "{name}"' for (name,) in names), *statements)
+
+
+FIRST_TWO = (3759200.0, 2881200.0, 3759390.0, 2881290.0)
+SMALL_AND_FAR = 40_000
+
+
+def near_and_far(path: Path) -> Path:
+    """The land, and as much of it far away, which a search by place passes over."""
+    far = land()
+    far["geometry"] = far.translate(SMALL_AND_FAR, SMALL_AND_FAR)
+    pd.concat([land(), far], ignore_index=True).to_file(path, layer="a")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("statements", "rows"),
+    [
+        ((), 40),
+        (("UPDATE a SET geom = (SELECT geom FROM a WHERE fid = 1) WHERE fid = 45",), 41),
+        (("UPDATE a SET geom = (SELECT geom FROM a WHERE fid = 45) WHERE fid = 1",), 39),
+        (("INSERT INTO a SELECT 99, geom, code_2018, row, note FROM a WHERE fid = 2",), 41),
+        (("DELETE FROM a WHERE fid = 2",), 39),
+        (("DELETE FROM a WHERE fid = 2", "DELETE FROM rtree_a_geom WHERE id = 2"), 39),
+    ],
+)
+def test_a_spatial_index_that_is_behind_loses_no_row(
+    tmp_path: Path, statements: tuple[str, ...], rows: int
+) -> None:
+    path = without_triggers(near_and_far(tmp_path / "a.gpkg"), *statements)
+    (table,) = list_tables(path, frozenset({".gpkg"}))
+    whole = read_table(table, ["row"], geometry=True)
+    with closing(sqlite3.connect(path)) as database:
+        assert len(whole) == database.execute("SELECT count(*) FROM a").fetchone()[0]
+    assert int((whole.bounds.maxx < 3761000).sum()) == rows
+    part = read_table(table, ["row"], geometry=True, within=(3759200, 2881200, 3760000, 2881700))
+    assert int((part.bounds.maxx < 3761000).sum()) == rows
+    if not statements:  # the sound one is searched by its index
+        assert len(part) == rows
+        assert listed_within(path, "a", FIRST_TWO) == set()
+        assert listed_within(path, "a", (3759199, 2881199, 3759401, 2881301)) == {1, 2}
+
+
+@pytest.mark.parametrize("numbers", ["fid - 1", "fid - 3", "fid * 3", "-fid"])
+def test_rows_of_any_number(tmp_path: Path, numbers: str) -> None:
+    path = without_triggers(write(tmp_path, "gpkg"), f'UPDATE "{NAME}" SET fid = 1000 + {numbers}')
+    altered(path, f'UPDATE "{NAME}" SET fid = fid - 1000', f'DELETE FROM "{NAME}" WHERE row = 3')
+    assert sorted(read(path)["row"]) == [k for k in range(N) if k != 3]
+
+
 # ---------------------------------------------------------------- text and views
+
+
+VIEWS_OF_NOTHING = {
+    "of a table that is gone": "CREATE VIEW v AS SELECT * FROM gone",
+    "of a column that is gone": f'CREATE VIEW v AS SELECT gone.row FROM "{NAME}"',
+}
+
+
+@pytest.mark.parametrize("kind", VIEWS_OF_NOTHING)
+def test_a_view_that_cannot_be_read_is_left_out(tmp_path: Path, kind: str) -> None:
+    path = altered(write(tmp_path, "gpkg"), VIEWS_OF_NOTHING[kind])
+    with pytest.warns(SesgridWarning, match=r"its layer 'v' cannot be read and is left out"):
+        assert same(read(path), land())
+    altered(
+        path,
+        f'DROP TABLE "{NAME}"',
+        "DELETE FROM gpkg_contents",
+        "DELETE FROM gpkg_geometry_columns",
+    )
+    with pytest.raises(FormatError, match=r"gpkg cannot be read \(\w+"):
+        list_tables(path, frozenset({".gpkg"}))
+
+
+def test_a_view_that_names_its_parts(tmp_path: Path) -> None:
+    view = f'WITH a(x, y) AS (SELECT 1, 2) SELECT code_2018, a.x FROM "{NAME}", a'
+    path = altered(write(tmp_path, "gpkg"), f"CREATE VIEW v (b, c) AS {view}")
+    tables = {t.name: t for t in list_tables(path, frozenset({".gpkg"}))}
+    assert same(read_table(tables[NAME], ["code_2018", "row"], geometry=True), land())
+    found = read_table(tables["v"], ["b"], geometry=False)["b"]
+    assert found.tolist() == land()["code_2018"].tolist()
+
+
+def test_values_that_break_the_rules_of_a_database_are_no_damage(tmp_path: Path) -> None:
+    path = altered(
+        write(tmp_path, "gpkg"),
+        "CREATE TABLE notes (a TEXT)",
+        "INSERT INTO notes VALUES (NULL)",
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET sql = 'CREATE TABLE notes (a TEXT NOT NULL)' WHERE name = 'notes'",
+    )
+    tables = {t.name: t for t in list_tables(path, frozenset({".gpkg"}))}
+    with pytest.warns(SesgridWarning, match=r"NULL value in notes\.a") as caught:
+        found = read_table(tables[NAME], ["code_2018", "row"], geometry=True)
+    assert same(found, land())
+    assert len(caught) == 1
+    assert str(caught[0].message).count(NAME) == 1
 
 
 @pytest.mark.parametrize("told", ["nothing", "UTF-8", "no encoding at all"])

@@ -24,7 +24,13 @@ from sesgrid.run.imagery import imagery_of
 from sesgrid.run.inside import inside
 from sesgrid.run.job import class_table, land_polygons, method_of, protocol_of
 from sesgrid.run.trained import trained_cities
-from sesgrid.sources import read_boundary, read_census, read_class_rasters
+from sesgrid.sources import (
+    ClassReader,
+    holds_rasters,
+    read_boundary,
+    read_census,
+    read_class_rasters,
+)
 
 __all__ = ["check_sources"]
 
@@ -116,6 +122,8 @@ class _Looked:
         config, source = self.config, self.config.sources.landcover
         table = class_table(config)
         classes = "" if table is None else f" in {table['landcover_class'].nunique()} classes"
+        if table is not None and source is not None and holds_rasters(source):
+            ClassReader.of(table)
         if self.cells is None:
             return f"not looked at, as there are no cells{classes}"
         grid = Grid(config.grid.pixels_per_cell, config.grid.cells_per_block)

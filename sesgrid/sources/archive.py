@@ -29,7 +29,7 @@ from sesgrid.sources.archive_entries import (
 )
 from sesgrid.sources.volumes import joined
 
-__all__ = ["ARCHIVE_SUFFIXES", "is_archive", "safe_relative_path", "unpacked"]
+__all__ = ["ARCHIVE_SUFFIXES", "is_archive", "packed_inside", "safe_relative_path", "unpacked"]
 
 MAX_BYTES = 64 * 2**30
 """Largest declared size that is unpacked: 64 GiB, a few times the largest INSEE release."""
@@ -101,6 +101,17 @@ def unpacked(
         _unpack(path, content, frozenset(suffixes), max_bytes, depth=1, label=path.name)
         _name_geodatabases(content, path)
         yield content
+
+
+def packed_inside(path: Path) -> str:
+    """What to tell of a folder in which nothing to read was found; "" where it holds no archive.
+
+    A folder may hold many deliveries, so archives are read where they are given themselves.
+    """
+    with reading(path):
+        inside = sorted(path.rglob("*")) if path.is_dir() else []
+    first = next((p for p in inside if is_archive(p) and not p.name.startswith(".")), None)
+    return "" if first is None else f"; it holds {first.name}: give the path of that archive"
 
 
 def _unpack(

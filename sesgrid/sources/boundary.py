@@ -13,8 +13,9 @@ import shapely
 from shapely.geometry.base import BaseGeometry
 
 from sesgrid.errors import ConfigError, FormatError, MissingInputError, TooFewCellsError
+from sesgrid.foreign import reading
 from sesgrid.grid import CRS
-from sesgrid.sources.archive import unpacked
+from sesgrid.sources.archive import packed_inside, unpacked
 from sesgrid.sources.cell_geometry import cell_squares, corners_of_ids
 from sesgrid.sources.polygons import clean_polygons
 from sesgrid.sources.reproject import to_grid_crs
@@ -78,14 +79,17 @@ def _with_neighbour(path: Path) -> Path:
     if path.suffix.lower() != ".shp" or _BOUNDARY.fullmatch(path.stem):
         return path
     wanted = f"{path.stem}_boundary.shp".lower()
-    return next((p for p in path.parent.iterdir() if p.name.lower() == wanted), path)
+    with reading(path.parent):
+        return next((p for p in path.parent.iterdir() if p.name.lower() == wanted), path)
 
 
 def _choose(tables: list[Table], layer: str | None, path: Path) -> Table:
     if layer is not None:
         return pick_by_name(tables, layer, path)
     if not tables:
-        raise MissingInputError(f"{path} holds no layer of polygons; expected a city's boundary")
+        raise MissingInputError(
+            f"{path} holds no layer of polygons; expected a city's boundary{packed_inside(path)}"
+        )
     for rule in (
         lambda t: len(tables) == 1,
         lambda t: _BOUNDARY.fullmatch(t.name),

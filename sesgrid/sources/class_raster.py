@@ -6,7 +6,7 @@ The index has the columns of `sesgrid.read_ortho`, so that the same planning ser
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +20,8 @@ from rasterio.windows import Window
 from sesgrid.errors import FormatError, MissingInputError, ReadError
 from sesgrid.foreign import reading
 from sesgrid.grid import CRS
+from sesgrid.sources.archive_entries import is_archive
+from sesgrid.sources.class_table import normal_codes
 from sesgrid.sources.gdal_says import remarks, warn_of_remarks
 from sesgrid.sources.georeference import footprints, pixel_size
 from sesgrid.sources.opening import STRICT, open_raster
@@ -35,20 +37,40 @@ _SUFFIXES = (".tif", ".tiff", ".vrt", ".img", ".jp2", ".png")
 def holds_rasters(path: str | Path) -> bool:
     """Whether a land cover is classified rasters, by the names of its files; otherwise it is polygons.
 
-    Of a folder that holds both the rasters count, but for pictures that lie beside polygons.
+    Pictures (``.png``) that lie beside polygons are none.
 
+    Raises
+    ------
+    MissingInputError, ReadError
+        The path, or a folder below it, cannot be looked into.
+    FormatError
+        A folder holds both.
+
+    Examples
+    --------
     >>> holds_rasters("clc.tif"), holds_rasters("OCS-GE_2-0__GPKG_LAMB93_D013_2023-01-01.7z")
     (True, False)
     """
     path = Path(path)
-    if not path.is_dir() or path.suffix.lower() == ".gdb":
+    with reading(path, ReadError):
+        folder = path.is_dir() and path.suffix.lower() != ".gdb"
+    if not folder:
         return path.suffix.lower() in _SUFFIXES
-    inside = (p.relative_to(path).parts for p in path.rglob("*"))
-    # what macOS and others put beside files is hidden
-    seen = [parts for parts in inside if not any(n.startswith((".", "__MACOSX")) for n in parts)]
-    kinds = {Path(parts[-1]).suffix.lower() for parts in seen}
-    pictures = kinds & {".png"} and not kinds & POLYGON_SUFFIXES
-    return bool(pictures or kinds & (set(_SUFFIXES) - {".png"}))
+    polygons, pictures, rasters = None, None, None
+    for file in _below(path):
+        suffix = file.suffix.lower()
+        if suffix in POLYGON_SUFFIXES:
+            polygons = polygons or file
+        elif suffix == ".png":
+            pictures = file
+        elif suffix in _SUFFIXES:
+            rasters = rasters or file
+    if polygons and rasters:
+        raise FormatError(
+            f"{path} holds polygons, {polygons.relative_to(path)}, and rasters, {rasters.relative_to(path)}: "
+            "expected a land cover of one kind; give the file itself, or the folder without the others"
+        )
+    return bool(rasters or (pictures and not polygons))
 
 
 def read_class_rasters(path: str | Path | Sequence[str | Path]) -> gpd.GeoDataFrame:
@@ -74,8 +96,8 @@ def read_class_rasters(path: str | Path | Sequence[str | Path]) -> gpd.GeoDataFr
     UnsafePathError
         A raster would have others read, or a VRT names files outside its folder.
     FormatError
-        Of another kind than its suffix says, another number of bands or type, no CRS, units other than
-        metres, rotated or oblong pixels, or a ``.aux.xml`` that is damaged.
+        An archive, of another kind than its suffix says, another number of bands or type, no CRS, units
+        other than metres, rotated or oblong pixels, or a ``.aux.xml`` that is damaged.
     """
     given = [path] if isinstance(path, str | Path) else list(path)
     files: list[Path] = []
@@ -96,12 +118,24 @@ def read_class_rasters(path: str | Path | Sequence[str | Path]) -> gpd.GeoDataFr
 
 def _files(path: Path) -> list[Path]:
     """A raster, or the rasters in and below a folder."""
-    if not path.is_dir():
-        return [path] if path.exists() else []
-    found = []
-    for folder, _, names in os.walk(path, onerror=_unreadable):
-        found += [Path(folder, n) for n in names if Path(n).suffix.lower() in _SUFFIXES]
-    return found
+    with reading(path, ReadError):
+        folder, there = path.is_dir(), path.exists()
+    if is_archive(path) and there and not folder:
+        raise FormatError(
+            f"{path} is an archive: expected rasters as they are; unpack it, and give the folder"
+        )
+    if folder:
+        return [p for p in _below(path) if p.suffix.lower() in _SUFFIXES]
+    return [path] if there else []
+
+
+def _below(top: Path) -> Iterator[Path]:
+    """Files in and below a folder, and geodatabases; not what macOS and others hide beside files."""
+    for folder, folders, names in os.walk(top, onerror=_unreadable):
+        shown = [n for n in sorted(folders) if not n.startswith((".", "__MACOSX"))]
+        yield from (Path(folder, n) for n in shown if n.lower().endswith(".gdb"))
+        folders[:] = [n for n in shown if not n.lower().endswith(".gdb")]
+        yield from (Path(folder, n) for n in sorted(names) if not n.startswith("."))
 
 
 def _unreadable(error: OSError) -> None:
@@ -117,7 +151,8 @@ def _header(path: Path) -> dict:
         raise FormatError(
             f"{path}: expected one band of codes, uint8 or uint16, received {', '.join(kinds)}"
         )
-    if crs is None or not crs.is_projected or crs.linear_units not in ("metre", "meter"):
+    # by its length, for the unit has many names
+    if crs is None or not crs.is_projected or crs.units_factor[1] != 1:
         raise FormatError(
             f"{path}: expected a CRS in metres, received {crs.to_string() if crs else 'none'}; bring it to "
             f"one with 'gdalwarp -r near -t_srs EPSG:2154 {path.name} out.tif'"
@@ -159,12 +194,9 @@ class ClassReader:
             A code is no whole number from 0 to 65535, or the table has several columns of them.
         """
         codes = table.index
-        if (
-            codes.nlevels > 1
-            or not pd.api.types.is_integer_dtype(codes.dtype)
-            or codes.max() > 65_535
-        ):
-            wrong = [c for c in codes if not (str(c).isdecimal() and int(c) <= 65_535)]
+        plain = normal_codes(pd.Series(list(map(str, codes)))).fillna("")
+        wrong = [c for c, text in zip(codes, plain, strict=True) if not _is_pixel_value(text)]
+        if wrong:
             raise FormatError(
                 f"{table.attrs.get('source', 'the table of classes')}: a raster's codes are one column of "
                 f"whole numbers from 0 to 65535, received {wrong[0]!r} in "
@@ -218,3 +250,7 @@ class ClassReader:
                 "add them, with an empty landcover_class where they belong to none"
             )
         return values.astype(np.uint8)[np.newaxis], valid
+
+
+def _is_pixel_value(code: str) -> bool:
+    return code.isdecimal() and int(code) <= 65_535

@@ -190,8 +190,9 @@ def _index_of(codes: pd.DataFrame) -> pd.Index:
     if codes.shape[1] > 1:
         return pd.MultiIndex.from_frame(codes.astype(object))
     column = codes.iloc[:, 0]
-    if column.str.fullmatch(r"\d{1,18}").all():
-        return pd.Index(column.astype("int64"), name=column.name)
+    numbers = normal_codes(column)
+    if numbers.str.fullmatch(r"\d{1,18}").all():
+        return pd.Index(numbers.astype("int64"), name=column.name)
     return pd.Index(column.astype(object), name=column.name)
 
 

@@ -89,16 +89,19 @@ def find_tiles(path: str | Path | Sequence[str | Path]) -> list[TileFile]:
 
 def _find_under(top: Path) -> tuple[list[TileFile], list[Path]]:
     """Tiles and left-out infrared rasters of one path given by the user."""
-    if not top.exists():
+    with reading(top, ReadError):
+        there, one = top.exists(), top.is_file()
+    if not there:
         raise MissingInputError(f"no such file or folder: {top}; check the path")
-    if top.is_file():
+    if one:
         if top.suffix.lower() not in RASTER_SUFFIXES:
             raise FormatError(f"{top}: {_not_a_raster(top)}")
         tile = TileFile(top, _delivery_name(top.parent))
         return ([], [top]) if is_infrared(top.name) else ([tile], [])
     rasters, indexes = _walk(top)
     if not rasters and not indexes:
-        archive = next((p for p in sorted(top.iterdir()) if is_archive(p)), None)
+        with reading(top, ReadError):
+            archive = next((p for p in sorted(top.iterdir()) if is_archive(p)), None)
         what = (
             "a delivery that is still a .7z must be unpacked first"
             if archive is None

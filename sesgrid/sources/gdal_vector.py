@@ -22,8 +22,9 @@ import pyarrow as pa
 import pyogrio
 
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
-from sesgrid.foreign import DAMAGED, reading, writing
-from sesgrid.sources.geopackage import count_rows, listed_within, refuse_foreign_code, settle
+from sesgrid.foreign import DAMAGED, cause_of, reading, writing
+from sesgrid.sources.geopackage import count_rows, refuse_foreign_code, settle
+from sesgrid.sources.space_index import listed_within
 from sesgrid.sources.spatial_filter import Bounds, filter_in
 from sesgrid.sources.stray_text import stray_columns, with_stray_text
 from sesgrid.sources.table import Table
@@ -49,6 +50,9 @@ _OUR_FOLDER = re.compile(r"\S*/sesgrid-\w+/")
 _NOT_NEWS = ("Measured (M) geometry types are not supported",)
 """Remarks on what makes no difference here: only x and y are used."""
 _MOST_TOLD = 5
+_EVERY_ROW = "1 = 1"
+"""Without a condition GDAL takes the numbers of a GeoPackage's rows to be 1 to as many as there were once."""
+_OF_LAYERS = (pyogrio.errors.DataLayerError, pyogrio.errors.DataSourceError)
 
 
 def list_vector(path: Path) -> list[Table]:
@@ -63,17 +67,35 @@ def list_vector(path: Path) -> list[Table]:
     """
     with _linked(path) as link, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are told of the layer that is read
-        try:
-            names = [str(name) for name in pyogrio.list_layers(link)[:, 0]]
-            tables = [_table(path, link, name) for name in names]
-        except pyogrio.errors.GeometryError as error:
-            raise FormatError(
-                f"{path.name}: a layer is declared to hold surfaces, which are not read as such ({error}); "
-                "convert it (ogr2ogr -nlt MULTIPOLYGON)"
-            ) from error
+        tables, failed = _listed(path, link)
+    for name, cause in failed.items():
+        text = f"{path.name}: its layer {name!r} cannot be read and is left out ({cause})"
+        warnings.warn(text, SesgridWarning, stacklevel=4)
     if not tables and path.suffix.lower() != ".gpkg":  # of which one may be empty
         raise FormatError(f"{path.name} holds no layer; {DAMAGED}")
     return tables
+
+
+def _listed(path: Path, link: Path) -> tuple[list[Table], dict[str, str]]:
+    """The layers, and why others cannot be read: of a GeoPackage, whose views may ask for what is gone."""
+    tables: list[Table] = []
+    failed: dict[str, Exception] = {}
+    try:
+        for name in map(str, pyogrio.list_layers(link)[:, 0]):
+            try:
+                tables.append(_table(path, link, name))
+            except _OF_LAYERS as error:
+                failed[name] = error
+                if link.suffix != ".gpkg":
+                    raise
+        if failed and not tables:
+            raise next(iter(failed.values()))
+    except pyogrio.errors.GeometryError as error:
+        raise FormatError(
+            f"{path.name}: a layer is declared to hold surfaces, which are not read as such ({error}); "
+            "convert it (ogr2ogr -nlt MULTIPOLYGON)"
+        ) from error
+    return tables, {name: cause_of(error) for name, error in failed.items()}
 
 
 def read_vector(
@@ -102,6 +124,7 @@ def read_vector(
         bbox, listed = _bbox(link, table, within)
         meta, content = pyogrio.read_arrow(
             link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox,
+            where=_EVERY_ROW if link.suffix == ".gpkg" else None,
             return_fids=bbox is not None or bool(stray),
         )  # fmt: skip
         numbers = meta["fid_column"] or "OGC_FID"
@@ -245,7 +268,8 @@ def _told(label: str) -> Iterator[None]:
         yield
     told: dict[str, None] = {}
     for one in caught:
-        if issubclass(one.category, RuntimeWarning | UserWarning):
+        ours = issubclass(one.category, SesgridWarning)
+        if issubclass(one.category, RuntimeWarning | UserWarning) and not ours:
             told[_OUR_FOLDER.sub("", str(one.message))] = None
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)

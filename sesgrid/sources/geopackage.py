@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache
@@ -17,14 +18,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sesgrid.errors import FormatError, UnsafePathError
+from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
 from sesgrid.foreign import DAMAGED
 from sesgrid.sources.sql_calls import foreign_calls
 
 __all__ = [
     "asked",
     "count_rows",
-    "listed_within",
+    "geometry_column",
     "opened",
     "quoted",
     "refuse_foreign_code",
@@ -80,14 +81,10 @@ def refuse_foreign_code(path: Path, label: str) -> None:
                 raise UnsafePathError(_foreign(label, kind, name, f"is made by {virtual[1]!r}"))
             # of tables, what runs when they are read are their computed columns
             if kind == "view" or (not virtual and re.search(r"(?i)\bas\s*\(", sql)):
-                called = foreign_calls(sql) - {name.lower()}
+                called = foreign_calls(sql)
                 if called:
                     what = f"calls {', '.join(sorted(called)[:5])}"
                     raise UnsafePathError(_foreign(label, kind, name, what))
-
-
-_SINGLE = 4e-7
-"""The index rounds to four bytes: by how much, as a share of a coordinate, its boxes are wider at most."""
 
 
 def _foreign(label: str, kind: str, name: str, what: str) -> str:
@@ -106,26 +103,44 @@ def count_rows(path: Path, layer: str, label: str) -> tuple[int | None, int | No
     ------
     FormatError
         Pages are missing or damaged.
+
+    Warns
+    -----
+    SesgridWarning
+        Values are other than the tables' definitions allow.
     """
     real = path.resolve()
     state = real.stat()
     told = _soundness(real, state.st_size, state.st_mtime_ns)
-    if told != "ok":
-        raise FormatError(f"{label}: the database is damaged ({told}); {DAMAGED}")
+    damages = [remark for remark in told if not _OF_VALUES.match(remark)]
+    if damages:
+        raise FormatError(f"{label}: the database is damaged ({damages[0]}); {DAMAGED}")
+    if told:
+        warnings.warn(
+            f"{label}: values in the database break its own rules (SQLite: {told[0]}); they are read as they "
+            "stand there",
+            SesgridWarning,
+            stacklevel=3,
+        )
     name = quoted(layer)
     with opened(path) as database:
-        column = _geometry_column(database, layer)
+        column = geometry_column(database, layer)
         rows = asked(database, f"SELECT count(*) FROM {name}")
         drawn = asked(database, f"SELECT count({quoted(column)}) FROM {name}") if column else None
     return rows, drawn
 
 
+_OF_VALUES = re.compile(r"(NULL|TEXT|NUMERIC|non-\w+) value in |CHECK constraint failed in ")
+"""How SQLite's remarks begin on values that its tables' definitions do not allow, of pages that are sound."""
+
+
 @lru_cache(maxsize=16)
-def _soundness(real: Path, size: int, changed_ns: int) -> str:
-    """What SQLite says of the pages of a file: read whole, so once."""
+def _soundness(real: Path, size: int, changed_ns: int) -> tuple[str, ...]:
+    """What SQLite remarks of a file, of the pages first: read whole, so once."""
     with opened(real) as database:
         database.execute("PRAGMA cell_size_check = ON")
-        return asked(database, "PRAGMA quick_check(1)") or "ok"
+        told = [str(row[0]) for row in database.execute("PRAGMA quick_check(100)")]
+    return tuple(remark for remark in told if remark != "ok")
 
 
 def asked(database: sqlite3.Connection, question: str) -> Any:
@@ -138,34 +153,8 @@ def asked(database: sqlite3.Connection, question: str) -> Any:
     return None
 
 
-def listed_within(
-    path: Path, layer: str, bounds: tuple[float, float, float, float]
-) -> set[int] | None:
-    """Rows that the layer's spatial index lists inside of bounds; None: it has none, or one with gaps."""
-    with opened(path) as database:
-        column = _geometry_column(database, layer)
-        index = f"rtree_{layer}_{column}"
-        known = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
-        if column is None or database.execute(known, (index,)).fetchone() == (0,):
-            return None
-        drawn = asked(database, f"SELECT count({quoted(column)}) FROM {quoted(layer)}")
-        if drawn != asked(database, f"SELECT count(*) FROM {quoted(index + '_rowid')}"):
-            return None
-        west, south, east, north = bounds
-        off = _SINGLE * max(map(abs, bounds))
-        inside = (
-            f"SELECT id FROM {quoted(index)} WHERE minx > ? AND miny > ? AND maxx < ? AND maxy < ?"
-        )
-        box = (west + off, south + off, east - off, north - off)
-        try:
-            return {int(row) for (row,) in database.execute(inside, box)}
-        except sqlite3.OperationalError as error:
-            if "no such module" not in str(error):
-                raise
-    return None  # of a Python whose SQLite has no spatial index
-
-
-def _geometry_column(database: sqlite3.Connection, layer: str) -> str | None:
+def geometry_column(database: sqlite3.Connection, layer: str) -> str | None:
+    """Name of the column that holds a layer's geometries; None if it has none."""
     found = database.execute(
         "SELECT column_name FROM gpkg_geometry_columns WHERE lower(table_name) = lower(?)", (layer,)
     ).fetchone()

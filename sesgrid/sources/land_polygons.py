@@ -20,7 +20,7 @@ import shapely
 
 from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
 from sesgrid.foreign import reading
-from sesgrid.sources.archive import unpacked
+from sesgrid.sources.archive import is_archive, packed_inside, unpacked
 from sesgrid.sources.class_lookup import ClassLookup
 from sesgrid.sources.class_table import read_class_table
 from sesgrid.sources.polygons import clean_polygons, count_overlaps
@@ -82,6 +82,8 @@ def read_landcover(
     with ExitStack() as stack:
         contents = [stack.enter_context(unpacked(p, POLYGON_SUFFIXES)) for p in paths]
         tables = [t for content in contents for t in list_tables(content, POLYGON_SUFFIXES)]
+        if not tables:
+            raise MissingInputError(f"{label}: {_nothing_inside(paths)}")
         layers = _choose(tables, lookup.columns, layer, label)
         inside = [
             f.relative_to(c)
@@ -108,6 +110,17 @@ def read_landcover(
         )
     land.attrs = {"source": label, "layers": len(layers), "classes": table.attrs.get("source")}
     return land
+
+
+def _nothing_inside(paths: Sequence[Path]) -> str:
+    """What to tell where there is not a single layer."""
+    suffixes = ", ".join(sorted(POLYGON_SUFFIXES))
+    packed = [p.name for p in paths if is_archive(p)]
+    raster = f"; if {packed[0]} holds rasters, unpack it, and give the folder" if packed else ""
+    return (
+        f"no layer of polygons in a file ending in {suffixes}{raster}"
+        f"{''.join(map(packed_inside, paths))}"
+    )
 
 
 def _choose(

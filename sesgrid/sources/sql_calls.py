@@ -19,8 +19,8 @@ _TOKEN = re.compile(
 )
 _WORDS = """
     all and as between by case cast check default distinct else except exists filter from having if in
-    intersect join key like limit not on or over references select set then union unique using values
-    when where
+    intersect join key like limit materialized not on or over references select set then union unique using
+    values when where
 """
 _TYPES = "blob boolean char decimal double float int integer mediumint numeric real smallint text varchar"
 _FUNCTIONS = """
@@ -32,20 +32,36 @@ _FUNCTIONS = """
 _HARMLESS = frozenset(f"{_WORDS} {_TYPES} {_FUNCTIONS}".split())
 """What may stand before a bracket: words, types, and functions that know nothing but their arguments."""
 
-_GEOMETRIC = re.compile(r"st_(?!cutter|drape)\w+")
+_GEOMETRIC = re.compile(
+    r"st_(?!cutter|drape)\w+|area|centroid|geometrytype|perimeter|srid|(?:mbr)?m(?:in|ax)[xy]"
+)
 
 
 def foreign_calls(sql: str) -> set[str]:
     """Names before a bracket, in small letters, that are not known to be harmless.
 
+    A table's name before the list of its columns is no call.
+
     >>> sorted(foreign_calls("SELECT max(a), ST_Area(geom), ogr_x /* */ (1), [b](2), 'c (' FROM t"))
     ['b', 'ogr_x']
     """
-    found, name = set(), ""
-    for token in _TOKEN.finditer(sql):
-        if token["skip"]:
-            continue
-        if token["other"] == "(" and name:
+    tokens = [t for t in _TOKEN.finditer(sql) if not t["skip"]]
+    found = set()
+    for at in range(1, len(tokens)):
+        name = tokens[at - 1]["name"]
+        if name and tokens[at]["other"] == "(" and not _is_declared(tokens, at):
             found.add(name.strip("\"'[]`").lower())
-        name = token["name"] or ""
     return {n for n in found if n not in _HARMLESS and not _GEOMETRIC.fullmatch(n)}
+
+
+def _is_declared(tokens: list[re.Match[str]], at: int) -> bool:
+    """Whether the bracket at a place lists the columns of a table: ``VIEW v (a)``, ``WITH t (a) AS (``."""
+    if at > 1 and tokens[at - 2].group().lower() in ("view", "table", "references"):
+        return True
+    end = at + 1
+    while end + 1 < len(tokens) and tokens[end]["name"] and tokens[end + 1].group() == ",":
+        end += 2
+    after = " ".join(t.group().lower() for t in tokens[end + 1 : end + 6])
+    return end + 1 < len(tokens) and bool(
+        tokens[end]["name"] and re.match(r"\) as (?:(?:not )?materialized )?\(", after)
+    )

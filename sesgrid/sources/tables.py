@@ -16,6 +16,7 @@ import pandas as pd
 
 from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.foreign import reading
+from sesgrid.sources.archive import packed_inside
 from sesgrid.sources.csv_table import list_csv, read_csv
 from sesgrid.sources.gdal_vector import GDAL_SUFFIXES, list_vector, read_vector
 from sesgrid.sources.geojson import list_geojson, read_geojson
@@ -162,7 +163,7 @@ def wanted_tables(
     if not tables:
         raise MissingInputError(
             f"{source}: nothing to read in it; expected a file ending in "
-            f"{', '.join(sorted(suffixes))}, plain or in a .zip, .7z or .gz"
+            f"{', '.join(sorted(suffixes))}, plain or in a .zip, .7z or .gz{packed_inside(source)}"
         )
     return tables if layer is None else [pick_by_name(tables, layer, source)]
 
