@@ -104,6 +104,60 @@ def test_the_type_geometry_of_parquet_itself(tmp_path: Path) -> None:
     assert read_boundary(tmp_path / "a.parquet").geometry.geom_equals(city().geometry).all()
 
 
+@pytest.mark.parametrize(
+    ("told", "crs"),
+    [
+        ({"crs": "srid:3035"}, 3035),
+        ({"crs": "3035", "crs_type": "srid"}, 3035),
+        ({"crs": "EPSG:2154"}, 2154),
+        ({"crs": "srid:0"}, None),
+        ({}, "OGC:CRS84"),
+    ],
+)
+def test_the_crs_of_parquets_own_type(tmp_path: Path, told: dict, crs: object) -> None:
+    field = pa.field(
+        "g", pa.binary(),
+        metadata={"ARROW:extension:name": "geoarrow.wkb", "ARROW:extension:metadata": json.dumps(told)},
+    )  # fmt: skip
+    content = pa.table(
+        [pa.array(IDS), pa.array(shapely.to_wkb(squares(3035)))],
+        schema=pa.schema([pa.field("id", pa.string()), field]),
+    )
+    pq.write_table(content, tmp_path / "a.parquet")
+    (table,) = list_tables(tmp_path / "a.parquet", frozenset({".parquet"}))
+    found = read_table(table, ["id"], geometry=True)
+    assert found.crs == crs
+
+
+def squares(crs: int) -> np.ndarray:
+    """Those of the census, by the numbers in its ids."""
+    north, east = np.array([i[15:].split("E") for i in IDS], dtype=float).T
+    boxes = gpd.GeoSeries(shapely.box(east, north, east + 200, north + 200), crs=3035)
+    return np.asarray(boxes.to_crs(crs).values, dtype=object)
+
+
+@pytest.mark.parametrize("crs", [3035, 2154, 4326])
+@pytest.mark.parametrize("told", ["nothing", "unknown"])
+def test_a_census_whose_file_tells_no_crs(tmp_path: Path, crs: int, told: str) -> None:
+    path = tmp_path / "Filosofi2019.parquet"
+    gpd.GeoDataFrame(census(), geometry=squares(crs), crs=crs).to_parquet(path)
+    geo = geo_of(path)
+    geo["columns"]["geometry"].pop("crs")
+    with_geo(path, geo)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_census(path).index.tolist() == IDS
+    if told == "unknown" and crs != 4326:
+        geo["columns"]["geometry"]["crs"] = None
+        with_geo(path, geo)
+        assert read_census(path).index.tolist() == IDS
+    moved = shapely.transform(squares(crs), lambda xy: xy + (1.0 if crs == 4326 else 5e4))
+    gpd.GeoDataFrame(census(), geometry=moved, crs=crs).to_parquet(path)
+    geo["columns"]["geometry"].pop("crs", None)
+    with pytest.raises(FormatError, match="outside the square that its id"):
+        read_census(with_geo(path, geo))
+
+
 def test_an_index_that_pandas_wrote_is_a_column(tmp_path: Path) -> None:
     census().set_index("idcar_200m").to_parquet(tmp_path / "c.parquet")
     assert read_census(tmp_path / "c.parquet").index.tolist() == IDS

@@ -181,10 +181,9 @@ def test_a_damaged_list_of_results_is_restored_from_the_records_and_from_nothing
     entries = files.output / "work" / "written"
     entries.write_bytes(b"\xff\xfe garbage")
     named = {f.name: f for f in find_file_faults(files)}
-    # a file that is not as it was written may be anybody's
     assert named["work/written"].what == "does not list cells.parquet, which the run wrote"
-    assert named["mine.csv"].made_by == "analyse"
-    assert "../run.toml" not in named
+    # no stage writes such, whatever a record says
+    assert not {"mine.csv", "../run.toml"}.intersection(named)
     restore(config, list(named.values()), print)
     assert (files.output / "mine.csv").read_text() == "mine"
     assert files.mark.covers(files.cells)

@@ -179,6 +179,10 @@ def test_a_crs_by_a_link_is_not_followed(tmp_path: Path) -> None:
             UnsafePathError,
         ),
         ({"type": "name", "properties": {"name": "/etc/passwd"}}, FormatError),
+        (
+            {"type": "name", "properties": {"name": "http://127.0.0.1:9/def/crs/EPSG/0/3035"}},
+            FormatError,
+        ),
         ({"type": "name", "properties": {"name": "+init=/etc/passwd:1"}}, FormatError),
         ("EPSG:3035", FormatError),
     ):
@@ -186,6 +190,9 @@ def test_a_crs_by_a_link_is_not_followed(tmp_path: Path) -> None:
         with pytest.raises(error, match="CRS"):
             read_boundary(path)
     for crs in ({"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::3035"}},
+                {"type": "name", "properties": {"name": "urn:x-ogc:def:crs:EPSG:6.9:3035"}},
+                {"type": "name", "properties": {"name": "http://www.opengis.net/def/crs/EPSG/0/3035"}},
+                {"type": "name", "properties": {"name": "https://www.opengis.net/def/crs/EPSG/9.9.1/3035"}},
                 {"type": "name", "properties": {"name": "EPSG:3035"}},
                 {"type": "EPSG", "properties": {"code": 3035}}):  # fmt: skip
         path.write_text(json.dumps(content | {"crs": crs}))

@@ -8,6 +8,7 @@ if done, ``seconds`` (its share of the task's), ``worker``, ``peak_mb`` and ``at
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import uuid
@@ -31,6 +32,7 @@ __all__ = [
     "mend",
     "plan_path",
     "plan_starts",
+    "plans_of",
     "read_journals",
     "read_plan",
 ]
@@ -69,7 +71,7 @@ class Journal:
         told = {"time": _now(), "driver": self.path.stem, "batches": {**batches}}
         path = plan_path(folder, stage, None if whole else self.path.stem)
         write_atomically(path, json.dumps(told))
-        for other in _plans(folder, stage) if whole else ():
+        for other in plans_of(folder, stage) if whole else ():
             if other != path:
                 other.unlink(missing_ok=True)
 
@@ -113,14 +115,14 @@ def plan_path(directory: Path, stage: str, driver: str | None = None) -> Path:
     return directory / f"{stage}{'' if driver is None else f'.{driver}'}.plan.json"
 
 
-def _plans(directory: Path, stage: str) -> list[Path]:
+def plans_of(directory: Path, stage: str) -> list[Path]:
     """The plans of a stage and of its parts."""
     return [*directory.glob(f"{stage}.plan.json"), *directory.glob(f"{stage}.*.plan.json")]
 
 
 def _told(directory: Path, stage: str) -> list[dict[str, Any]]:
     """What these plans say, the last word last."""
-    told = [plan for path in _plans(directory, stage) if (plan := _plan(path)) is not None]
+    told = [plan for path in plans_of(directory, stage) if (plan := _plan(path)) is not None]
     return sorted(told, key=lambda plan: str(plan["time"]))
 
 
@@ -129,15 +131,30 @@ def _plan(path: Path) -> dict[str, Any] | None:
     try:
         with reading(path):
             plan = json.loads(path.read_bytes())
-            datetime.fromisoformat(plan["time"])
-            sizes = [
-                (b["key"], int(b["blocks"]), int(b["cells"])) for b in plan["batches"].values()
-            ]
-            return (
-                plan if all(isinstance(key, str) for key, *_ in sizes) and plan["driver"] else None
-            )
+            _moment(plan["time"])
+            named = [plan["driver"], *(b["key"] for b in plan["batches"].values())]
+            sizes = [b[size] for b in plan["batches"].values() for size in ("blocks", "cells")]
+            whole = all(type(n) is int and n >= 0 for n in sizes)
+            return plan if whole and plan["driver"] and _are_text(named) else None
     except (FormatError, MissingInputError):
         return None
+
+
+def _moment(told: Any) -> datetime:
+    """A time as this package writes them: with its zone, or it could not be compared with others.
+
+    Raises
+    ------
+    ValueError, TypeError
+    """
+    moment = datetime.fromisoformat(told)
+    if moment.tzinfo is None or not 1970 <= moment.year < 9000:
+        raise ValueError(f"expected a time of ours, received {told!r}")
+    return moment
+
+
+def _are_text(told: Sequence[Any]) -> bool:
+    return all(isinstance(text, str) for text in told)
 
 
 def read_plan(directory: Path, stage: str) -> dict[str, dict[str, Any]]:
@@ -171,18 +188,15 @@ def _line(raw: bytes) -> dict[str, Any] | None:
     """A line of a journal; None where it is damaged."""
     try:
         line = json.loads(raw)
-        datetime.fromisoformat(line["time"])
+        _moment(line["time"])
         row, col = line["block"]
-        whole = isinstance(row, int) and isinstance(col, int)
-        named = [
-            line["stage"],
-            line["batch"],
-            *([line["cause"]] if line["state"] != "done" else []),
-        ]
-        timed = line["state"] != "done" or float(line["seconds"]) >= 0
-    except (ValueError, TypeError, KeyError, RecursionError):
+        done = line["state"] == "done"
+        whole = type(row) is int and type(col) is int
+        named = [line["stage"], line["batch"], line["state"], *([] if done else [line["cause"]])]
+        timed = not done or 0 <= float(line["seconds"]) < math.inf
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-    return line if whole and timed and all(isinstance(n, str) for n in named) else None
+    return line if whole and timed and _are_text(named) else None
 
 
 def is_plan(path: Path) -> bool:

@@ -59,13 +59,30 @@ class _Holder:
 
     @classmethod
     def named(cls, told: Mapping[str, Any]) -> _Holder:
-        """As a lease names it, which an older or a newer version may have written."""
-        return cls(**{f.name: told[f.name] for f in fields(cls) if f.name in told})
+        """As a lease names it, which an older or a newer version may have written.
+
+        Raises
+        ------
+        ValueError, TypeError
+            It names none.
+        """
+        found = cls(**{f.name: told[f.name] for f in fields(cls) if f.name in told})
+        texts = (found.name, found.host, found.machine, found.born)
+        if type(found.pid) is not int or not all(isinstance(text, str) for text in texts):
+            raise TypeError("expected texts and a number, received something else")
+        # its heartbeat is a file of that name
+        plain = not {"/", "\0"}.intersection(found.name) and found.name not in ("", ".", "..")
+        if not plain or len(os.fsencode(found.name)) > _LONGEST:
+            raise ValueError("expected the name of a file, received something else")
+        return found
 
     def told(self) -> str:
         """For a message."""
         return f"process {self.pid} on {self.host}"
 
+
+_LONGEST = 255
+"""Bytes of a file's name."""
 
 _GONE = _Holder("", "", 0)
 """Of a lease that is not there."""
@@ -285,6 +302,8 @@ def _read(path: Path) -> _Holder | None:
             return _Holder.named(json.loads(path.read_text()))
         except FileNotFoundError:
             return _GONE
-        except (ValueError, TypeError, AttributeError):
+        except IsADirectoryError:
+            return None
+        except (ValueError, TypeError, AttributeError, RecursionError):
             time.sleep(0.05)  # its holder is writing it
     return None

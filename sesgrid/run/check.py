@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from sesgrid.errors import MissingInputError, SesgridError, SesgridWarning
+from sesgrid.errors import FormatError, MissingInputError, SesgridError, SesgridWarning
+from sesgrid.foreign import reading
 from sesgrid.grid import CELL_M, Grid, rowcol_of_ids
 from sesgrid.run.choose import choose_of
 from sesgrid.run.config import Config
 from sesgrid.run.imagery import imagery_of
 from sesgrid.run.inside import inside
 from sesgrid.run.job import class_table, land_polygons, method_of, protocol_of
+from sesgrid.run.settings import TlsSettings
 from sesgrid.run.trained import trained_cities
 from sesgrid.sources import (
     ClassReader,
@@ -80,6 +84,14 @@ class _Looked:
         """The looks in order, under the names of the TOML."""
         s = self.config.sources
         yield "settings", self.look_at_settings
+        weights = protocol_of(self.config).weights
+        if weights not in (None, "imagenet"):
+            yield (
+                f"weights, {Path(str(weights)).name}",
+                partial(_look_at_weights, Path(str(weights))),
+            )
+        if self.config.cluster.tls is not None:
+            yield "cluster.tls", partial(_look_at_tls, self.config.cluster.tls)
         yield f"census, {s.census.name}", self.look_at_census
         if self.census is not None:
             yield "boundary", self.look_at_boundary
@@ -155,6 +167,29 @@ class _Looked:
         """Whether any part of it lies among the cells, as where it is smaller than one."""
         west, south, east, north = _bounds(self.cells)
         return len(frame.cx[west:east, south:north]) > 0
+
+
+def _look_at_weights(path: Path) -> str:
+    """Whether a file of weights is of a kind that Keras reads; whether they fit is told by the training."""
+    import h5py
+
+    advice = "give a file of the backbone's weights without top, as Keras saves them"
+    with reading(f"train.weights: {path}", advice=advice):
+        with open(path, "rb") as file:
+            archive = is_zipfile(file)
+        # one that is cut is told when it is opened
+        with nullcontext() if archive else h5py.File(path, "r"):
+            kind = "Keras' archive" if archive else "HDF5"
+        return f"{kind}, {path.stat().st_size / 1e6:.1f} MB"
+
+
+def _look_at_tls(tls: TlsSettings) -> str:
+    for key, path in tls:
+        with reading(f"cluster.tls.{key}: {path}"):
+            data = path.read_bytes()
+        if b"-----BEGIN " not in data:
+            raise FormatError(f"cluster.tls.{key}: {path} is no PEM: give the file in that form")
+    return ", ".join(path.name for _, path in tls)
 
 
 def _look_at_city(path: Path) -> str:

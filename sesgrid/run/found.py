@@ -7,13 +7,15 @@ gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
-from sesgrid.errors import ConfigError, FormatError, MissingInputError
+from sesgrid.errors import ConfigError, FormatError, MissingInputError, SesgridError
 from sesgrid.run.config import Config
+from sesgrid.run.tables import CellTable
 from sesgrid.run.workspace import Workspace
-from sesgrid.store.cube import owner_of
+from sesgrid.store.cube import Cube, owner_of
 from sesgrid.store.location import is_remote
 
 __all__ = ["config_of_cube", "files_of_cube"]
@@ -70,6 +72,23 @@ def _told(ask: Callable[[], str | None], damaged: str | None) -> str | None:
     return damaged if told is None else told
 
 
+def _name_of(files: Workspace) -> str | None:
+    """The name of a run by its mark, or by what else bears it where that is damaged or gone."""
+    return _told(files.mark.name, None) or next(_told_elsewhere(files), None)
+
+
+def _told_elsewhere(files: Workspace) -> Iterator[str]:
+    asks: tuple[Callable[[], object], ...] = (
+        lambda: CellTable(files.table("cells")).attrs.get("city"),
+        lambda: Cube.open(files.cube).attribute("title"),
+    )
+    for ask in asks:
+        with suppress(SesgridError, KeyError):
+            name = ask()
+            if isinstance(name, str):
+                yield name
+
+
 def config_of_cube(path: str, config: Config) -> Config:
     """The configuration of a run whose cube and tables may have been moved since.
 
@@ -81,7 +100,7 @@ def config_of_cube(path: str, config: Config) -> Config:
         The configuration is another run's.
     """
     files = files_of_cube(path, config)
-    name = _told(files.mark.name, config.name)
+    name = _name_of(files) or config.name
     if name != config.name:
         raise ConfigError(
             f"--config is of the run {config.name!r}, and {path} of {name!r}: give the configuration of "

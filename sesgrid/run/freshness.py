@@ -79,7 +79,15 @@ def _is_record(known: Any) -> bool:
     ):
         return False
     seal = known.pop(_SEAL, None)  # sesgrid 0.1 wrote none
-    return seal is None or seal == key_of(known)
+    return _are_sums(known.get("written", {})) and seal in (None, key_of(known))
+
+
+def _are_sums(written: Any) -> bool:
+    """Whether JSON tells of files by their names what `checksum_of` tells."""
+    return isinstance(written, dict) and all(
+        isinstance(sums, list) and len(sums) == 2 and all(type(n) is int for n in sums)
+        for sums in written.values()
+    )
 
 
 _SEAL = "seal"

@@ -13,6 +13,7 @@ from sesgrid.batches.journal import Journal
 from sesgrid.batches.leases import Leases
 from sesgrid.grid import Extent, Grid
 from sesgrid.kernels.method import Method, method_named
+from sesgrid.run.claims import model_paths
 from sesgrid.run.config import Config
 from sesgrid.run.published import placeless
 from sesgrid.run.trained import trained_cities
@@ -140,6 +141,7 @@ def load_models(job: Job, kind: str | None = None) -> dict[str, ModelRef]:
     if job.config.models is not None:
         cities = [] if kind is not None else trained_cities(job.config.models.cities)
         return {ref.model_id: ref for city in cities for ref in city.models}
-    pattern = f"{kind or folds_kind(job.config)}-*.keras"
-    refs = [ModelRef.open(p) for p in sorted(job.files.models.glob(pattern))]
+    kind = kind or folds_kind(job.config)
+    own = sorted(model_paths(job.files.models, kind, job.config.cells.folds))
+    refs = [ModelRef.open(p) for p in own if p.exists()]
     return {ref.model_id: ref for ref in refs}

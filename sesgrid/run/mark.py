@@ -13,11 +13,13 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sesgrid import __version__
 from sesgrid.errors import ConfigError, MissingInputError, StoreError
 from sesgrid.foreign import reading, writing
+from sesgrid.run.claims import lies_within
 
 __all__ = ["Mark"]
 
@@ -79,7 +81,10 @@ class Mark:
                 "writes it again",
             ):
                 told = json.loads(self.path.read_text(encoding="utf-8"))
-                return {name: str(told[name]) for name in ("run", "name")}
+                known = {name: told[name] for name in ("run", "name")}
+                if not all(isinstance(value, str) for value in known.values()):
+                    raise TypeError("expected names, received something else")
+                return known
         except MissingInputError:
             return None
 
@@ -139,12 +144,27 @@ class Mark:
             try:
                 beside.write_text(json.dumps(told), encoding="utf-8")
                 # whole when it appears, and never in the place of another
-                os.link(beside, self.path)
+                self._appear(beside)
             except FileExistsError:
                 pass
             finally:
                 beside.unlink(missing_ok=True)
         return self._read() or told
+
+    def _appear(self, beside: Path) -> None:
+        try:
+            os.link(beside, self.path)
+        except FileExistsError:
+            raise
+        except OSError:
+            # exFAT, SMB and others know no hard links: there it is damaged until it is whole
+            with open(self.path, "x", encoding="utf-8") as file:
+                try:
+                    file.write(beside.read_text(encoding="utf-8"))
+                    file.flush()
+                except OSError:
+                    self.path.unlink(missing_ok=True)
+                    raise
 
     def _require_empty(self) -> None:
         """Refuse a folder with files of others."""
@@ -213,7 +233,10 @@ class Mark:
         """Remove files, and of folders the files, that the run wrote; whatever else lies there stays."""
         known = self._entered()
         for path in paths:
-            below = sorted(path.rglob("*"), reverse=True) if path.is_dir() else ()
+            if not lies_within(path, self.output):
+                continue  # behind a link
+            linked = path.is_symlink()
+            below = sorted(path.rglob("*"), reverse=True) if path.is_dir() and not linked else ()
             for found in [*below, path]:
                 with writing(found):
                     if found.is_dir() and not found.is_symlink():
@@ -228,16 +251,21 @@ class Mark:
         return sorted(p for p in found if p.parent == folder)
 
     def _entered(self) -> set[str]:
+        if self._entries.is_dir():
+            return set()  # as damaged as can be
         try:
-            text = self._entries.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+            with reading(self._entries):
+                text = self._entries.read_text(encoding="utf-8", errors="replace")
+        except MissingInputError:
             return set()
         names = set()
         for line in text.splitlines():
             try:
-                names.add(str(json.loads(line)))
-            except ValueError:
+                told = json.loads(line)
+            except (ValueError, RecursionError):
                 continue  # damaged: what it named counts as a file of others
+            if _is_name(told):
+                names.add(told)
         return names
 
     def _covers(self, known: set[str], path: Path) -> bool:
@@ -246,3 +274,15 @@ class Mark:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.output).as_posix()
+
+
+def _is_name(told: Any) -> bool:
+    """Whether it names something in the output folder, and not the folder itself."""
+    if not isinstance(told, str) or "\0" in told:
+        return False
+    try:
+        os.fsencode(told)
+    except UnicodeEncodeError:
+        return False
+    at = PurePosixPath(told)
+    return bool(at.parts) and not at.is_absolute() and ".." not in at.parts

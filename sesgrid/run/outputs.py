@@ -8,6 +8,7 @@ from typing import Any
 
 from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.run.cell_stages import OTHER_FOLDS
+from sesgrid.run.claims import model_paths
 from sesgrid.run.config import Config
 from sesgrid.run.job import folds_kind, protocol_of
 from sesgrid.run.workspace import Workspace
@@ -24,7 +25,7 @@ def _outputs(
     """Files without which a stage that ended with a summary is not finished."""
     own, n = folds_kind(config), config.cells.folds
     kinds = FOLD_KINDS if summary.get("models", 0) > n else (own,)
-    models = [files.models / f"{kind}-{k}.keras" for kind in kinds for k in range(n)]
+    models = [path for kind in kinds for path in model_paths(files.models, kind, n)]
     if config.models is not None:
         models = []
     others = [files.table("predict-other")] if OTHER_FOLDS in summary else []
@@ -52,8 +53,10 @@ def written_by(
     """
     there = [p for p in _outputs(config, files, stage, summary) if p.is_file()]
     if stage == "analyse":
-        # it is the last to write into them
-        there += sorted(files.models.glob("*.json")) if config.models is None else []
+        # it is the last to write into them; what others put beside them is not the run's
+        trained = files.record("train").read().get("summary", {})
+        cards = [p.with_suffix(".json") for p in _outputs(config, files, "train", trained)]
+        there += [p for p in cards if p.is_file() and files.mark.covers(p)]
     return {p.relative_to(files.output).as_posix(): [*checksum_of(p)] for p in there}
 
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sesgrid.batches.journal import damaged_lines, is_plan
+from sesgrid.batches.journal import damaged_lines, is_plan, plan_path
 from sesgrid.errors import FormatError, MissingInputError, ReadError, SesgridError
 from sesgrid.foreign import reading
+from sesgrid.run.claims import is_written_by_stages, lies_within
 from sesgrid.run.engine import STAGES
 from sesgrid.run.own_cube import expected_cube, unlisted_layers
+from sesgrid.run.own_parts import damaged_parts, missing_plans
 from sesgrid.run.pixel_blocks import LAYERS_OF
 from sesgrid.run.tables import CellTable
 from sesgrid.run.workspace import Workspace
@@ -55,7 +57,7 @@ class FileFault:
 
 
 def find_file_faults(files: Workspace) -> list[FileFault]:
-    """Look at every file of a run but shards and parts, which `sesgrid.run.verify.find_faults` looks at.
+    """Look at every file of a run but what `sesgrid.run.verify.find_faults` looks at: shards and their parts.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ def find_file_faults(files: Workspace) -> list[FileFault]:
     """
     return [
         *_of_mark(files), *_of_records(files), *_of_journals(files), *_of_outputs(files),
-        *_of_models(files), *_of_audit(files), *_of_cube(files),
+        *_of_parts(files), *_of_models(files), *_of_audit(files), *_of_cube(files),
     ]  # fmt: skip
 
 
@@ -92,7 +94,13 @@ def unentered(files: Workspace) -> list[Path]:
         for name, written in _written(files.record(stage).read())
         if not name.startswith("work/")
     )
-    return [p for p, sums in results if not files.mark.covers(p) and _fault_of(p, sums) is None]
+    return [
+        path
+        for path, sums in results
+        if not files.mark.covers(path)
+        and lies_within(path, files.output)
+        and _fault_of(path, sums) is None
+    ]
 
 
 def _of_records(files: Workspace) -> Iterator[FileFault]:
@@ -100,6 +108,8 @@ def _of_records(files: Workspace) -> Iterator[FileFault]:
         record = files.record(stage)
         what = "damaged" if record.path.exists() else "missing"
         resting = any(stage in s.needs and files.record(n).read() for n, s in STAGES.items())
+        if stage == "report":
+            resting = files.report.exists() and files.mark.covers(files.report)
         if not record.read() and (what == "damaged" or resting):
             yield FileFault(stage, _name(files, record.path), what)
 
@@ -109,6 +119,8 @@ def _of_journals(files: Workspace) -> Iterator[FileFault]:
         if not is_plan(path):
             stage = path.name.partition(".")[0].removesuffix("-other")
             yield FileFault(stage if stage in STAGES else None, _name(files, path), "damaged")
+    for stage in missing_plans(files):
+        yield FileFault(stage, _name(files, plan_path(files.journals, stage)), "missing")
     for path in sorted(files.journals.glob("*.jsonl")):
         lines = damaged_lines(path)
         if lines:
@@ -134,11 +146,10 @@ def _of_outputs(files: Workspace) -> Iterator[FileFault]:
 
 
 def _written(record: dict[str, Any]) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Files that a record tells of; a name that leads out of the output folder is none of the run's."""
-    for name, told in record.get("written", {}).items():
-        at = PurePosixPath(name)
-        if not at.is_absolute() and ".." not in at.parts:
-            yield name, (int(told[0]), int(told[1]))
+    """Files that a record tells of, as far as a stage writes such."""
+    for name, (size, check) in record.get("written", {}).items():
+        if is_written_by_stages(name):
+            yield name, (size, check)
 
 
 def _fault_of(path: Path, written: tuple[int, int]) -> str | None:
@@ -152,6 +163,11 @@ def _fault_of(path: Path, written: tuple[int, int]) -> str | None:
     if size != written[0]:
         return f"{size} bytes instead of {written[0]}"
     return None if check == written[1] else "its bytes are not those written"
+
+
+def _of_parts(files: Workspace) -> Iterator[FileFault]:
+    for stage, batch, what in damaged_parts(files):
+        yield FileFault(stage, f"work/parts/{batch}.parquet", what)
 
 
 def _of_models(files: Workspace) -> Iterator[FileFault]:

@@ -14,6 +14,7 @@ from sesgrid.batches.flight import Flight
 from sesgrid.batches.leases import Leases
 from sesgrid.batches.running import Task
 from sesgrid.errors import ClusterError
+from sesgrid.run.claims import lies_within
 from sesgrid.run.config import Config
 from sesgrid.run.job import Job
 from sesgrid.run.pixel_blocks import PixelWork, made_again, place_written
@@ -116,12 +117,23 @@ def make_again(
             made_again(parts, batch, sorted(blocks))
         if same:
             _rename(files, stage, [b.name for b in plan])
+    away = [f for f in for_a_run if not _lies_here(files, f)]
+    for fault in away:
+        tell(f"{fault}; it lies behind a link out of {files.output}: left as it is")
+    stay += away
+    for_a_run = [f for f in for_a_run if f not in away]
     for fault in for_a_run:
         Parts(files.parts(fault.stage)).remove(fault.batch)
         files.record(fault.stage).forget()
     for stage, batch in dict.fromkeys((f.stage, f.batch) for f in for_a_run):
         tell(f"run again to make the whole batch {batch} of {stage}")
     return [*for_a_run, *stay]
+
+
+def _lies_here(files: Workspace, fault: Fault) -> bool:
+    """Whether a part, and the record of its stage, lie in the run's folder and not behind a link."""
+    paths = Parts(files.parts(fault.stage)).path(fault.batch), files.record(fault.stage).path
+    return all(lies_within(path, files.output) for path in paths)
 
 
 def _rename(files: Workspace, stage: str, batches: Sequence[str]) -> None:

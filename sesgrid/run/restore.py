@@ -11,12 +11,14 @@ from distributed import Client
 from sesgrid.batches.journal import mend
 from sesgrid.batches.leases import Leases
 from sesgrid.errors import ClusterError
+from sesgrid.run.claims import lies_within
 from sesgrid.run.config import Config
 from sesgrid.run.engine import STAGES, run_stages, settings_key
 from sesgrid.run.own_cube import mend_cube
 from sesgrid.run.own_files import CUBE, MARK, FileFault, unentered
 from sesgrid.run.workspace import Workspace
 from sesgrid.store.cube import owner_of
+from sesgrid.store.parts import Parts
 
 __all__ = ["make_up_to_date", "restore"]
 
@@ -65,7 +67,10 @@ def _restore(
     left, stages = [], set[str]()
     for fault in faults:
         path = files.output / fault.name
-        if fault.made_by in STAGES:
+        if fault.made_by not in (CUBE, MARK) and not _lies_here(files, fault, path):
+            tell(f"{fault}; it lies behind a link out of {files.output}: left as it is")
+            left.append(fault)
+        elif fault.made_by in STAGES:
             _remove(files, path)
             files.record(str(fault.made_by)).forget()
             stages.add(str(fault.made_by))
@@ -81,9 +86,17 @@ def _restore(
     return left, [name for name in STAGES if name in stages]
 
 
+def _lies_here(files: Workspace, fault: FileFault, path: Path) -> bool:
+    """Whether a damaged file, and the record of its stage, lie in the run's folder and not behind a link."""
+    record = [files.record(fault.made_by).path] if fault.made_by in STAGES else []
+    return all(lies_within(p, files.output) for p in [path, *record])
+
+
 def _remove(files: Workspace, path: Path) -> None:
     """A damaged file of a stage, and the checksum beside it; nothing that is not the run's."""
-    if path.is_relative_to(files.output / "work"):
+    if path.parent.parent == files.output / "work" / "parts":
+        Parts(path.parent).remove(path.stem)
+    elif path.is_relative_to(files.output / "work"):
         path.unlink(missing_ok=True)
     elif path.is_relative_to(files.output):
         # a model and its card belong together, and are made together

@@ -23,6 +23,8 @@ __all__ = ["cell_squares", "corners_of_ids", "count_redrawn"]
 _ID = rf"^CRS3035RES{CELL_M}mN(?P<northing>-?\d{{1,9}})E(?P<easting>-?\d{{1,9}})$"
 _EQUAL_M = 0.01
 _OUTSIDE_M = 1.0
+_FULL_TURN = 400.0
+"""No angle is larger, in degrees or gons."""
 _LIKELY_CRS = (CRS, "EPSG:2154")
 """What coordinates without a usable CRS may be in: the grid's own, or Lambert-93."""
 
@@ -92,8 +94,9 @@ def count_redrawn(
     Parameters
     ----------
     source : GeoSeries
-        One geometry a cell, in any CRS. Without a usable one (none, or an "undefined
-        Cartesian" one) the coordinates are tried as EPSG:3035 and EPSG:2154.
+        One geometry a cell, in any CRS. Without a usable one (none, an "undefined Cartesian" one, or degrees
+        of coordinates that are none, as GeoJSON and GeoParquet have it where nothing is told) the
+        coordinates are tried as EPSG:3035 and EPSG:2154.
     northing_m, easting_m : np.ndarray
         int64 ``(cell,)``, the corners that the ids name.
     label : str
@@ -105,8 +108,7 @@ def count_redrawn(
         A geometry reaches more than 1 m beyond its square.
     """
     square = np.stack([easting_m, northing_m, easting_m + CELL_M, northing_m + CELL_M], axis=1)
-    usable = source.crs is not None and (source.crs.is_projected or source.crs.is_geographic)
-    candidates = [source.crs] if usable else list(_LIKELY_CRS)
+    candidates = [source.crs] if _is_usable(source) else list(_LIKELY_CRS)
     drawings = [_to_grid(source.values, crs) for crs in candidates]
     reaches = [_reach_beyond(shapely.bounds(d), square) for d in drawings]
     best = int(np.argmin([reach.max(initial=0.0) for reach in reaches]))
@@ -123,6 +125,14 @@ def count_redrawn(
     same = np.abs(shapely.bounds(drawn) - square).max(axis=1) < _EQUAL_M
     same &= np.abs(shapely.area(drawn) - CELL_M**2) < _EQUAL_M * 2 * CELL_M
     return int((~same).sum())
+
+
+def _is_usable(source: gpd.GeoSeries) -> bool:
+    """Whether the CRS is one of the Earth that the coordinates can be in."""
+    if source.crs is None or not source.crs.is_geographic:
+        return source.crs is not None and source.crs.is_projected
+    farthest = np.abs(shapely.bounds(np.asarray(source.values, dtype=object)))
+    return not (farthest > _FULL_TURN).any()
 
 
 def _to_grid(geometries: np.ndarray, crs: object) -> np.ndarray:

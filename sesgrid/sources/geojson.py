@@ -40,7 +40,11 @@ _GEOMETRIES = frozenset(
     }
 )
 _DEGREES = "OGC:CRS84"
-_CRS_NAME = re.compile(r"(?:urn:ogc:def:crs:)?([A-Za-z]+):(?:[\d.]*:)?(\w+)")
+_CRS_NAME = re.compile(
+    r"(?:urn:(?:ogc|x-ogc):def:crs:)?([A-Za-z]+):(?:[\d.]*:)?(\w+)"
+    r"|https?://www\.opengis\.net/def/crs/([A-Za-z]+)/[\d.]+/(\w+)"
+)
+"""As GDAL and QGIS write it, or the address that OGC gave to it, at which nobody asks."""
 
 
 def list_geojson(path: Path) -> list[Table]:
@@ -171,5 +175,6 @@ def _crs(content: dict, label: str) -> str | None:
             return f"EPSG:{int(told['code'])}"
         name = _CRS_NAME.fullmatch(str(told.get("name", "")))
         if kind == "name" and name:
-            return f"{name[1].upper()}:{name[2]}"
+            authority, code = (name[1], name[2]) if name[1] else (name[3], name[4])
+            return f"{authority.upper()}:{code}"
     raise FormatError(f"{label}: expected a CRS by name, like EPSG:3035, received {crs!r}")

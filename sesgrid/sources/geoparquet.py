@@ -8,6 +8,7 @@ GeoParquet 1.1.0 (geoparquet.org/releases/v1.1.0); Parquet's own type GEOMETRY, 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 import geopandas as gpd
@@ -25,6 +26,7 @@ _NATIVE = frozenset(
     {"point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon"}
 )
 _DEGREES = "OGC:CRS84"
+_SRID = re.compile(r"(srid:)?(\d+)", re.ASCII)
 _EXTENSION = b"ARROW:extension:name"
 
 
@@ -128,7 +130,12 @@ def _of_type(schema: pa.Schema) -> GeoColumn:
     """The first of Parquet's own type."""
     field = next(f for f in schema if _is_wkb_type(f))
     told = json.loads((field.metadata or {}).get(b"ARROW:extension:metadata") or b"{}")
-    return GeoColumn(field.name, "wkb", json.dumps(told.get("crs") or _DEGREES))
+    crs = told.get("crs") or _DEGREES
+    numbered = _SRID.fullmatch(str(crs))
+    if numbered and (numbered[1] or told.get("crs_type") == "srid"):
+        # the specification leaves open whose number it is; whoever writes it means EPSG's, and 0 for none
+        crs = f"EPSG:{int(numbered[2])}" if int(numbered[2]) else None
+    return GeoColumn(field.name, "wkb", None if crs is None else json.dumps(crs))
 
 
 def _crs_of(text: str) -> object:

@@ -73,6 +73,10 @@ class Parts:
         """Batches of which there is a part, whatever its key."""
         return sorted(p.stem for p in self.directory.glob("*.parquet"))
 
+    def orphans(self) -> list[str]:
+        """Batches of whose part only the checksum is left."""
+        return sorted({p.stem for p in self.directory.glob("*.crc32c")} - set(self.names()))
+
     @property
     def is_empty(self) -> bool:
         """Whether there is no part at all."""

@@ -1,0 +1,53 @@
+"""Which files in its output folder a run can have written: what a record tells of others is not believed.
+
+An output folder may come from anybody, and users put files of their own into it. A name that no stage writes
+is none of the run's, whatever a record or the list of what was written says.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sesgrid.stages.folds import FOLD_KINDS
+
+__all__ = ["is_written_by_stages", "lies_within", "model_paths"]
+
+_RESULTS = frozenset(
+    {
+        "cells.parquet", "activation.csv", "pairs.csv", "metrics.json", "fragments.parquet", "report.html",
+        *(
+            f"work/{table}.parquet"
+            for table in (
+                "cells", "mosaic", "predict", "predict-other", "explain", "activation", "pairs"
+            )
+        ),
+    }
+)  # fmt: skip
+
+_MODEL = re.compile(rf"models/({'|'.join(FOLD_KINDS)})-(0|[1-9][0-9]{{0,5}})\.(keras|json)")
+
+
+def is_written_by_stages(name: str) -> bool:
+    """Whether a stage's record may tell of a file of that name.
+
+    >>> is_written_by_stages("models/random-0.json"), is_written_by_stages("models/random-mine.json")
+    (True, False)
+    >>> is_written_by_stages("work/cells.parquet"), is_written_by_stages("work/../cells.parquet")
+    (True, False)
+    """
+    return name in _RESULTS or _MODEL.fullmatch(name) is not None
+
+
+def model_paths(folder: Path, kind: str, folds: int) -> list[Path]:
+    """Where the models of a run lie, by the kind of its folds.
+
+    >>> [path.name for path in model_paths(Path("models"), "random", 2)]
+    ['random-0.keras', 'random-1.keras']
+    """
+    return [folder / f"{kind}-{k}.keras" for k in range(folds)]
+
+
+def lies_within(path: Path, folder: Path) -> bool:
+    """Whether what a path names lies in a folder, and not behind a link that leads out of it."""
+    return path.parent.resolve().is_relative_to(folder.resolve())
