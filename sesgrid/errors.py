@@ -32,22 +32,48 @@ __all__ = [
 MAX_MESSAGE = 500
 """Characters of what an error says, at most."""
 
-_USER_INFO = re.compile(r"(?<=://)[^\s/@'\"]*@")
+_WORD = re.compile(r"(?:[^\s'\"]|'(?=\w))+")
+
 _CREDENTIAL = re.compile(
-    r"(?i)\b([\w-]*(?:token|secret|passw(?:or)?d|api_?key|access_?key|credential|signature)[\w-]*"
-    r"['\"]?\s*[=:]\s*)(?:'[^']*'|\"[^\"]*\"|[^\s,;&)}\]]+)"
+    r"""(?isx)
+    (?P<key>
+        (?: token | secret | passw(?:or)?d | passphrase | pwd | credential | signature | authorization
+          | cookie
+          | (?:api|access|account|auth|private|shared|session|subscription) [_-]? key
+          | (?<![a-z]) sig (?![a-z])
+        )
+        [\w-]{0,64} \\*['"]? \s{0,9} (?: =>? | : | %3[ad] ) \s{0,9}
+    )
+    (?: [bru]{0,2} (?P<escapes>\\+) (?P<inner>['"]) .*? (?: (?<!\\)(?P=escapes)(?P=inner) | \Z )
+      | [bru]{0,2} (?P<quote>['"]) (?: \\. | (?P=quote){2} | (?!(?P=quote))[^\\] )* (?: (?P=quote) | \\?\Z )
+      # a bracket or comma ends it only before white space, or where another key follows
+      | (?: (?:basic|bearer|digest|negotiate|sharedkey|aws4-hmac-sha256) \s+ )?
+        (?: [^\s,;&)}\]] | [,;&)}\]](?! \s | \Z | [\\'"]*[\w.-]{1,64}\\*['"]?[=:] ) )+
+    )
+    """
 )
+_BEARER = re.compile(r"(?i)\b(bearer\s+)[^\s,;'\"]+")
 
 
 def redacted(text: str) -> str:
     """The text without what looks like a credential: the user of a URL, the value of a token or password.
+
+    A user's password may hold any character but white space and quotes, so all up to the last ``@`` of a
+    URL is left out.
 
     >>> redacted("s3://me:hunter2@host/x?X-Amz-Signature=ab1&y=2")
     's3://***@host/x?X-Amz-Signature=***&y=2'
     >>> redacted("{'env': {'GATEWAY_TOKEN': 'hunter2'}}")
     "{'env': {'GATEWAY_TOKEN': ***}}"
     """
-    return _CREDENTIAL.sub(r"\1***", _USER_INFO.sub("***@", text))
+    told = _CREDENTIAL.sub(lambda match: f"{match['key']}***", _WORD.sub(_without_user, text))
+    return _BEARER.sub(r"\1***", told)
+
+
+def _without_user(word: re.Match[str]) -> str:
+    scheme, separator, rest = word[0].partition("://")
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}***@{host}" if at else word[0]
 
 
 def one_line(text: object, limit: int = MAX_MESSAGE) -> str:

@@ -9,6 +9,8 @@ or our own mistakes would be told as faults of files.
 from __future__ import annotations
 
 import errno
+import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,10 +23,13 @@ from sesgrid.errors import (
     one_line,
 )
 
-__all__ = ["DAMAGED", "cause_of", "reading", "writing"]
+__all__ = ["DAMAGED", "NO_ROOM", "cause_of", "copying", "reading", "writing"]
 
 DAMAGED = "it is truncated, damaged or of another kind: fetch it again"
 """What is most often the matter with a file that cannot be read."""
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""Numbers of errors that only writing makes."""
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 _REFUSED = (errno.EACCES, errno.EPERM)
@@ -98,6 +103,30 @@ access, then run again
         raise StoreError(
             f"{what} cannot be written ({cause_of(cause)}): make room or give write access, then run again"
         ) from cause
+
+
+@contextmanager
+def copying(what: object) -> Iterator[None]:
+    """Where a file is read and copied to the temporary folder: want of room there becomes a `StoreError`.
+
+    Everything else is the file's, and passes.
+
+    >>> with copying("a.csv"):
+    ...     raise OSError(27, "File too large")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    sesgrid.errors.StoreError: a.csv cannot be copied to ... (File too large): make room there, or name \
+another folder in TMPDIR
+    """
+    try:
+        yield
+    except (OSError, sqlite3.Error) as cause:
+        number = getattr(cause, "sqlite_errorcode", None)
+        if number == sqlite3.SQLITE_FULL or getattr(cause, "errno", None) in NO_ROOM:
+            raise StoreError(
+                f"{what} cannot be copied to {tempfile.gettempdir()} ({cause_of(cause)}): make room there, "
+                "or name another folder in TMPDIR"
+            ) from cause
+        raise
 
 
 def cause_of(error: BaseException) -> str:

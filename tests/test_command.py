@@ -34,6 +34,7 @@ def ended(error=None, warning=None):
     ("error", "status", "told"),
     [
         (ConfigError("no such\nkey"), 2, "error: no such key"),
+        (ConfigError("d" * 9000 + ": do this"), 2, "error: ddd"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "error: No space left on device: make"),
         (PermissionError(errno.EACCES, "Permission denied", "a/b"), 2, "error: a/b: Permission denied"),
         (OSError(errno.ENAMETOOLONG, "File name too long", "c" * 5000), 2, "error: ccc"),
@@ -50,7 +51,7 @@ def test_an_error_is_a_line_and_a_status(monkeypatch, error, status, told):
     assert said.startswith(told)
     assert said.endswith("\n")
     assert said[:-1].isprintable()
-    assert len(said) <= MAX_MESSAGE + len("error: \n")
+    assert len(said) <= MAX_MESSAGE + len("\n")
     monkeypatch.setenv(DEBUG, "1")
     assert ended(error)[1].startswith("Traceback")
 
@@ -86,6 +87,42 @@ def run(arguments, **options):
     environment |= options.pop("env", {})
     command = [sys.executable, "-c", SCRIPT, *arguments]
     return subprocess.run(command, env=environment, stderr=subprocess.PIPE, **options)
+
+
+UNAWAITED = """
+import asyncio, gc
+import click
+from sesgrid.commands.command import Command
+from sesgrid.errors import ReadError
+
+async def fail():
+    raise ValueError("damaged")
+
+async def several():
+    tasks = [asyncio.ensure_future(fail()) for _ in range(3)]
+    await asyncio.sleep(0.01)
+
+@click.command(cls=Command)
+def main():
+    asyncio.run(several())
+    gc.collect()
+    raise ReadError("it is damaged")
+
+main()
+"""
+
+
+def test_reads_that_fail_together_are_one_line():
+    environment = {k: v for k, v in os.environ.items() if k != DEBUG}
+    said = subprocess.run(
+        [sys.executable, "-c", UNAWAITED], capture_output=True, text=True, env=environment
+    )
+    assert said.stderr == "error: it is damaged\n"
+    debug = {**environment, DEBUG: "1"}
+    said = subprocess.run(
+        [sys.executable, "-c", UNAWAITED], capture_output=True, text=True, env=debug
+    )
+    assert said.stderr.count("Task exception was never retrieved") == 3
 
 
 def test_names_that_are_no_text_are_shown_and_readers_may_go():

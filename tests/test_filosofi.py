@@ -404,6 +404,15 @@ def test_cells_outside_the_area_of_use_are_refused(tmp_path: Path) -> None:
             read_filosofi(WRITERS["csv"](tmp_path, frame))
 
 
+def test_two_parts_far_apart_are_kept_and_told(tmp_path: Path) -> None:
+    ids = [format_cell_id(2881200 + 200 * k, 3759200) for k in range(40)]
+    ids[20:] = [i.replace("E3759200", "E4759200") for i in ids[20:]]
+    frame = pd.DataFrame({"idcar_200m": ids, "ind": 10.0, "ind_snv": np.arange(40) * 1e3 + 2e5})
+    path = WRITERS["csv"](tmp_path, frame)
+    with pytest.warns(SesgridWarning, match="its cells lie in parts 1000 km apart"):
+        assert len(read_filosofi(path)) == 40
+
+
 def test_a_cell_far_from_all_others_is_left_out_and_named(tmp_path: Path) -> None:
     ids = [format_cell_id(2881200 + 200 * k, 3759200) for k in range(40)]
     frame = pd.DataFrame({"idcar_200m": ids, "ind": 10.0, "ind_snv": np.arange(40) * 1e3 + 2e5})

@@ -106,6 +106,50 @@ def test_what_cannot_be_written_is_told(number):
         raise OSError(number, os.strerror(number), "out.csv")
 
 
+@pytest.fixture
+def small_files(monkeypatch):
+    """No file may grow beyond a kilobyte, as on a disk that is full."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def larger_sources(tmp_path):
+    """Sources of which a copy is made to read them: in wide characters, in a log, in an archive."""
+    import sqlite3
+    import zipfile
+    from contextlib import closing
+
+    text = "idcar_200m;ind\n" + "CRS3035RES200mN2881200E3759200;1\n" * 90
+    (tmp_path / "wide.csv").write_text(text, encoding="utf-16")
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.writestr("a.csv", text)
+    with closing(sqlite3.connect(tmp_path / "log.gpkg")) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE t (a)")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["wide.csv", "log.gpkg", "packed.zip"])
+def test_want_of_room_for_a_copy_is_not_the_sources_fault(larger_sources, small_files, name):
+    from sesgrid.sources import read_filosofi
+
+    with pytest.raises(StoreError, match=rf"{name} cannot be (copied|unpacked) to .*TMPDIR"):
+        read_filosofi(larger_sources / name)
+
+
+@pytest.mark.parametrize("name", ["wide.csv", "log.gpkg", "packed.zip"])
+def test_with_room_the_same_sources_are_read_up_to_their_own_faults(larger_sources, name):
+    from sesgrid.sources import read_filosofi
+
+    with pytest.raises(FormatError):
+        read_filosofi(larger_sources / name)
+
+
 def test_errors_of_ours_pass_as_they_are():
     with pytest.raises(SesgridError, match=r"^mine$"), reading("x"):
         raise ReadError("mine")

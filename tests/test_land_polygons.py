@@ -115,8 +115,11 @@ def test_ocsge_as_it_is_delivered(tmp_path):
         assert by_id["value"].dtype == np.uint8
         assert land.crs == 3035
         assert np.allclose(by_id.geometry.bounds, ocsge().geometry.bounds, atol=1e-6)
-        assert len(said) == (0 if source.suffix == ".gpkg" else 1)
-        assert all("1 files have no column code_cs or code_us and are left out" in s for s in said)
+        assert said == []  # ZONE_CONSTRUITE has no codes, and is to have none
+    frame_of(row_of_boxes(1), 2154, id=["Z1"]).to_file(inside / "other.gpkg")
+    _, said = told(read_landcover, inside, "ocsge")
+    assert len(said) == 1
+    assert "1 files have no column code_cs or code_us and are left out, first other.gpkg" in said[0]
     assert land.attrs == {"source": "OCCUPATION_SOL.gpkg", "layers": 1, "classes": "ocsge"}
 
 

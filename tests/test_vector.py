@@ -33,7 +33,7 @@ from sesgrid.errors import (
 from sesgrid.sources import read_boundary, read_urban_atlas
 from sesgrid.sources.gdal_vector import _told
 from sesgrid.sources.space_index import listed_within
-from sesgrid.sources.sql_calls import foreign_calls
+from sesgrid.sources.sql_calls import computes_columns, foreign_calls, module_of
 from sesgrid.sources.tables import list_tables, read_table
 
 N = 40
@@ -230,7 +230,7 @@ def test_a_database_with_a_table_of_another_file(tmp_path: Path) -> None:
         "INSERT INTO sqlite_master VALUES ('table', 'v', 'v', 0, "
         "'CREATE VIRTUAL TABLE v USING VirtualText(''/etc/passwd'', utf8, 0)')",
     )
-    with pytest.raises(UnsafePathError, match=r"its table 'v' is made by 'VirtualText'"):
+    with pytest.raises(UnsafePathError, match=r"its table 'v' is made by 'virtualtext'"):
         read(path)
 
 
@@ -264,6 +264,46 @@ def test_honest_views_computed_columns_and_triggers_are_left_alone(tmp_path: Pat
 )
 def test_calls_in_sql(sql: str, found: set[str]) -> None:
     assert foreign_calls(sql) == found
+
+
+@pytest.mark.parametrize(
+    ("sql", "module"),
+    [
+        ("CREATE TABLE t (a)", None),
+        ("CREATE VIEW virtual AS SELECT 1", None),
+        ("CREATE VIRTUAL TABLE t USING rtree(id, a, b)", "rtree"),
+        ('create virtual table "rtree_t_g" using "RTree"(id, a, b)', "rtree"),
+        ("CREATE VIRTUAL TABLE [a using rtree] USING evil(b)", "evil"),
+        ("CREATE VIRTUAL TABLE a /* USING rtree */ USING -- rtree\n evil(b)", "evil"),
+        ("CREATE/**/VIRTUAL/**/TABLE a USING/**/evil", "evil"),
+        ("CREATE VIRTUAL TABLE a\u00a0using\u00a0rtree USING evil", "evil"),
+    ],
+)
+def test_the_module_of_a_virtual_table(sql: str, module: str | None) -> None:
+    assert module_of(sql) == module
+    if module == "evil":  # SQLite takes it for that module, too
+        with (
+            closing(sqlite3.connect(":memory:")) as database,
+            pytest.raises(sqlite3.OperationalError, match="no such module: evil"),
+        ):
+            database.execute(sql)
+
+
+@pytest.mark.parametrize("between", ["", " ", "\n", "/* */", "-- a\n"])
+def test_computed_columns_are_found(between: str) -> None:
+    sql = f"CREATE TABLE t (a, b GENERATED ALWAYS AS{between}(abs(a)))"
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute(sql)
+        database.execute("INSERT INTO t VALUES (-3)")
+        assert database.execute("SELECT b FROM t").fetchone() == (3,)
+    assert computes_columns(sql)
+    assert not computes_columns("CREATE TABLE t (a, 'as (' TEXT, has (a))")
+
+
+def test_a_view_is_refused_that_is_named_like_what_it_calls(tmp_path: Path) -> None:
+    path = altered(write(tmp_path, "gpkg"), "CREATE VIEW ogr_x AS SELECT ogr_x('/etc/passwd') AS a")
+    with pytest.raises(UnsafePathError, match=r"its view 'ogr_x' calls ogr_x"):
+        list_tables(path, frozenset({".gpkg"}))
 
 
 def test_a_database_that_another_program_left_open(tmp_path: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import py7zr
 import pytest
 
 from sesgrid.errors import FormatError, MissingInputError
-from sesgrid.sources import read_ortho, unpacked
+from sesgrid.sources import read_boundary, read_filosofi, read_ortho, read_urban_atlas, unpacked
 from sesgrid.sources.volumes import joined
 from tests.test_ortho import write
 
@@ -68,8 +71,43 @@ def test_volumes_that_are_missing_or_cut(tmp_path: Path) -> None:
         unpacked(parts[0], {".csv"}).__enter__()
     parts[1].write_bytes(kept)
     parts[3].unlink()  # that there was one more nobody can know
-    with pytest.raises(FormatError, match="truncated"):
+    with pytest.raises(
+        FormatError, match=r"truncated.*here is a\.7z\.003: was there another behind it"
+    ):
         unpacked(parts[0], {".csv"}).__enter__()
+    with py7zr.SevenZipFile(tmp_path / "whole.7z", "w") as archive:
+        archive.writestr(CONTENT, "cells.csv")
+    cut = tmp_path / "whole.7z"
+    cut.write_bytes(cut.read_bytes()[:-20])
+    with pytest.raises(FormatError) as told:
+        unpacked(cut, {".csv"}).__enter__()
+    assert "volume" not in str(told.value)
+
+
+@pytest.mark.skipif(shutil.which("zip") is None, reason="Info-ZIP splits the archive")
+def test_the_parts_of_a_split_zip_are_to_be_joined(tmp_path: Path) -> None:
+    (tmp_path / "cells.csv").write_bytes(np.random.default_rng(0).bytes(200_000))
+    subprocess.run(
+        ["zip", "-q", "-s", "64k", "a.zip", "cells.csv"], cwd=tmp_path, check=True, timeout=60
+    )
+    assert (tmp_path / "a.z01").exists()
+    for given in ("a.zip", "a.z01"):
+        with pytest.raises(FormatError, match=r"a\.z01.*unpack both \('7z x a\.zip'\)"):
+            read_filosofi(tmp_path / given)
+    (tmp_path / "b.csv").write_text("x")
+    with pytest.raises(FormatError) as told:
+        read_filosofi(tmp_path / "b.csv")
+    assert "7z" not in str(told.value)
+    subprocess.run(["zip", "-q", "whole.zip", "cells.csv"], cwd=tmp_path, check=True, timeout=60)
+    with unpacked(tmp_path / "whole.zip", {".csv"}) as content:
+        assert (content / "cells.csv").read_bytes() == (tmp_path / "cells.csv").read_bytes()
+
+
+def test_a_folder_that_holds_archives_alone(tmp_path: Path) -> None:
+    packed(tmp_path / "Filosofi.7z")
+    for read in (read_filosofi, read_boundary, read_urban_atlas):
+        with pytest.raises(MissingInputError, match=r"holds Filosofi\.7z: give the path of that"):
+            read(tmp_path)
 
 
 def test_orthophotos_in_volumes_are_to_be_unpacked(tmp_path: Path) -> None:

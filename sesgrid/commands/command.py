@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import sys
 import traceback
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sesgrid.errors import SesgridError, SesgridWarning, one_line
+from sesgrid.errors import MAX_MESSAGE, SesgridError, SesgridWarning, one_line
 from sesgrid.foreign import cause_of
 from sesgrid.run.stopping import Stopped, stoppable
 
@@ -96,6 +97,9 @@ class Command(click.Command):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # names of files may be no text
+        if not os.environ.get(DEBUG):
+            # of several reads that fail together, it tells all that nobody waited for
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
         try:
             with stoppable(), warnings.catch_warnings():
                 warnings.showwarning = _tell_warning
@@ -119,7 +123,7 @@ def _told(error: BaseException) -> tuple[str, int]:
     if isinstance(error, Stopped):
         return str(error), error.status
     if isinstance(error, SesgridError):
-        return f"error: {error}", 2
+        return one_line(f"error: {error}"), 2
     if isinstance(error, OSError):
         about = f"{error.filename}: " if error.filename is not None else ""
         return one_line(
@@ -142,7 +146,7 @@ def _tell_warning(
 ) -> None:  # fmt: skip
     """Ours are notes to whoever typed the command; others' are of no use to them."""
     if issubclass(category, SesgridWarning) or os.environ.get(DEBUG):
-        click.echo(f"note: {one_line(message)}", err=True)
+        click.echo(one_line(f"note: {message}"), err=True)
 
 
 def bring_up_to_date(
@@ -177,6 +181,6 @@ def end(*runs: Summaries) -> None:
             failed = True
             click.echo(f"{len(lines)} {what}:", err=True)
         for line in lines:
-            click.echo(f"  {line}", err=True)
+            click.echo(f"  {one_line(line, MAX_MESSAGE - 2)}", err=True)
     if failed:
         sys.exit(1)

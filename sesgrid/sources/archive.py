@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from sesgrid.errors import FormatError, MissingInputError, SesgridError, StoreError
-from sesgrid.foreign import cause_of, reading, writing
+from sesgrid.foreign import NO_ROOM, cause_of, reading, writing
 from sesgrid.sources.archive_entries import (
     ARCHIVE_SUFFIXES,
     GEODATABASE_FILES,
@@ -27,7 +27,7 @@ from sesgrid.sources.archive_entries import (
     is_archive,
     safe_relative_path,
 )
-from sesgrid.sources.volumes import joined
+from sesgrid.sources.volumes import joined, told_of_parts
 
 __all__ = ["ARCHIVE_SUFFIXES", "is_archive", "packed_inside", "safe_relative_path", "unpacked"]
 
@@ -35,7 +35,7 @@ MAX_BYTES = 64 * 2**30
 """Largest declared size that is unpacked: 64 GiB, a few times the largest INSEE release."""
 
 _MAX_DEPTH = 3
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM)
+_FULL = (*NO_ROOM, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def _unpack(
             ) from error
         raise FormatError(
             f"{label} cannot be unpacked ({cause_of(error)}): it is truncated, damaged, encrypted, of an "
-            "unknown method, or no archive; download it again, or unpack it by hand"
+            f"unknown method, or no archive{told_of_parts(archive)}; download it again, or unpack it by hand"
         ) from error
     for inner in sorted(p for p in target.rglob("*") if p.is_file() and is_archive(p)):
         folder = _free(inner.with_name(inner.name + ".d"))

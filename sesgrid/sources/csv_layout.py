@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sesgrid.errors import FormatError
-from sesgrid.foreign import reading
+from sesgrid.foreign import copying, reading, writing
 
 __all__ = ["SAMPLE_BYTES", "Layout", "in_single_bytes", "layout_of"]
 
@@ -54,10 +54,13 @@ def in_single_bytes(path: Path, label: str) -> Iterator[Path]:
     if encoding is None:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="sesgrid-") as folder:
+    with writing(tempfile.gettempdir()):
+        temporary = tempfile.TemporaryDirectory(prefix="sesgrid-")
+    with temporary as folder:
         plain = Path(folder) / "utf-8.csv"
         with (
             reading(f"{label}, as {encoding.upper()},"),
+            copying(label),
             path.open(encoding=encoding, newline="") as source,
             plain.open("w", encoding="utf-8", newline="") as copy,
         ):

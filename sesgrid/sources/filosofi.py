@@ -25,7 +25,7 @@ from sesgrid.grid import CRS, format_cell_id
 from sesgrid.sources.archive import unpacked
 from sesgrid.sources.cell_geometry import cell_squares, corners_of_ids, count_redrawn
 from sesgrid.sources.cell_values import cell_values
-from sesgrid.sources.stray_cells import FAR_M, beyond_europe, far_from_others
+from sesgrid.sources.stray_cells import FAR_M, beyond_europe, far_from_others, widest_gap
 from sesgrid.sources.tables import Table, match_columns, read_table, wanted_tables
 
 __all__ = ["VINTAGES", "read_census", "read_filosofi"]
@@ -136,6 +136,14 @@ def _read(path: str | Path, layer: str | None, vintage: str | None) -> pd.DataFr
             stacklevel=3,
         )
         result = result[~far]
+    gap = widest_gap(northing[~far], easting[~far])
+    if gap > FAR_M:
+        warnings.warn(
+            f"{label}: its cells lie in parts {gap / 1000:.0f} km apart, of too many cells to be left out; "
+            "if they are not of several cities, the ids of one part are wrong",
+            SesgridWarning,
+            stacklevel=3,
+        )
     result.attrs = {"vintage": _vintage(vintage, table, path), "source": path.name}
     return result
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyogrio
 
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
-from sesgrid.foreign import DAMAGED, cause_of, reading, writing
+from sesgrid.foreign import DAMAGED, cause_of, copying, reading, writing
 from sesgrid.sources.geopackage import count_rows, refuse_foreign_code, settle
 from sesgrid.sources.space_index import listed_within
 from sesgrid.sources.spatial_filter import Bounds, filter_in
@@ -222,7 +222,7 @@ def _linked(path: Path) -> Iterator[Path]:
     suffix = path.suffix.lower()
     with writing(tempfile.gettempdir()):
         temporary = tempfile.TemporaryDirectory(prefix="sesgrid-")
-    with temporary as folder, reading(path.name):
+    with temporary as folder, reading(path.name), copying(path.name):
         link = Path(folder, "source" + suffix)
         _refuse_other_kinds(path, suffix)
         if suffix == ".shp":

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
 from sesgrid.foreign import DAMAGED
-from sesgrid.sources.sql_calls import foreign_calls
+from sesgrid.sources.sql_calls import computes_columns, foreign_calls, module_of
 
 __all__ = [
     "asked",
@@ -32,7 +32,6 @@ __all__ = [
     "settle",
 ]
 
-_VIRTUAL = re.compile(r"(?is)^\s*create\s+virtual\s+table\b.*?\busing\s+[\"'`\[]?(\w+)")
 _INSIDE = frozenset({"rtree", "rtree_i32", "fts3", "fts4", "fts5"})
 """Virtual tables that hold their rows themselves: the spatial index, and text indexes."""
 
@@ -76,11 +75,11 @@ def refuse_foreign_code(path: Path, label: str) -> None:
             "SELECT type, name, sql FROM sqlite_master WHERE type IN ('table', 'view') AND sql IS NOT NULL"
         ).fetchall()
         for kind, name, sql in rows:
-            virtual = _VIRTUAL.match(sql)
-            if virtual and virtual[1].lower() not in _INSIDE:
-                raise UnsafePathError(_foreign(label, kind, name, f"is made by {virtual[1]!r}"))
+            module = module_of(sql)
+            if module is not None and module not in _INSIDE:
+                raise UnsafePathError(_foreign(label, kind, name, f"is made by {module!r}"))
             # of tables, what runs when they are read are their computed columns
-            if kind == "view" or (not virtual and re.search(r"(?i)\bas\s*\(", sql)):
+            if kind == "view" or (module is None and computes_columns(sql)):
                 called = foreign_calls(sql)
                 if called:
                     what = f"calls {', '.join(sorted(called)[:5])}"

@@ -30,6 +30,9 @@ from sesgrid.sources.tables import POLYGON_SUFFIXES, Table, list_tables, read_ta
 __all__ = ["read_landcover"]
 
 _WITH_YEAR = re.compile(r"code_?(\d{2}|\d{4})", re.IGNORECASE)
+_WITHOUT_CODES = re.compile(r"ZONE_CONSTRUITE(_.*)?", re.IGNORECASE)
+"""What OCS GE delivers beside its land cover, of another kind."""
+
 _DELIVERY = re.compile(r"(?:^|_)D(\d{3}|0?2[AB])[_-](\d{4})(?=[_-])", re.IGNORECASE)
 
 
@@ -156,7 +159,8 @@ def _choose(
             f"{label}: expected polygons with the columns of the table of classes, {wanted}; its columns are "
             f"{', '.join(named[0].columns[:12])}"
         )
-    without = [file for file in by_file if file not in {t.path for t in chosen}]
+    used = {t.path for t in chosen}
+    without = [f for f in by_file if f not in used and not _WITHOUT_CODES.fullmatch(f.stem)]
     if without:
         text = f"{label}: {len(without)} files have no column {' or '.join(columns)} and are left out, first "
         warnings.warn(text + without[0].name, SesgridWarning, stacklevel=3)

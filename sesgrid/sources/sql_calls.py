@@ -7,13 +7,16 @@ what is harmless is listed, not what harms.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
-__all__ = ["foreign_calls"]
+__all__ = ["computes_columns", "foreign_calls", "module_of"]
 
+# as SQLite has it: white space is ASCII's, and any other character past ASCII is one of a name
 _TOKEN = re.compile(
     r"""(?sx)
-    (?P<skip> \s+ | /\*.*?(?:\*/|$) | --[^\n]* )
-    | (?P<name> '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\] | [^\W\d][\w$]* )
+    (?P<skip> [ \t\n\f\r]+ | /\*.*?(?:\*/|$) | --[^\n]* )
+    | (?P<name> '(?:[^']|'')*' | "(?:[^"]|"")*" | `(?:[^`]|``)*` | \[[^\]]*\]
+        | [a-zA-Z_\x80-\U0010ffff][\w$\x80-\U0010ffff]* )
     | (?P<other> . )
     """
 )
@@ -37,6 +40,34 @@ _GEOMETRIC = re.compile(
 )
 
 
+def _tokens(sql: str) -> list[re.Match[str]]:
+    return [token for token in _TOKEN.finditer(sql) if not token["skip"]]
+
+
+def module_of(sql: str) -> str | None:
+    """The module that makes a virtual table, in small letters; None: it is no virtual table.
+
+    >>> module_of('CREATE VIRTUAL TABLE "a using rtree" /* */ USING [VirtualText]("b.csv")')
+    'virtualtext'
+    >>> module_of("CREATE TABLE a (using_it)")
+    """
+    words = [token.group().lower() for token in _tokens(sql)]
+    if words[:3] != ["create", "virtual", "table"]:
+        return None
+    after = words.index("using") + 1 if "using" in words else len(words)
+    return words[after].strip("\"'[]`") if after < len(words) else ""
+
+
+def computes_columns(sql: str) -> bool:
+    """Whether a table has columns that are computed when it is read: ``AS (expression)``.
+
+    >>> computes_columns("CREATE TABLE a (b, c AS /* */ (b + 1))")
+    True
+    """
+    words = [token.group().lower() for token in _tokens(sql)]
+    return ("as", "(") in pairwise(words)
+
+
 def foreign_calls(sql: str) -> set[str]:
     """Names before a bracket, in small letters, that are not known to be harmless.
 
@@ -45,7 +76,7 @@ def foreign_calls(sql: str) -> set[str]:
     >>> sorted(foreign_calls("SELECT max(a), ST_Area(geom), ogr_x /* */ (1), [b](2), 'c (' FROM t"))
     ['b', 'ogr_x']
     """
-    tokens = [t for t in _TOKEN.finditer(sql) if not t["skip"]]
+    tokens = _tokens(sql)
     found = set()
     for at in range(1, len(tokens)):
         name = tokens[at - 1]["name"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["BOUNDS_M", "FAR_M", "beyond_europe", "far_from_others"]
+__all__ = ["BOUNDS_M", "FAR_M", "beyond_europe", "far_from_others", "widest_gap"]
 
 BOUNDS_M = (-146_600, 196_400, 7_825_000, 6_971_600)
 """(west, south, east, north) of EPSG:3035's area of use, metres, outward to whole cells."""
@@ -61,6 +61,16 @@ def far_from_others(northing_m: np.ndarray, easting_m: np.ndarray) -> np.ndarray
         if not found.any():
             return far
         far[left[found]] = True
+
+
+def widest_gap(northing_m: np.ndarray, easting_m: np.ndarray) -> int:
+    """Metres along either axis, at the widest, in which no cell lies between others.
+
+    >>> widest_gap(np.array([2881200, 2881400, 3881200]), np.array([3759200, 3759200, 3759400]))
+    999800
+    """
+    gaps = [np.diff(np.sort(along)) for along in (northing_m, easting_m)]
+    return int(max(gap.max(initial=0) for gap in gaps))
 
 
 def _few_beyond_gaps(along: np.ndarray) -> np.ndarray:

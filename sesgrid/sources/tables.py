@@ -28,6 +28,7 @@ from sesgrid.sources.parquet_table import (
 )
 from sesgrid.sources.spatial_filter import Bounds
 from sesgrid.sources.table import Table
+from sesgrid.sources.volumes import told_of_parts
 
 __all__ = [
     "POLYGON_SUFFIXES",
@@ -191,6 +192,9 @@ def _format_of(path: Path) -> _Format:
     if suffix not in _FORMATS and path.is_dir():
         return _PARQUET  # parts of one table
     if suffix not in _FORMATS:
+        whole = path.with_suffix(".zip")
+        if told := told_of_parts(whole):
+            raise FormatError(f"{path} is a part of {whole.name}{told}")
         known = ", ".join(sorted({*_FORMATS, ".zip", ".7z", ".gz"}))
         raise FormatError(f"{path}: unknown kind of file {suffix!r}; expected one of {known}")
     return _FORMATS[suffix]

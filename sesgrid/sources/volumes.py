@@ -14,9 +14,13 @@ from typing import BinaryIO
 from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.foreign import reading
 
-__all__ = ["is_volume", "joined", "volumes_of"]
+__all__ = ["is_volume", "joined", "told_of_parts", "volumes_of"]
 
 _VOLUME = re.compile(r"(?P<whole>.+\.(?:7z|zip))\.(?P<number>\d{3,})", re.IGNORECASE)
+
+
+_SPLIT = re.compile(r"\.z\d\d+", re.IGNORECASE)
+"""Of the parts of a split ``.zip``, but the last."""
 
 
 def is_volume(path: Path) -> bool:
@@ -63,6 +67,28 @@ def volumes_of(path: Path) -> list[Path]:
                 "one size, but the last; it is truncated: fetch it again"
             )
     return order
+
+
+def told_of_parts(path: Path) -> str:
+    """What to tell of an archive that cannot be unpacked, if it is in parts; "" where it is whole.
+
+    >>> told_of_parts(Path("no_such_city.7z"))
+    ''
+    """
+    if is_volume(path):
+        last = volumes_of(path)[-1].name
+        return f"; the last of its volumes here is {last}: was there another behind it?"
+    first = next((p.name for p in _siblings(path) if _SPLIT.fullmatch(p.suffix)), None)
+    if path.suffix.lower() != ".zip" or first is None:
+        return ""
+    # not "zip -s 0", of which Info-ZIP 3.0 loses what lies between the first part and the last
+    return f"; {first} beside it is a part of it: unpack both ('7z x {path.name}'), and give the folder"
+
+
+def _siblings(path: Path) -> list[Path]:
+    with reading(path.parent):
+        inside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    return [p for p in inside if p.stem == path.stem]
 
 
 @contextmanager
