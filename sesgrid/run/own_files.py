@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sesgrid.batches.journal import damaged_lines, is_plan, plan_path
 from sesgrid.errors import FormatError, MissingInputError, ReadError, SesgridError
 from sesgrid.foreign import reading
@@ -22,12 +20,12 @@ from sesgrid.run.engine import STAGES
 from sesgrid.run.own_cube import expected_cube, unlisted_layers
 from sesgrid.run.own_parts import damaged_parts, missing_plans
 from sesgrid.run.pixel_blocks import LAYERS_OF
-from sesgrid.run.tables import CellTable
 from sesgrid.run.workspace import Workspace
-from sesgrid.store.cube import Cube, open_cube, owner_of
+from sesgrid.store.cube import owner_of
 from sesgrid.store.metadata import damaged_keys
 from sesgrid.store.models import ModelRef
 from sesgrid.store.sealed import checksum_of, is_sound
+from sesgrid.store.sealed_cells import SealedCells
 
 __all__ = [
     "CUBE",
@@ -211,29 +209,11 @@ def _of_cube(files: Workspace) -> Iterator[FileFault]:
 
 
 def _fault_of_sealed(files: Workspace) -> str | None:
-    """Whether the cells that the cube was sealed with are those of the result's table."""
+    """What is wrong with the cells that the cube was sealed with."""
     try:
-        sealed, table = open_cube(files.cube)["cells"].to_dataset(), CellTable(files.cells)
-        cube = Cube.open(files.cube)
-        at = table.read(["row", "col"], with_id=False)
-        y, x = at["row"].to_numpy() - cube.extent.row, at["col"].to_numpy() - cube.extent.col
-        with reading(f"{files.cube}: the sealed cells", advice="they are damaged"):
-            for name in map(str, sealed.data_vars):
-                if name not in table.columns:
-                    continue
-                values = np.full(cube.extent.shape_cells, np.nan)
-                column = table.read([name], with_id=False)[name]
-                kinds = sealed[name].attrs.get("categories")
-                if kinds is not None:
-                    column = column.map({kind: k for k, kind in enumerate(kinds)})
-                values[y, x] = column.astype("Float64").to_numpy(np.float64, na_value=np.nan)
-                if not np.array_equal(sealed[name].to_numpy(), values, equal_nan=True):
-                    return f"{name} is not that of {files.cells.name}"
+        return SealedCells.of(files.cube).fault()
     except SesgridError as error:
         return str(error)
-    except KeyError:
-        return "missing"
-    return None
 
 
 def _name(files: Workspace, path: Path) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from zarr.storage import LocalStore, WrapperStore
 
 from sesgrid.errors import ReadError
-from sesgrid.store.location import store_at
+from sesgrid.store.location import get, store_at
+from sesgrid.store.sealed_cells import SealedCells
 from sesgrid.store.shard import decode_index, index_size, is_intact
-from sesgrid.store.written import stamps_of, written_at
+from sesgrid.store.written import STAMPS_KEY, listed, require_stamps, shard_at, stamps_in
 
 if TYPE_CHECKING:
     from zarr.abc.store import ByteRequest, Store
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from sesgrid.grid import Extent
 
 __all__ = ["CheckedStore"]
+
+_MISSING = "is missing, though it was written"
 
 _SHARD = re.compile(r"pixels/(\w+)/c/(?:0/)?(\d+)/(\d+)")
 
@@ -41,17 +45,21 @@ class CheckedStore(WrapperStore["Store"]):
         *,
         store: Store | None = None,
         stamps: dict[str, str] | None = None,
+        cells: SealedCells | None = None,
     ) -> None:
         super().__init__(store_at(path, read_only=True) if store is None else store)
         self.path, self.extent = path, extent
         # as they are now: a layer that is made anew has another, and nothing is expected of it here
-        self._stamps = stamps_of(path) if stamps is None else stamps
+        self._stamps = require_stamps(path) if stamps is None else stamps
+        self._cells = SealedCells.of(path) if cells is None else cells
+        # now, and not when a shard is missed: that is in zarr's own loop, which reads no array then
+        self._lists = {layer: listed(path, layer, stamp) for layer, stamp in self._stamps.items()}
 
     def _with_store(self, store: Store) -> CheckedStore:
-        return CheckedStore(self.path, self.extent, store=store, stamps=self._stamps)
+        return _again(self.path, self.extent, store, self._stamps, self._cells)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (self.path, self.extent, self._store, self._stamps)
+        return _again, (self.path, self.extent, self._store, self._stamps, self._cells)
 
     @property
     def inner(self) -> Store:
@@ -71,14 +79,20 @@ class CheckedStore(WrapperStore["Store"]):
         Raises
         ------
         ReadError
-            A shard that was written is gone, or its bytes are not those written.
+            A shard that was written is gone, or its bytes are not those written; so of the sealed cells.
         """
         found = await self._store.get(key, prototype, byte_range)
         shard = _SHARD.fullmatch(key)
         if shard is None:
+            whole = byte_range is None
+            self._cells.require(key, None if found is None else found.to_bytes(), whole=whole)
             return found
         if found is None:
-            self.require_absent(key)
+            layer, at = _parsed(key)
+            if shard_at(self._lists.get(layer), at) != (0, 0):
+                told = await self._store.get(STAMPS_KEY, prototype)
+                if self._is_listed_still(layer, b"" if told is None else told.to_bytes()):
+                    raise ReadError(self._message(key, _MISSING))
         elif not _is_sound(found.to_bytes(), self.extent.grid.cells_per_block, byte_range):
             raise ReadError(self._message(key, "is damaged: its bytes do not match their checksum"))
         return found
@@ -89,13 +103,20 @@ class CheckedStore(WrapperStore["Store"]):
         Raises
         ------
         ReadError
+            It was.
         """
         layer, at = _parsed(key)
-        if layer in self._stamps and written_at(self.path, layer, self._stamps[layer], at) != (
-            0,
-            0,
-        ):
-            raise ReadError(self._message(key, "is missing, though it was written"))
+        if shard_at(self._lists.get(layer), at) != (0, 0):
+            told = get(self.path, STAMPS_KEY)
+            if self._is_listed_still(layer, told or b""):
+                raise ReadError(self._message(key, _MISSING))
+
+    def _is_listed_still(self, layer: str, told: bytes) -> bool:
+        """Whether a layer was not made anew since this store was opened; so too if nobody can tell."""
+        try:
+            return stamps_in(json.loads(told)).get(layer) == self._stamps[layer]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return True
 
     def _message(self, key: str, what: str) -> str:
         layer, (y, x) = _parsed(key)
@@ -106,8 +127,10 @@ class CheckedStore(WrapperStore["Store"]):
         )
 
 
-def _again(path: str, extent: Extent, store: Store, stamps: dict[str, str]) -> CheckedStore:
-    return CheckedStore(path, extent, store=store, stamps=stamps)
+def _again(
+    path: str, extent: Extent, store: Store, stamps: dict[str, str], cells: SealedCells
+) -> CheckedStore:
+    return CheckedStore(path, extent, store=store, stamps=stamps, cells=cells)
 
 
 def _parsed(key: str) -> tuple[str, tuple[int, int]]:

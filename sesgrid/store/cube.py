@@ -31,6 +31,7 @@ from sesgrid.store.codec import LOSSLESS, PixelCodec
 from sesgrid.store.cube_layout import (
     ACTIVATION,
     LAYERS,
+    LISTS,
     OF_ACTIVATION,
     OWNER,
     TOKEN,
@@ -51,6 +52,7 @@ from sesgrid.store.location import (
     sizes,
     writing,
 )
+from sesgrid.store.sealed_cells import CELLS, SealedCells
 from sesgrid.store.shard import encode_shard
 from sesgrid.store.written import Shard
 
@@ -133,10 +135,13 @@ class Cube:
                 _remove_cube(path, owner)
                 lay_out(path, extent, codec, named)
             else:
-                beside = str(Path(path).with_name(f".{Path(path).name}.new"))
-                shutil.rmtree(beside, ignore_errors=True)
-                lay_out(beside, extent, codec, named)
-                replace_cube(beside, path, owner)
+                # a name of its own: another run may be making one for the same place
+                beside = Path(path).with_name(f".{Path(path).name}.{token}.new")
+                try:
+                    lay_out(str(beside), extent, codec, named)
+                    replace_cube(str(beside), path, owner)
+                finally:
+                    shutil.rmtree(beside, ignore_errors=True)
         return cls(path, extent, token, codec)
 
     @classmethod
@@ -402,11 +407,13 @@ class Cube:
         ):
             group.create_array(name, data=data, chunks=(len(data),), dimension_names=(name,))
         write_spatial_ref(group, self.extent, CELL_M)
+        group.update_attributes(SealedCells.written_now(self.path))
         root.update_attributes(dict(attributes))
 
 
 def _pixel_group(path: str, mode: str) -> zarr.Group:
-    pixels = open_group(path, mode)["pixels"]
+    with reading(f"{path}: the metadata of its pixels", advice=_REMAKE):
+        pixels = open_group(path, mode).get("pixels")
     if not isinstance(pixels, zarr.Group):
         raise FormatError(f"{path}: pixels is not a group")
     return pixels
@@ -459,7 +466,26 @@ def _remove_cube(path: str, owner: str | None) -> None:
     if is_empty(path):
         return
     require_owner(path, owner)
+    _require_own(path)
     remove(path)
+
+
+def _require_own(path: str) -> None:
+    """Refuse to remove a local cube with files that are none of a cube's."""
+    if is_remote(path):
+        return
+    known = {
+        "": {"zarr.json", "pixels", CELLS, LISTS},
+        "pixels": {"zarr.json", "y", "x", "spatial_ref", *LAYERS},
+    }
+    for folder, names in known.items():
+        at = Path(path, folder)
+        strangers = {p.name for p in at.iterdir()} - names if at.is_dir() else set()
+        strangers = {n for n in strangers if not n.startswith(".")}
+        if strangers:
+            raise FormatError(
+                f"{at} holds {min(strangers)!r}, which is no part of a cube: move it away, then run again"
+            )
 
 
 def owner_of(path: str) -> str | None:
@@ -546,12 +572,12 @@ def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     chunks: Any = {"band": -1, "map": -1, "y": size, "x": size} if chunked else None
     # cache=False: indexing a part must never keep the whole
     options: dict[str, Any] = {"engine": "zarr", "consolidated": False, "decode_coords": "all"}
-    options["cache"] = False
-    store: Any = CheckedStore(str(path), cube.extent)
+    options |= {"cache": False, "zarr_format": 3}  # metadata of version 2 may name any codec
     with reading(
         f"{path}: the metadata of a layer",
         advice="they are damaged: `sesgrid verify` tells of which",
     ):
+        store: Any = CheckedStore(str(path), cube.extent)
         pixels = xr.open_dataset(store, group="pixels", chunks=chunks, **options)
         if "band" in pixels.dims:
             pixels = pixels.assign_coords(band=list(BANDS))

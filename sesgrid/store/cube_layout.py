@@ -16,6 +16,8 @@ from sesgrid.store.location import open_group
 __all__ = [
     "ACTIVATION",
     "LAYERS",
+    "LISTS",
+    "LISTS_SHARDS",
     "OF_ACTIVATION",
     "OWNER",
     "PIXEL_LAYERS",
@@ -28,6 +30,9 @@ __all__ = [
 
 VERSION, TOKEN, OWNER = "sesgrid_cube_version", "sesgrid_cube_token", "sesgrid_run"
 """Attributes that make a group a cube, that name it, and that name the run whose it is."""
+
+LISTS, LISTS_SHARDS = "shards", "sesgrid_lists_shards"
+"""The group of the lists of shards, and the attribute that tells that a cube has them."""
 
 PIXEL_LAYERS = {"image": 3, "coverage": 0, "landcover": 0}
 """Variables of ``pixels`` and their number of bands (0: no band axis)."""
@@ -63,7 +68,8 @@ def lay_out(path: str, extent: Extent, codec: PixelCodec, attributes: Mapping[st
             attributes={"units": "metre", "standard_name": f"projection_{name}_coordinate"},
         )
     write_spatial_ref(pixels, extent, extent.grid.pixel_m)
-    root.update_attributes(dict(attributes))
+    root.create_group(LISTS)
+    root.update_attributes({**attributes, LISTS_SHARDS: True})
 
 
 def create_layer(

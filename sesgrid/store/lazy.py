@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import uuid
 from pathlib import Path
 
 import dask
@@ -47,13 +48,23 @@ def write_cube(
     if remote and not is_empty(path):
         raise FormatError(f"{path} is not empty: remove what is there, or choose another place")
     extent = Extent.from_attributes(pixels.attrs)
+    if remote:
+        _write(path, extent, pixels, PixelCodec(codec, quality))
+        return Cube.open(path)
+    # beside its place first: the pixels may come from the very cube that is replaced
+    beside = str(Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.new"))
+    try:
+        _write(beside, extent, pixels, PixelCodec(codec, quality))
+        replace_cube(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Cube.open(path)
+
+
+def _write(path: str, extent: Extent, pixels: xr.Dataset, codec: PixelCodec) -> None:
     n = extent.grid.block_px
     pixels = pixels.chunk({d: -1 if d == "band" else n for d in pixels.dims})
-    # beside its place first: the pixels may come from the very cube that is replaced
-    made = path if remote else str(Path(path).with_name(f".{Path(path).name}.partial"))
-    if not remote:
-        shutil.rmtree(made, ignore_errors=True)
-    cube = Cube.create(made, extent, {}, PixelCodec(codec, quality), ready=False)
+    cube = Cube.create(path, extent, {}, codec, ready=False)
     writes = []
     for name, array in pixels.data_vars.items():
         blocks = array.data.to_delayed().reshape(extent.n_block_rows, extent.n_block_cols)
@@ -64,11 +75,8 @@ def write_cube(
     for name, block, shard in dask.compute(*writes):
         written.setdefault(name, {})[block] = shard
     for name in pixels.data_vars:
-        list_written(made, extent, str(name), written.get(str(name), {}).items())
+        list_written(path, extent, str(name), written.get(str(name), {}).items())
     cube.mark_ready()
-    if not remote:
-        replace_cube(made, path)
-    return Cube.open(path)
 
 
 def _write_if_any(

@@ -18,9 +18,10 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from sesgrid.errors import SesgridError, StoreError
 from sesgrid.foreign import reading
-from sesgrid.store.cube import CUBE_VERSION, Cube
+from sesgrid.store.cube import CUBE_VERSION, Cube, owner_of, token_of
 from sesgrid.store.cube_layout import TOKEN, VERSION, lay_out
 from sesgrid.store.location import cause_of, get, open_group, put, store_failures
+from sesgrid.store.written import STAMPS_KEY
 
 __all__ = ["damaged_keys", "write_again"]
 
@@ -42,8 +43,11 @@ def damaged_keys(cube: Cube) -> list[str]:
         those that make it this very cube are looked at; the kept maps' layer and the sealed cells are not.
     """
     with tempfile.TemporaryDirectory() as folder:
-        laid = _laid_out(cube, folder, {})
-        return [key for key, data in laid if not _is_same(cube, folder, key, data)]
+        laid = dict(_laid_out(cube, folder, {}))
+        if owner_of(cube.path) is None and token_of(cube.path) is not None:
+            # of sesgrid 0.1, which listed no shards
+            laid = {k: v for k, v in laid.items() if k not in (STAMPS_KEY, _ROOT)}
+        return [key for key, data in laid.items() if not _is_same(cube, folder, key, data)]
 
 
 def write_again(cube: Cube, attributes: Mapping[str, Any], keys: list[str]) -> None:

@@ -10,22 +10,35 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
+import google_crc32c
 import numpy as np
 import zarr
 
 from sesgrid.errors import FormatError, MissingInputError
 from sesgrid.foreign import reading
 from sesgrid.grid import Extent
+from sesgrid.store.cube_layout import LISTS, LISTS_SHARDS
 from sesgrid.store.location import open_group, writing
 
-__all__ = ["Shard", "forget_written", "is_listed", "list_written", "stamps_of", "written_at"]
+__all__ = [
+    "STAMPS_KEY",
+    "Shard",
+    "forget_written",
+    "is_listed",
+    "list_written",
+    "listed",
+    "require_stamps",
+    "shard_at",
+    "stamps_in",
+    "stamps_of",
+]
 
 Shard = tuple[int, int]
 """Bytes of a shard and their crc32c; (0, 0): there is none, as the block is zero throughout."""
 
-_GROUP, _STAMPS = "shards", "stamps"
+_GROUP, _STAMPS = LISTS, "stamps"
 
 
 def list_written(
@@ -61,7 +74,8 @@ def list_written(
             overwrite=True,
         )
         # last: what is half written is not believed
-        group.update_attributes({_STAMPS: {**_stamps(group), layer: uuid.uuid4().hex}})
+        stamp = f"{uuid.uuid4().hex}-{_checksum(table)}"
+        group.update_attributes({_STAMPS: {**_stamps(group), layer: stamp}})
 
 
 def _tabled(extent: Extent, shards: Iterable[tuple[tuple[int, int], Shard]]) -> np.ndarray:
@@ -70,6 +84,10 @@ def _tabled(extent: Extent, shards: Iterable[tuple[tuple[int, int], Shard]]) -> 
     for block, shard in shards:
         table[(slice(None), *extent.block_position(*block))] = shard
     return table
+
+
+def _checksum(table: np.ndarray) -> str:
+    return f"{google_crc32c.value(np.ascontiguousarray(table).tobytes()):08x}"
 
 
 def is_listed(
@@ -101,13 +119,59 @@ def stamps_of(path: str) -> dict[str, str]:
         return {}
 
 
+STAMPS_KEY = f"{_GROUP}/zarr.json"
+"""Of the metadata that tell the stamps."""
+
+
+def stamps_in(metadata: dict[str, Any]) -> dict[str, str]:
+    """What the document at `STAMPS_KEY` tells."""
+    return {str(k): str(v) for k, v in metadata["attributes"][_STAMPS].items()}
+
+
 def _stamps(group: zarr.Group) -> dict[str, str]:
     return {str(k): str(v) for k, v in cast(dict, group.attrs.get(_STAMPS, {})).items()}
 
 
+def require_stamps(path: str) -> dict[str, str]:
+    """As `stamps_of`, of a cube whose lists must be there if it ever had some.
+
+    Raises
+    ------
+    FormatError
+        They are gone or damaged: nobody could tell a shard that is lost from one that never was.
+    """
+    with reading(f"{path}: the lists of its shards", advice=_REMAKE):
+        root = open_group(path, "r")
+        if _GROUP in root:
+            return _stamps(cast(zarr.Group, root[_GROUP]))
+        if root.attrs.get(LISTS_SHARDS):
+            raise FormatError(f"{path}: the lists of its shards are gone; {_REMAKE}")
+        return {}
+
+
+_REMAKE = "a run writes them again, or `sesgrid verify --redo`"
+
+
 @lru_cache(maxsize=64)
-def _listed(path: str, layer: str, stamp: str) -> np.ndarray | None:
-    return _read(path, layer) if stamps_of(path).get(layer) == stamp else None
+def listed(path: str, layer: str, stamp: str) -> np.ndarray | None:
+    """The list that a stamp names, uint32 ``(of, block_y, block_x)``: bytes and crc32c of shards.
+
+    None: the layer was made anew since, and no stamp comes twice.
+
+    Raises
+    ------
+    FormatError
+        The list is gone or damaged.
+    """
+    if require_stamps(path).get(layer) != stamp:
+        return None
+    with reading(f"{path}: the list of the shards of {layer}", advice=_REMAKE):
+        array = cast(zarr.Array, open_group(path, "r")[f"{_GROUP}/{layer}"])
+        found = np.asarray(array[:], np.uint32)
+    # zarr reads a chunk that is gone as zeros
+    if _checksum(found) != stamp.rpartition("-")[2]:
+        raise FormatError(f"{path}: the list of the shards of {layer} is damaged; {_REMAKE}")
+    return found
 
 
 def _read(path: str, layer: str) -> np.ndarray | None:
@@ -120,12 +184,8 @@ def _read(path: str, layer: str) -> np.ndarray | None:
         return None
 
 
-def written_at(path: str, layer: str, stamp: str, at: tuple[int, int]) -> Shard:
-    """What is listed of the block at a position ``(block_y, block_x)`` of a cube; (0, 0): no shard.
-
-    Also where the list is another than the one that the stamp names: then its layer was made anew.
-    """
-    table = _listed(path, layer, stamp)
+def shard_at(table: np.ndarray | None, at: tuple[int, int]) -> Shard:
+    """What is listed of the block at a position ``(block_y, block_x)`` of a cube; (0, 0): no shard."""
     if table is None or not all(0 <= k < n for k, n in zip(at, table.shape[1:], strict=True)):
         return 0, 0
     size, check = table[(slice(None), *at)].tolist()

@@ -1,0 +1,149 @@
+"""What a cube lost is refused by whoever reads it, and never read as black or as no value."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sesgrid.errors import FormatError, ReadError, SesgridError
+from sesgrid.grid import Extent, Grid
+from sesgrid.run.export import export
+from sesgrid.store.cell_reader import CellReader
+from sesgrid.store.cube import Cube, open_cube
+from sesgrid.store.written import list_written
+
+GRID = Grid(8, 2)
+ROWS, COLS = np.array([0, 1, 2, 5]), np.array([0, 1, 3, 5])
+
+
+@pytest.fixture
+def cube(tmp_path) -> Cube:
+    """Three by three blocks, of which those of the diagonal have pixels, and sealed cells."""
+    extent = Extent.of_cells(GRID, ROWS, COLS)
+    made, n = Cube.create(tmp_path / "c.zarr", extent, {"title": "T"}), GRID.block_px
+    shards: dict[str, list] = {"image": [], "coverage": [], "landcover": []}
+    for k in range(extent.n_block_rows):
+        at = extent.block_row + k, extent.block_col + k
+        arrays = {
+            "image": np.full((3, n, n), 50 + k, np.uint8),
+            "coverage": np.ones((n, n), np.uint8),
+            "landcover": np.full((n, n), 3, np.uint8),
+        }
+        for layer, shard in made.write_block(*at, arrays).items():
+            shards[layer].append((at, shard))
+    for layer, found in shards.items():
+        list_written(made.path, extent, layer, found)
+    table = pd.DataFrame({"row": ROWS, "col": COLS, "income": [1.5, 2.0, 3.0, 4.0]})
+    made.seal(lambda names: table[names], ["income"], {"sealed": "key"})
+    return made
+
+
+def shard(cube: Cube, layer: str) -> Path:
+    lead = "c/0" if layer == "image" else "c"
+    return Path(cube.path) / "pixels" / layer / lead / "1" / "1"
+
+
+def readers(cube: Cube, layer: str, tmp_path: Path):
+    yield lambda: open_cube(cube.path)["pixels"][layer].to_numpy()
+    yield lambda: open_cube(cube.path, chunked=False)["pixels"][layer].to_numpy()
+    travelled = pickle.loads(pickle.dumps(open_cube(cube.path)["pixels"][layer]))  # noqa: S301
+    yield lambda: travelled.to_numpy()
+    yield lambda: export(cube.path, tmp_path / "x.tif", layer)
+    if layer == "image":
+        # last: what others looked at before must not be what it believes
+        cells = np.array([[2, 2], [2, 3], [3, 2], [3, 3]])
+        yield lambda: CellReader(cube.pixels()["image"]).read(cells)
+        yield lambda: CellReader(cube.pixels(chunked=True)["image"]).read(cells)
+
+
+@pytest.mark.parametrize("layer", ["image", "landcover"])
+def test_a_shard_that_is_gone_or_damaged_is_refused_by_every_reader(cube, layer, tmp_path):
+    whole = open_cube(cube.path, chunked=False)["pixels"][layer].to_numpy()
+    # a block that never had a shard is black, before and after
+    assert whole[..., :16, -16:].max() == 0
+    assert [read() is not None for read in readers(cube, layer, tmp_path)]
+    data = shard(cube, layer).read_bytes()
+    for damaged in (None, data[:-3], data[:9] + b"\x00\xff" + data[11:]):
+        shard(cube, layer).unlink() if damaged is None else shard(cube, layer).write_bytes(damaged)
+        for read in readers(cube, layer, tmp_path):
+            with pytest.raises(ReadError, match=r"block \(1, 1\)"):
+                read()
+        assert not [p for p in tmp_path.iterdir() if p.suffix == ".part"]
+    corner = open_cube(cube.path, chunked=False)["pixels"][layer][..., :16, -16:]
+    assert corner.to_numpy().max() == 0
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda lists: shutil.rmtree(lists),
+        lambda lists: (lists / "zarr.json").write_text("{"),
+        lambda lists: shutil.rmtree(lists / "image"),
+        lambda lists: shutil.rmtree(lists / "image" / "c"),
+        lambda lists: (lists / "image" / "zarr.json").write_bytes(b"\xff" * 40),
+    ],
+)
+def test_without_its_list_nobody_believes_that_a_shard_never_was(cube, lose):
+    lose(Path(cube.path) / "shards")
+    shard(cube, "image").unlink()
+    with pytest.raises(SesgridError, match=r"shards?\b"):
+        open_cube(cube.path, chunked=False)["pixels"]["image"].to_numpy()
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda cells: (cells / "income" / "c" / "0" / "0").unlink(),
+        lambda cells: (cells / "income" / "c" / "0" / "0").write_bytes(b"garbage"),
+        lambda cells: shutil.rmtree(cells / "income"),
+        lambda cells: (cells / "income" / "zarr.json").unlink(),
+        lambda cells: shutil.rmtree(cells / "x" / "c"),
+        lambda cells: shutil.rmtree(cells),
+        lambda cells: (cells / "zarr.json").write_text("{"),
+    ],
+)
+def test_sealed_cells_are_what_they_were_sealed_with(cube, lose, tmp_path):
+    table = pd.read_parquet(export(cube.path, tmp_path / "healthy.parquet"))
+    assert sorted(table["income"].dropna()) == [1.5, 2.0, 3.0, 4.0]
+    lose(Path(cube.path) / "cells")
+    with pytest.raises(SesgridError):
+        export(cube.path, tmp_path / "x.parquet")
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_metadata_of_another_version_are_not_opened(cube):
+    """They may name any codec, also one that runs what it decodes."""
+    pixels = Path(cube.path) / "pixels"
+    shutil.rmtree(pixels)
+    image = pixels / "image"
+    image.mkdir(parents=True)
+    (pixels / ".zgroup").write_text('{"zarr_format": 2}')
+    array = {
+        "zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "|O", "fill_value": None, "order": "C",
+        "filters": None, "compressor": {"id": "pickle"},
+    }  # fmt: skip
+    (image / ".zarray").write_text(json.dumps(array))
+    (image / "0").write_bytes(pickle.dumps("x"))
+    with pytest.raises(SesgridError, match="zarr"):
+        open_cube(cube.path)
+
+
+def test_only_a_cubes_own_files_are_removed_with_it(cube, tmp_path):
+    notes = Path(cube.path) / "my-notes.txt"
+    notes.write_text("mine")
+    beside = tmp_path / ".c.zarr.new"
+    beside.mkdir()
+    (beside / "mine.txt").write_text("mine")
+    with pytest.raises(FormatError, match=r"my-notes\.txt.*move it away"):
+        Cube.create(cube.path, cube.extent, {})
+    notes.rename(tmp_path / "my-notes.txt")
+    assert Cube.create(cube.path, cube.extent, {}).token != cube.token
+    assert (beside / "mine.txt").read_text() == "mine"
+    names = {"c.zarr", ".c.zarr.new", "my-notes.txt"}
+    assert {p.name for p in tmp_path.iterdir()} == names
