@@ -363,3 +363,13 @@ def test_certificates_are_opened_before_anything_is_done(tmp_path):
     (tmp_path / "cert").unlink()
     with pytest.raises(SesgridError, match=r"cluster\.tls\.cert"):
         _look_at_tls(tls)
+
+
+def test_a_cube_in_its_usual_place_is_not_taken_for_a_moved_one(run, tmp_path):  # noqa: F811
+    config, files = run
+    found = config_of_cube(files.cube, config)
+    assert (found.cube.path, Workspace.of(found).cube) == (None, files.cube)
+    moved = tmp_path / "elsewhere.zarr"
+    Path(files.cube).rename(moved)
+    found = config_of_cube(str(moved), config)
+    assert (found.output, Workspace.of(found).cube) == (config.output, str(moved))

@@ -106,5 +106,7 @@ def config_of_cube(path: str, config: Config) -> Config:
             f"--config is of the run {config.name!r}, and {path} of {name!r}: give the configuration of "
             "that run"
         )
-    cube = config.cube.model_copy(update={"path": files.cube})
+    # a cube that lies where it would without being named is not named: its mosaic would count as changed
+    usual = config.cube.path is None and files.cube == Workspace(files.output).cube
+    cube = config.cube if usual else config.cube.model_copy(update={"path": files.cube})
     return config.model_copy(update={"output": files.output, "cube": cube})
