@@ -117,7 +117,13 @@ def exists(path: str | Path) -> bool:
 
 
 def is_empty(path: str) -> bool:
-    """Whether nothing at all lies at a path, or below a URL."""
+    """Whether nothing at all lies at a path, or below a URL.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be reached.
+    """
     if not is_remote(path):
         return not Path(path).exists()
 
@@ -126,7 +132,10 @@ def is_empty(path: str) -> bool:
             return False
         return True
 
-    return sync(first())
+    try:
+        return sync(first())
+    except store_failures() as error:
+        raise StoreError(f"{path} cannot be reached: {cause_of(error)}") from error
 
 
 def remove(path: str) -> None:
