@@ -189,6 +189,12 @@ def test_a_record_tells_what_changed(tmp_path):
     assert record.read()["key"] == key_of(facts)
     assert record.write(facts, {}) == key_of(facts)
     assert record.write(facts, {}, "weights-1") != record.write(facts, {}, "weights-2")
+    # results that were withdrawn are nobody's any more; the stage is what it was
+    named = record.write(facts, {"n": 1}, "weights-3", {"cells.parquet": [3, 4]})
+    before = record.read()
+    record.without_files()
+    assert record.read() == {**before, "written": {}}
+    assert record.read()["result_id"] == named
     record.forget()
     assert record.reasons(facts, []) == ["not done yet"]
     record.path.write_text("{half")

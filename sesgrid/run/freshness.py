@@ -146,6 +146,13 @@ class StageRecord:
         write_atomically(self.path, json.dumps({**told, _SEAL: key_of(told)}, indent=1))
         return result_id
 
+    def without_files(self) -> None:
+        """The files that the stage wrote were removed: nobody need miss them."""
+        known = self.read()
+        if known.get("written"):
+            suffix = known["result_id"].removeprefix(known["key"]).removeprefix("-")
+            self.write(known["facts"], known["summary"], suffix or None)
+
     def forget(self) -> None:
         """Mark the stage as unfinished."""
         with writing(self.path):

@@ -106,6 +106,8 @@ class Workspace:
             # their models stay, named after what they were made from
             findings += [self.studies / study for study in ("compare", "resolution", "stability")]
         self.mark.remove(self.report, *([] if stage == "report" else findings))
+        for made in ("report",) if stage == "report" else ("analyse", "report"):
+            self.record(made).without_files()
 
     def table(self, stage: str) -> Path:
         """A stage's table of cells."""
