@@ -218,6 +218,7 @@ def drive(config_path: Path, scheduler: str, last: str) -> dict[str, Any]:
             run_stages(config, client, stage, lambda line: print(line, file=sys.stderr))
             seconds[stage], peaks[stage] = time.perf_counter() - started, peak_mb()
         started = time.perf_counter()
+        files.mark.enter(files.cells)
         names = _write_cells(Job(config, files, client, ""), [])
         Cube.open(files.cube).seal(partial(CellTable(files.cells).read, with_id=False), names, {})
         give_back()  # as after a stage
