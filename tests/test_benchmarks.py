@@ -57,7 +57,6 @@ def test_a_quick_explanation_ends_with_its_ratios():
 
 
 @pytest.mark.long
-@pytest.mark.xfail(reason="the benchmark does not yet follow the rules of the output folder")
 def test_a_small_nation_and_small_cities_end_with_their_figures():
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.scale", "--json"]
     small = ["--cells", "4000", "--sides", "6", "8", "10", "--rounds", "1"]
