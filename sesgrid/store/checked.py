@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckedStore"]
 
-_MISSING = "is missing, though it was written"
-
 _SHARD = re.compile(r"pixels/(\w+)/c/(?:0/)?(\d+)/(\d+)")
 
 
@@ -88,11 +86,9 @@ class CheckedStore(WrapperStore["Store"]):
             self._cells.require(key, None if found is None else found.to_bytes(), whole=whole)
             return found
         if found is None:
-            layer, at = _parsed(key)
-            if shard_at(self._lists.get(layer), at) != (0, 0):
+            if self._is_listed(key):
                 told = await self._store.get(STAMPS_KEY, prototype)
-                if self._is_listed_still(layer, b"" if told is None else told.to_bytes()):
-                    raise ReadError(self._message(key, _MISSING))
+                self._require_anew(key, None if told is None else told.to_bytes())
         elif not _is_sound(found.to_bytes(), self.extent.grid.cells_per_block, byte_range):
             raise ReadError(self._message(key, "is damaged: its bytes do not match their checksum"))
         return found
@@ -105,18 +101,23 @@ class CheckedStore(WrapperStore["Store"]):
         ReadError
             It was.
         """
-        layer, at = _parsed(key)
-        if shard_at(self._lists.get(layer), at) != (0, 0):
-            told = get(self.path, STAMPS_KEY)
-            if self._is_listed_still(layer, told or b""):
-                raise ReadError(self._message(key, _MISSING))
+        if self._is_listed(key):
+            self._require_anew(key, get(self.path, STAMPS_KEY))
 
-    def _is_listed_still(self, layer: str, told: bytes) -> bool:
-        """Whether a layer was not made anew since this store was opened; so too if nobody can tell."""
+    def _is_listed(self, key: str) -> bool:
+        """Whether a shard was written when this store was opened."""
+        layer, at = _parsed(key)
+        return shard_at(self._lists.get(layer), at) != (0, 0)
+
+    def _require_anew(self, key: str, told: bytes | None) -> None:
+        """Refuse a listed shard's absence, unless its layer was made anew since, as the stamps now tell."""
+        layer, _ = _parsed(key)
         try:
-            return stamps_in(json.loads(told)).get(layer) == self._stamps[layer]
+            anew = stamps_in(json.loads(told or b"")).get(layer) != self._stamps[layer]
         except (ValueError, TypeError, KeyError, AttributeError):
-            return True
+            anew = False  # nobody can tell
+        if not anew:
+            raise ReadError(self._message(key, "is missing, though it was written"))
 
     def _message(self, key: str, what: str) -> str:
         layer, (y, x) = _parsed(key)

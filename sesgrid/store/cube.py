@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -61,7 +62,7 @@ __all__ = [
     "Cube",
     "open_cube",
     "owner_of",
-    "replace_cube",
+    "replacing",
     "require_owner",
     "token_of",
 ]
@@ -135,13 +136,8 @@ class Cube:
                 _remove_cube(path, owner)
                 lay_out(path, extent, codec, named)
             else:
-                # a name of its own: another run may be making one for the same place
-                beside = Path(path).with_name(f".{Path(path).name}.{token}.new")
-                try:
-                    lay_out(str(beside), extent, codec, named)
-                    replace_cube(str(beside), path, owner)
-                finally:
-                    shutil.rmtree(beside, ignore_errors=True)
+                with replacing(path, owner) as beside:
+                    lay_out(beside, extent, codec, named)
         return cls(path, extent, token, codec)
 
     @classmethod
@@ -455,10 +451,17 @@ def _token_at(path: str) -> str | None:
     return known[1]
 
 
-def replace_cube(beside: str, path: str, owner: str | None = None) -> None:
-    """Put a finished local cube in the place of another one of the same owner."""
-    _remove_cube(path, owner)
-    Path(beside).rename(path)
+@contextmanager
+def replacing(path: str, owner: str | None = None) -> Iterator[str]:
+    """Where to make a local cube that then takes the place of another one of the same owner."""
+    # a name of its own: another run may be making one for the same place
+    beside = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.new")
+    try:
+        yield str(beside)
+        _remove_cube(path, owner)
+        beside.rename(path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _remove_cube(path: str, owner: str | None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from pathlib import Path
 
 import dask
@@ -13,7 +11,7 @@ import xarray as xr
 from sesgrid.errors import FormatError
 from sesgrid.grid import Extent
 from sesgrid.store.codec import CodecName, PixelCodec
-from sesgrid.store.cube import Cube, replace_cube
+from sesgrid.store.cube import Cube, replacing
 from sesgrid.store.location import is_empty, is_remote
 from sesgrid.store.written import Shard, list_written
 
@@ -52,12 +50,8 @@ def write_cube(
         _write(path, extent, pixels, PixelCodec(codec, quality))
         return Cube.open(path)
     # beside its place first: the pixels may come from the very cube that is replaced
-    beside = str(Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.new"))
-    try:
+    with replacing(path) as beside:
         _write(beside, extent, pixels, PixelCodec(codec, quality))
-        replace_cube(beside, path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return Cube.open(path)
 
 

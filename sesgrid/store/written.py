@@ -94,10 +94,13 @@ def is_listed(
     path: str, extent: Extent, layer: str, shards: Iterable[tuple[tuple[int, int], Shard]]
 ) -> bool:
     """Whether the cube lists these very shards of a layer."""
-    listed = _read(path, layer)
-    if listed is None or layer not in stamps_of(path):
+    stamp = stamps_of(path).get(layer)
+    try:
+        # as it lies there now: what was read before is no answer
+        found = None if stamp is None else _read(path, layer, stamp)
+    except (FormatError, MissingInputError):
         return False
-    return np.array_equal(listed, _tabled(extent, shards))
+    return found is not None and np.array_equal(found, _tabled(extent, shards))
 
 
 def forget_written(path: str, layer: str) -> None:
@@ -163,8 +166,10 @@ def listed(path: str, layer: str, stamp: str) -> np.ndarray | None:
     FormatError
         The list is gone or damaged.
     """
-    if require_stamps(path).get(layer) != stamp:
-        return None
+    return _read(path, layer, stamp) if require_stamps(path).get(layer) == stamp else None
+
+
+def _read(path: str, layer: str, stamp: str) -> np.ndarray:
     with reading(f"{path}: the list of the shards of {layer}", advice=_REMAKE):
         array = cast(zarr.Array, open_group(path, "r")[f"{_GROUP}/{layer}"])
         found = np.asarray(array[:], np.uint32)
@@ -172,16 +177,6 @@ def listed(path: str, layer: str, stamp: str) -> np.ndarray | None:
     if _checksum(found) != stamp.rpartition("-")[2]:
         raise FormatError(f"{path}: the list of the shards of {layer} is damaged; {_REMAKE}")
     return found
-
-
-def _read(path: str, layer: str) -> np.ndarray | None:
-    """What is listed of a layer; None where that is damaged."""
-    try:
-        with reading(path):
-            array = cast(zarr.Array, open_group(path, "r")[f"{_GROUP}/{layer}"])
-            return np.asarray(array[:], np.uint32)
-    except (FormatError, MissingInputError):
-        return None
 
 
 def shard_at(table: np.ndarray | None, at: tuple[int, int]) -> Shard:
