@@ -13,6 +13,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from sesgrid.errors import (
     FormatError,
@@ -23,7 +24,16 @@ from sesgrid.errors import (
     one_line,
 )
 
-__all__ = ["DAMAGED", "NO_ROOM", "cause_of", "copying", "reading", "writing"]
+__all__ = [
+    "DAMAGED",
+    "NO_ROOM",
+    "cause_of",
+    "copying",
+    "reading",
+    "refuse_unreadable",
+    "scratch",
+    "writing",
+]
 
 DAMAGED = "it is truncated, damaged or of another kind: fetch it again"
 """What is most often the matter with a file that cannot be read."""
@@ -85,6 +95,12 @@ byte 0x78 in position 0: invalid start byte); it is truncated, damaged or of ano
         raise error(f"{what} cannot be read ({cause_of(cause)}); {advice}") from cause
 
 
+def refuse_unreadable(error: OSError) -> None:
+    """For `os.walk`, which else passes over a folder that cannot be listed, as if it were empty."""
+    with reading(error.filename, ReadError):
+        raise error
+
+
 @contextmanager
 def writing(what: object) -> Iterator[None]:
     """Whatever the system raises inside becomes a `StoreError` that names what was being written.
@@ -103,6 +119,15 @@ access, then run again
         raise StoreError(
             f"{what} cannot be written ({cause_of(cause)}): make room or give write access, then run again"
         ) from cause
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A temporary folder, gone at the end; a `StoreError` tells where none can be made."""
+    with writing(tempfile.gettempdir()):
+        temporary = tempfile.TemporaryDirectory(prefix="sesgrid-")
+    with temporary as folder:
+        yield Path(folder)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from sesgrid.errors import FormatError, MissingInputError, SesgridError, StoreError
-from sesgrid.foreign import NO_ROOM, cause_of, reading, writing
+from sesgrid.foreign import NO_ROOM, cause_of, reading, scratch
 from sesgrid.sources.archive_entries import (
     ARCHIVE_SUFFIXES,
     GEODATABASE_FILES,
@@ -94,10 +94,8 @@ def unpacked(
     if plain:
         yield path
         return
-    with writing(tempfile.gettempdir()):
-        temporary = tempfile.TemporaryDirectory(prefix="sesgrid-")
-    with temporary as folder:
-        content = Path(folder) / "content"
+    with scratch() as folder:
+        content = folder / "content"
         _unpack(path, content, frozenset(suffixes), max_bytes, depth=1, label=path.name)
         _name_geodatabases(content, path)
         yield content

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 from sesgrid.errors import FormatError, ReadError
-from sesgrid.foreign import reading
+from sesgrid.foreign import reading, refuse_unreadable
 from sesgrid.sources.archive import safe_relative_path
 from sesgrid.sources.volumes import volumes_of
 
@@ -72,7 +72,7 @@ def delivered_checksums(paths: Sequence[Path]) -> Delivered:
         with reading(path):
             folder, there = path.is_dir(), path.exists()
         if folder:
-            for at, _, names in os.walk(path, onerror=_unreadable, followlinks=False):
+            for at, _, names in os.walk(path, onerror=refuse_unreadable, followlinks=False):
                 wanted |= {Path(at, n) for n in names}
                 within |= {Path(at, n) for n in names if n.lower().endswith(".md5")}
         elif there:
@@ -186,8 +186,3 @@ def _file_of(name: str, by: Path, own: Path | None, by_name: dict[str, list[Path
 def _md5(path: Path) -> str:
     with reading(path, ReadError), path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _unreadable(error: OSError) -> None:
-    with reading(error.filename, ReadError):
-        raise error

@@ -18,7 +18,7 @@ import rasterio
 from rasterio.windows import Window
 
 from sesgrid.errors import FormatError, MissingInputError, ReadError
-from sesgrid.foreign import reading
+from sesgrid.foreign import reading, refuse_unreadable
 from sesgrid.grid import CRS
 from sesgrid.sources.archive_entries import is_archive
 from sesgrid.sources.class_table import normal_codes
@@ -131,16 +131,11 @@ def _files(path: Path) -> list[Path]:
 
 def _below(top: Path) -> Iterator[Path]:
     """Files in and below a folder, and geodatabases; not what macOS and others hide beside files."""
-    for folder, folders, names in os.walk(top, onerror=_unreadable):
+    for folder, folders, names in os.walk(top, onerror=refuse_unreadable):
         shown = [n for n in sorted(folders) if not n.startswith((".", "__MACOSX"))]
         yield from (Path(folder, n) for n in shown if n.lower().endswith(".gdb"))
         folders[:] = [n for n in shown if not n.lower().endswith(".gdb")]
         yield from (Path(folder, n) for n in sorted(names) if not n.startswith("."))
-
-
-def _unreadable(error: OSError) -> None:
-    with reading(error.filename, ReadError):
-        raise error
 
 
 def _header(path: Path) -> dict:

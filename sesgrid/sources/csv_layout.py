@@ -6,14 +6,13 @@ import codecs
 import csv
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from sesgrid.errors import FormatError
-from sesgrid.foreign import copying, reading, writing
+from sesgrid.foreign import copying, reading, scratch
 
 __all__ = ["SAMPLE_BYTES", "Layout", "in_single_bytes", "layout_of"]
 
@@ -54,10 +53,8 @@ def in_single_bytes(path: Path, label: str) -> Iterator[Path]:
     if encoding is None:
         yield path
         return
-    with writing(tempfile.gettempdir()):
-        temporary = tempfile.TemporaryDirectory(prefix="sesgrid-")
-    with temporary as folder:
-        plain = Path(folder) / "utf-8.csv"
+    with scratch() as folder:
+        plain = folder / "utf-8.csv"
         with (
             reading(f"{label}, as {encoding.upper()},"),
             copying(label),

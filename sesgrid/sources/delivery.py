@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from sesgrid.errors import FormatError, MissingInputError, ReadError, SesgridWarning
-from sesgrid.foreign import reading
+from sesgrid.foreign import reading, refuse_unreadable
 from sesgrid.sources.archive import is_archive, safe_relative_path
 from sesgrid.sources.tables import list_tables, match_columns, read_table
 from sesgrid.sources.tile_name import is_infrared
@@ -125,7 +125,7 @@ def _walk(top: Path) -> tuple[list[Path], list[Path]]:
     """Rasters and ``dalles.shp`` files below a folder; thumbnails and side folders left out."""
     rasters, indexes = [], []
     seen: set[str] = set()
-    for folder, subfolders, names in os.walk(top, onerror=_unreadable, followlinks=True):
+    for folder, subfolders, names in os.walk(top, onerror=refuse_unreadable, followlinks=True):
         if os.path.realpath(folder) in seen:  # a link back up
             subfolders.clear()
             continue
@@ -144,11 +144,6 @@ def _walk(top: Path) -> tuple[list[Path], list[Path]]:
             ):
                 rasters.append(path)
     return rasters, indexes
-
-
-def _unreadable(error: OSError) -> None:
-    with reading(error.filename, ReadError):
-        raise error
 
 
 def _keep_indexed(rasters: list[Path], indexes: list[Path], top: Path) -> list[Path]:

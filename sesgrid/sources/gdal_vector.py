@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import pyarrow as pa
 import pyogrio
 
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
-from sesgrid.foreign import DAMAGED, cause_of, copying, reading, writing
+from sesgrid.foreign import DAMAGED, cause_of, copying, reading, scratch
 from sesgrid.sources.geopackage import count_rows, refuse_foreign_code, settle
 from sesgrid.sources.space_index import listed_within
 from sesgrid.sources.spatial_filter import Bounds, filter_in
@@ -220,10 +219,8 @@ def _declared_rows(
 def _linked(path: Path) -> Iterator[Path]:
     """A link to the file under a plain name, alone in a folder, once it has been seen to be of its kind."""
     suffix = path.suffix.lower()
-    with writing(tempfile.gettempdir()):
-        temporary = tempfile.TemporaryDirectory(prefix="sesgrid-")
-    with temporary as folder, reading(path.name), copying(path.name):
-        link = Path(folder, "source" + suffix)
+    with scratch() as folder, reading(path.name), copying(path.name):
+        link = folder / f"source{suffix}"
         _refuse_other_kinds(path, suffix)
         if suffix == ".shp":
             for part in sorted(path.parent.iterdir(), key=lambda p: p.stem != path.stem):

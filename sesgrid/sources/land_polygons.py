@@ -23,7 +23,7 @@ from sesgrid.foreign import reading
 from sesgrid.sources.archive import is_archive, packed_inside, unpacked
 from sesgrid.sources.class_lookup import ClassLookup
 from sesgrid.sources.class_table import read_class_table
-from sesgrid.sources.polygons import clean_polygons, count_overlaps
+from sesgrid.sources.polygons import clean_polygons, tell_overlaps
 from sesgrid.sources.spatial_filter import Bounds
 from sesgrid.sources.tables import POLYGON_SUFFIXES, Table, list_tables, read_table
 
@@ -104,13 +104,7 @@ def read_landcover(
             "cover of this city?"
         )
     lookup.tell(land[_codes_of(land, lookup)], lookup.of(land), label)
-    overlaps = count_overlaps(np.asarray(land.geometry.values, dtype=object))
-    if overlaps:
-        warnings.warn(
-            f"{label}: {overlaps} pairs of polygons overlap; where they do, the smaller one wins",
-            SesgridWarning,
-            stacklevel=2,
-        )
+    tell_overlaps(land, label, "smaller")
     land.attrs = {"source": label, "layers": len(layers), "classes": table.attrs.get("source")}
     return land
 

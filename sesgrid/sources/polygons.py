@@ -13,7 +13,7 @@ from sesgrid.errors import FormatError, SesgridWarning
 from sesgrid.grid import CRS
 from sesgrid.sources.reproject import to_grid_crs
 
-__all__ = ["clean_polygons", "count_overlaps"]
+__all__ = ["clean_polygons", "count_overlaps", "tell_overlaps"]
 
 _OVERLAP_M2 = 1.0
 _POLYGONAL = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
@@ -117,6 +117,14 @@ def count_overlaps(geometry: np.ndarray) -> int:
     first, second = np.unique(pairs[:, pairs[0] < pairs[1]], axis=1)
     shared = shapely.intersection(geometry[first], geometry[second])
     return int((shapely.area(shared) > _OVERLAP_M2).sum())
+
+
+def tell_overlaps(land: gpd.GeoDataFrame, label: str, wins: str) -> None:
+    """Warn of polygons that overlap, and which of two wins."""
+    overlaps = count_overlaps(np.asarray(land.geometry.values, dtype=object))
+    if overlaps:
+        text = f"{label}: {overlaps} pairs of polygons overlap; where they do, the {wins} one wins"
+        warnings.warn(text, SesgridWarning, stacklevel=3)
 
 
 def _repeated(geometry: np.ndarray) -> np.ndarray:

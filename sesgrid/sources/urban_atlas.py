@@ -7,17 +7,16 @@ their year. Both are found by pattern, whatever the case.
 from __future__ import annotations
 
 import re
-import warnings
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
 
-from sesgrid.errors import FormatError, SesgridWarning
+from sesgrid.errors import FormatError
 from sesgrid.sources.archive import unpacked
 from sesgrid.sources.landcover import landcover_classes
-from sesgrid.sources.polygons import clean_polygons, count_overlaps
+from sesgrid.sources.polygons import clean_polygons, tell_overlaps
 from sesgrid.sources.tables import POLYGON_SUFFIXES, Table, read_table, wanted_tables
 
 __all__ = ["read_urban_atlas"]
@@ -82,13 +81,7 @@ def read_urban_atlas(path: str | Path, layer: str | None = None) -> gpd.GeoDataF
         crs=frame.crs,
     ).astype({"landcover_class": "string"})
     land = clean_polygons(land, label).reset_index(drop=True)
-    overlaps = count_overlaps(np.asarray(land.geometry.values, dtype=object))
-    if overlaps:
-        warnings.warn(
-            f"{label}: {overlaps} pairs of polygons overlap; where they do, the later one wins",
-            SesgridWarning,
-            stacklevel=2,
-        )
+    tell_overlaps(land, label, "later")
     year = _CODE.fullmatch(column)
     vintage = year[1] if year else "unknown"
     land.attrs = {"vintage": vintage, "layer": table.name, "source": path.name}
