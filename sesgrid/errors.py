@@ -99,6 +99,9 @@ def one_line(text: object, limit: int = MAX_MESSAGE) -> str:
 class SesgridError(Exception):
     """Root of every error that sesgrid raises on purpose."""
 
+    others: tuple[str, ...] = ()
+    """What else is wrong, where several faults were found before any was told."""
+
     def __str__(self) -> str:
         return one_line(self.args[0]) if self.args else ""
 

@@ -112,7 +112,7 @@ def test_all_faults_are_told_a_line_each(city, tmp_path):
 def test_sources_of_another_city_are_refused_with_both_places(city, elsewhere, tmp_path, name):
     path = configured(city, tmp_path, **{name: elsewhere[name]})
     with pytest.raises(SesgridError, match=r"none of the \d+ cells: it lies in E .*, they in E "):
-        check_sources(load_config(path), lambda _: None)
+        check_sources(load_config(path), lambda _: None, lambda _: None)
 
 
 def test_a_run_checks_before_its_first_stage(city, elsewhere, tmp_path, monkeypatch):
@@ -143,10 +143,10 @@ def test_a_table_of_classes_that_a_raster_cannot_have_is_told(city, tmp_path):
         boundary=city["landcover"],
     )  # fmt: skip
     told: list[str] = []
-    check_sources(load_config(path), told.append)
+    check_sources(load_config(path), told.append, told.append)
     assert "landcover, oso.tif: 1 rasters in 1 classes; 9 of 9 cells" in told
     (tmp_path / "classes.csv").write_text("code_cs,code_us,landcover_class\nCS1,US1,a\n")
     with pytest.raises(
         SesgridError, match=r"classes\.csv: a raster's codes are one column of whole"
     ):
-        check_sources(load_config(path), told.append)
+        check_sources(load_config(path), told.append, told.append)

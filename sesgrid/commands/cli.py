@@ -94,7 +94,7 @@ def check(config: Path) -> None:
     from sesgrid.run.check import check_sources
     from sesgrid.run.config import load_config
 
-    check_sources(load_config(config), click.echo)
+    check_sources(load_config(config), click.echo, lambda told: click.echo(f"  note: {told}"))
 
 
 _stage_command("run", "report", "Run every stage that is not up to date.")

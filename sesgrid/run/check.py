@@ -39,14 +39,16 @@ from sesgrid.sources import (
 __all__ = ["check_sources"]
 
 
-def check_sources(config: Config, tell: Callable[[str], None]) -> None:
+def check_sources(config: Config, tell: Callable[[str], None], note: Callable[[str], None]) -> None:
     """Open all sources of a run, and tell a line of each.
 
     Parameters
     ----------
     config : Config
     tell : callable
-        Receives the lines, and those of what was repaired or left out.
+        Receives the lines.
+    note : callable
+        Receives what was repaired or left out.
 
     Raises
     ------
@@ -65,10 +67,10 @@ def check_sources(config: Config, tell: Callable[[str], None]) -> None:
                 if str(error) not in map(str, faults):
                     faults.append(error)
         notes = [str(w.message) for w in caught if issubclass(w.category, SesgridWarning)]
-        for note in dict.fromkeys(notes):
-            tell(f"  note: {note}")
+        for told in dict.fromkeys(notes):
+            note(told)
     if faults:
-        faults[-1].others = [str(fault) for fault in faults[:-1]]  # type: ignore[attr-defined]
+        faults[-1].others = tuple(map(str, faults[:-1]))
         raise faults[-1]
 
 
