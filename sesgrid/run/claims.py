@@ -9,20 +9,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from sesgrid.run.workspace import Workspace
 from sesgrid.stages.folds import FOLD_KINDS
 
-__all__ = ["is_written_by_stages", "lies_within", "model_paths"]
+__all__ = ["is_written_by_stages", "model_paths"]
 
+_HERE = Workspace(Path())
+_TABLES = ("cells", "mosaic", "predict", "predict-other", "explain", "activation", "pairs")
 _RESULTS = frozenset(
-    {
-        "cells.parquet", "activation.csv", "pairs.csv", "metrics.json", "fragments.parquet", "report.html",
-        *(
-            f"work/{table}.parquet"
-            for table in (
-                "cells", "mosaic", "predict", "predict-other", "explain", "activation", "pairs"
-            )
-        ),
-    }
+    path.as_posix()
+    for path in (
+        _HERE.cells, _HERE.activation, _HERE.pairs, _HERE.metrics, _HERE.fragments, _HERE.report,
+        *map(_HERE.table, _TABLES),
+    )
 )  # fmt: skip
 
 _MODEL = re.compile(rf"models/({'|'.join(FOLD_KINDS)})-(0|[1-9][0-9]{{0,5}})\.(keras|json)")
@@ -46,8 +45,3 @@ def model_paths(folder: Path, kind: str, folds: int) -> list[Path]:
     ['random-0.keras', 'random-1.keras']
     """
     return [folder / f"{kind}-{k}.keras" for k in range(folds)]
-
-
-def lies_within(path: Path, folder: Path) -> bool:
-    """Whether what a path names lies in a folder, and not behind a link that leads out of it."""
-    return path.parent.resolve().is_relative_to(folder.resolve())

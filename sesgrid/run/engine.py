@@ -23,7 +23,7 @@ from sesgrid.run.freshness import digest, fingerprint, key_of
 from sesgrid.run.job import Job, class_table, method_of, protocol_of
 from sesgrid.run.memory import give_back, sparing
 from sesgrid.run.outputs import missing_outputs, written_by
-from sesgrid.run.own_cube import expected_cube, mend_cube, unlisted_layers
+from sesgrid.run.own_cube import CubeDamage
 from sesgrid.run.performance import reported
 from sesgrid.run.pixel_stages import run_cells, run_landcover, run_mosaic
 from sesgrid.run.published import placeless
@@ -32,8 +32,7 @@ from sesgrid.run.results import run_analyse, run_report
 from sesgrid.run.training import run_train
 from sesgrid.run.verify import KEPT, PIXEL_STAGES, find_lost
 from sesgrid.run.workspace import Workspace, load_table
-from sesgrid.store.cube import CUBE_VERSION, Cube, owner_of, token_of
-from sesgrid.store.metadata import damaged_keys
+from sesgrid.store.cube import CUBE_VERSION, Cube
 
 __all__ = ["STAGES", "facts_of", "run_stages", "unfinished"]
 
@@ -309,7 +308,7 @@ def _run_stages(
         tell(f"{name}: {'; '.join(reasons)}")
         if name in PARTLY and not checked:
             # hours before the stage that would find what is wrong; notes are the stages' to tell
-            check_sources(config, lambda line: None if "note: " in line else tell(f"  {line}"))
+            check_sources(config, lambda line: tell(f"  {line}"), lambda _: None)
             checked = True
         if only is not None and name in _BY_BATCHES:
             _require_departements(files, only)
@@ -344,15 +343,15 @@ def _mend_metadata(
     config: Config, files: Workspace, leases: Leases, tell: Callable[[str], None]
 ) -> None:
     """Before a cube is opened: write what of it is no pixel again, where that is gone or damaged."""
-    cube = expected_cube(files)
-    known = files.record("mosaic").read().get("facts")
-    if cube is None or known is None or (owner_of(cube.path) is None and token_of(cube.path)):
-        return  # of sesgrid 0.1, or none
-    if damaged_keys(cube) or any(unlisted_layers(files, stage, cube) for stage in PIXEL_STAGES):
-        _require_idle(leases, "mosaic", None)
-        leases.take("mosaic", ["mosaic"])
-        mend_cube(config, files, settings_key("mosaic", known), lambda line: tell(f"  {line}"))
-        leases.release_all()
+    if CubeDamage.of(files) is None:
+        return
+    _require_idle(leases, "mosaic", None)
+    leases.take("mosaic", ["mosaic"])
+    damage = CubeDamage.of(files)  # another driver may have mended it just before
+    if damage is not None:
+        key = settings_key("mosaic", files.record("mosaic").read()["facts"])
+        damage.mend(config, files, key, lambda line: tell(f"  {line}"))
+    leases.release_all()
 
 
 def _mend_pixels(

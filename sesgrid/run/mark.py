@@ -19,9 +19,8 @@ from typing import Any
 from sesgrid import __version__
 from sesgrid.errors import ConfigError, MissingInputError, StoreError
 from sesgrid.foreign import reading, writing
-from sesgrid.run.claims import lies_within
 
-__all__ = ["Mark"]
+__all__ = ["Mark", "lies_within"]
 
 _HARMLESS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini", ".gitkeep", ".directory"})
 """What desktops and git put into folders that are empty to their users."""
@@ -286,3 +285,8 @@ def _is_name(told: Any) -> bool:
         return False
     at = PurePosixPath(told)
     return bool(at.parts) and not at.is_absolute() and ".." not in at.parts
+
+
+def lies_within(path: Path, folder: Path) -> bool:
+    """Whether what a path names lies in a folder, and not behind a link that leads out of it."""
+    return path.parent.resolve().is_relative_to(folder.resolve())

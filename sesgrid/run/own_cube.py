@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from sesgrid.errors import FormatError, SesgridError
@@ -20,7 +21,7 @@ from sesgrid.store.metadata import damaged_keys, write_again
 from sesgrid.store.parts import Parts
 from sesgrid.store.written import is_listed
 
-__all__ = ["expected_cube", "mend_cube", "unlisted_layers"]
+__all__ = ["CubeDamage", "expected_cube"]
 
 
 def expected_cube(files: Workspace) -> Cube | None:
@@ -50,60 +51,81 @@ def _run_id(files: Workspace) -> str | None:
         return owner_of(files.cube)
 
 
-def unlisted_layers(files: Workspace, stage: str, cube: Cube) -> list[str]:
+@dataclass(frozen=True)
+class CubeDamage:
+    """What of a run's cube, beside its shards and sealed cells, is not as it should be."""
+
+    cube: Cube
+    keys: list[str]
+    """Of metadata and coordinates."""
+    unlisted: dict[str, list[str]]
+    """Stage → its layers whose shards are not listed as its parts tell."""
+
+    @classmethod
+    def of(cls, files: Workspace) -> CubeDamage | None:
+        """Of a run's cube; None where all is well, or nothing tells what it should be."""
+        cube = expected_cube(files)
+        if cube is None:
+            return None
+        keys = damaged_keys(cube)
+        # sesgrid 0.1 listed none; of a damaged root it is not known whose it is
+        listing = LAYERS_OF if keys or owner_of(cube.path) is not None else ()
+        unlisted = {stage: _unlisted_layers(files, stage, cube) for stage in listing}
+        unlisted = {stage: layers for stage, layers in unlisted.items() if layers}
+        return cls(cube, keys, unlisted) if keys or unlisted else None
+
+    def mend(
+        self, config: Config, files: Workspace, mosaic_key: str, tell: Callable[[str], None]
+    ) -> set[str]:
+        """Write it again; by one driver alone.
+
+        Parameters
+        ----------
+        config : Config
+        files : Workspace
+        mosaic_key : str
+            Names what the mosaic was made from.
+        tell : callable
+            Receives a line for each.
+
+        Returns
+        -------
+        set of str
+            Stages whose results were lost with it; their records are forgotten.
+        """
+        name = Path(files.cube).name
+        if self.keys:
+            software = f"sesgrid {files.record('mosaic').read()['facts']['sesgrid']}"
+            told = described(config, mosaic_key)
+            told |= {"software": software, OWNER: files.mark.run_id()}
+            write_again(self.cube, told, self.keys)
+        for key in self.keys:
+            tell(f"{name}/{key}: was damaged, and is written again")
+        for stage in self.unlisted:
+            parts = Parts(files.parts(stage))
+            list_layers(parts, stage, self.cube, parts.names())
+            tell(f"{name}: the shards of {stage} are listed again")
+        lost = set()
+        # what the metadata told of them is gone with these
+        if "pixels/zarr.json" in self.keys and config.explain.maps != "none":
+            lost.add("explain")
+        if "zarr.json" in self.keys and files.record("analyse").read():
+            lost.add("analyse")
+        for stage in lost:
+            files.record(stage).forget()
+        return lost
+
+
+def _unlisted_layers(files: Workspace, stage: str, cube: Cube) -> list[str]:
     """Layers of a finished stage whose shards the cube does not list as the stage's parts do."""
-    parts = Parts(files.parts(stage))
-    sound = [batch for batch in parts.names() if parts.sound(batch)]
-    if not files.record(stage).read() or not sound or sound != parts.names():
+    if not files.record(stage).read():
         return []
-    written = written_layers(parts, stage, sound).items()
+    parts = Parts(files.parts(stage))
+    records = [parts.sound(batch) for batch in parts.names()]
+    if not all(records):
+        return []
     return [
         name
-        for name, shards in written
+        for name, shards in written_layers(stage, records).items()
         if shards and not is_listed(cube.path, cube.extent, name, shards.items())
     ]
-
-
-def mend_cube(
-    config: Config, files: Workspace, mosaic_key: str, tell: Callable[[str], None]
-) -> set[str]:
-    """Write metadata, coordinates and lists of shards that are gone or damaged again; by one driver alone.
-
-    Parameters
-    ----------
-    config : Config
-    files : Workspace
-    mosaic_key : str
-        Names what the mosaic was made from.
-    tell : callable
-        Receives a line per key.
-
-    Returns
-    -------
-    set of str
-        Stages whose results were lost with them; their records are forgotten.
-    """
-    cube = expected_cube(files)
-    if cube is None:
-        return set()
-    name, keys = Path(files.cube).name, damaged_keys(cube)
-    if keys:
-        software = f"sesgrid {files.record('mosaic').read()['facts']['sesgrid']}"
-        told = described(config, mosaic_key) | {"software": software, OWNER: files.mark.run_id()}
-        write_again(cube, told, keys)
-    for key in keys:
-        tell(f"{name}/{key}: was damaged, and is written again")
-    for stage in LAYERS_OF if owner_of(files.cube) is not None else ():
-        if unlisted_layers(files, stage, cube):
-            parts = Parts(files.parts(stage))
-            list_layers(parts, stage, cube, parts.names())
-            tell(f"{name}: the shards of {stage} are listed again")
-    lost = set()
-    # what the metadata told of them is gone with these
-    if "pixels/zarr.json" in keys and config.explain.maps != "none":
-        lost.add("explain")
-    if "zarr.json" in keys and files.record("analyse").read():
-        lost.add("analyse")
-    for stage in lost:
-        files.record(stage).forget()
-    return lost

@@ -9,20 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sesgrid.batches.journal import damaged_lines, is_plan, plan_path
 from sesgrid.errors import FormatError, MissingInputError, ReadError, SesgridError
 from sesgrid.foreign import reading
-from sesgrid.run.claims import is_written_by_stages, lies_within
+from sesgrid.run.claims import is_written_by_stages
 from sesgrid.run.engine import STAGES
-from sesgrid.run.own_cube import expected_cube, unlisted_layers
+from sesgrid.run.mark import lies_within
+from sesgrid.run.own_cube import CubeDamage, expected_cube
 from sesgrid.run.own_parts import damaged_parts, missing_plans
-from sesgrid.run.pixel_blocks import LAYERS_OF
 from sesgrid.run.workspace import Workspace
 from sesgrid.store.cube import owner_of
-from sesgrid.store.metadata import damaged_keys
 from sesgrid.store.models import ModelRef
 from sesgrid.store.sealed import checksum_of, is_sound
 from sesgrid.store.sealed_cells import SealedCells
@@ -189,20 +189,14 @@ def _of_audit(files: Workspace) -> Iterator[FileFault]:
 
 
 def _of_cube(files: Workspace) -> Iterator[FileFault]:
-    cube, name = expected_cube(files), Path(files.cube).name
-    if cube is None:
+    damage, name = CubeDamage.of(files), Path(files.cube).name
+    if damage is not None and damage.keys:
+        # the lists and the cells cannot be looked at while that is so
+        yield from (FileFault(CUBE, f"{name}/{key}", "missing or damaged") for key in damage.keys)
         return
-    damaged = damaged_keys(cube)
-    yield from (FileFault(CUBE, f"{name}/{key}", "missing or damaged") for key in damaged)
-    if damaged:
-        return
-    # sesgrid 0.1 listed none
-    for stage in LAYERS_OF if owner_of(files.cube) is not None else ():
-        yield from (
-            FileFault(CUBE, f"{name}/shards/{layer}", "does not list what was written")
-            for layer in unlisted_layers(files, stage, cube)
-        )
-    if files.record("analyse").read():
+    for layer in chain.from_iterable(damage.unlisted.values()) if damage is not None else ():
+        yield FileFault(CUBE, f"{name}/shards/{layer}", "does not list what was written")
+    if expected_cube(files) is not None and files.record("analyse").read():
         what = _fault_of_sealed(files)
         if what is not None:
             yield FileFault("analyse", f"{name}/cells", what)

@@ -195,12 +195,12 @@ LAYERS_OF = {
 
 
 def written_layers(
-    parts: Parts, stage: str, done: Sequence[str]
+    stage: str, records: Iterable[Mapping[str, Any] | None]
 ) -> dict[str, dict[tuple[int, int], Shard]]:
-    """What the parts of a stage tell of its layers' shards: layer → global block → bytes and crc32c."""
+    """What records of a stage's parts tell of its shards: layer → global block → bytes and crc32c."""
     found: dict[str, dict[tuple[int, int], Shard]] = {layer: {} for layer in LAYERS_OF[stage]}
-    for batch in done:
-        for row, col, shards in (parts.record(batch) or {}).get("shards", ()):
+    for record in records:
+        for row, col, shards in (record or {}).get("shards", ()):
             for layer, (size, check) in shards.items():
                 found[layer][row, col] = (size, check)
     return found
@@ -208,7 +208,7 @@ def written_layers(
 
 def list_layers(parts: Parts, stage: str, cube: Cube, done: Sequence[str]) -> None:
     """List in the cube what a stage wrote of its layers, once all of it is written."""
-    for layer, shards in written_layers(parts, stage, done).items():
+    for layer, shards in written_layers(stage, map(parts.record, done)).items():
         list_written(cube.path, cube.extent, layer, shards.items())
 
 

@@ -14,9 +14,9 @@ from sesgrid.batches.flight import Flight
 from sesgrid.batches.leases import Leases
 from sesgrid.batches.running import Task
 from sesgrid.errors import ClusterError
-from sesgrid.run.claims import lies_within
 from sesgrid.run.config import Config
 from sesgrid.run.job import Job
+from sesgrid.run.mark import lies_within
 from sesgrid.run.pixel_blocks import PixelWork, made_again, place_written
 from sesgrid.run.pixel_stages import landcover_work, mosaic_work, result_of
 from sesgrid.run.verify import KEPT, PIXEL_STAGES, Fault, Shards, faults_of_batch

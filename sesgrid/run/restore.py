@@ -11,10 +11,10 @@ from distributed import Client
 from sesgrid.batches.journal import mend
 from sesgrid.batches.leases import Leases
 from sesgrid.errors import ClusterError
-from sesgrid.run.claims import lies_within
 from sesgrid.run.config import Config
 from sesgrid.run.engine import STAGES, run_stages, settings_key
-from sesgrid.run.own_cube import mend_cube
+from sesgrid.run.mark import lies_within
+from sesgrid.run.own_cube import CubeDamage
 from sesgrid.run.own_files import CUBE, MARK, FileFault, unentered
 from sesgrid.run.workspace import Workspace
 from sesgrid.store.cube import owner_of
@@ -80,9 +80,10 @@ def _restore(
         elif fault.made_by is None:
             tell(str(fault))
             left.append(fault)
-    if any(f.made_by == CUBE for f in faults):
-        key = settings_key("mosaic", files.record("mosaic").read().get("facts", {}))
-        stages |= mend_cube(config, files, key, tell)
+    damage = CubeDamage.of(files) if any(f.made_by == CUBE for f in faults) else None
+    if damage is not None:
+        key = settings_key("mosaic", files.record("mosaic").read()["facts"])
+        stages |= damage.mend(config, files, key, tell)
     return left, [name for name in STAGES if name in stages]
 
 
