@@ -491,7 +491,10 @@ def test_plots_divide_a_block_equally(outline, parts, angle):
     whole = shapely.Polygon(outline)
     assert len(plots) == parts
     np.testing.assert_allclose([p.area for p in plots], whole.area / parts, rtol=0.01)
-    assert shapely.union_all(plots).symmetric_difference(whole).area < 1e-6 * whole.area
+    # on a grid: in floats, GEOS 3.14 drops plots whose edges meet within a rounding error
+    union = shapely.union_all(plots, grid_size=1e-6)
+    difference = shapely.symmetric_difference(union, whole, grid_size=1e-6)
+    assert difference.area < 1e-6 * whole.area
     assert area_m2(outline) == pytest.approx(whole.area)
 
 
