@@ -22,6 +22,7 @@ from sesgrid.foreign import reading, refuse_unreadable
 from sesgrid.grid import CRS
 from sesgrid.sources.archive_entries import is_archive
 from sesgrid.sources.class_table import normal_codes
+from sesgrid.sources.deflated import refuse_damaged_blocks
 from sesgrid.sources.gdal_says import remarks, warn_of_remarks
 from sesgrid.sources.georeference import footprints, pixel_size
 from sesgrid.sources.opening import STRICT, open_raster
@@ -232,6 +233,7 @@ class ClassReader:
             validity = Validity.of(raster, [1], None)
             with reading(path, ReadError):
                 (codes,), valid = validity.read(raster, [1], part)
+            refuse_damaged_blocks(raster, part)
         if valid is None:
             valid = np.ones(codes.shape, bool)
         lookup = np.full(1 << 16, -1, np.int16)

@@ -1,0 +1,93 @@
+"""Flipped bits of deflated pixels: refused, also where GDAL reads on."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from sesgrid import ClassReader
+from sesgrid.errors import ReadError
+
+READER = ClassReader(tuple(range(12)), tuple(range(12)))
+
+
+@pytest.fixture
+def codes() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 12, (48, 70)).astype(np.uint8)
+
+
+@pytest.fixture
+def raster(tmp_path, codes):
+    path = tmp_path / "oso.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=70, height=48, count=1, dtype="uint8", compress="deflate",
+        crs="EPSG:2154", transform=from_origin(650_000, 6_800_000, 10, 10), blockysize=16,
+    ) as file:  # fmt: skip
+        file.write(codes, 1)
+    return path
+
+
+def by_gdal(path) -> np.ndarray | None:
+    try:
+        with rasterio.open(path) as file:
+            return file.read(1)
+    except rasterio.errors.RasterioIOError:
+        return None
+
+
+def test_a_bit_that_gdal_does_not_miss_is_refused(raster, codes):
+    whole = raster.read_bytes()
+    with rasterio.open(raster) as file:
+        start = int(file.get_tag_item("BLOCK_OFFSET_0_1", "TIFF", bidx=1))
+        size = int(file.get_tag_item("BLOCK_SIZE_0_1", "TIFF", bidx=1))
+    passed = 0
+    for bit in np.random.default_rng(1).permutation(8 * size)[:400]:
+        flipped = bytearray(whole)
+        flipped[start + bit // 8] ^= 1 << (bit % 8)
+        raster.write_bytes(flipped)
+        read = by_gdal(raster)
+        if read is None or (read == codes).all():
+            continue
+        passed += 1
+        with pytest.raises(ReadError, match=r"block 1, 0: .*fetch it again"):
+            READER.read(str(raster), (10, 40, 5, 60))
+        # a window of other blocks is what it was
+        values, _ = READER.read(str(raster), (32, 48, 0, 70))
+        np.testing.assert_array_equal(values[0], codes[32:])
+    assert passed
+
+
+def test_a_strip_that_unpacks_to_more_than_its_rows_is_refused(raster, codes):
+    """Some writers pad the last strip, and GDAL loses a pixel of it."""
+    with rasterio.open(raster) as file:
+        offsets, sizes = (
+            [int(file.get_tag_item(f"BLOCK_{t}_0_{k}", "TIFF", bidx=1)) for k in range(3)]
+            for t in ("OFFSET", "SIZE")
+        )
+    padded = zlib.compress(np.vstack([codes[32:], codes[:16]]).tobytes())
+    content = raster.read_bytes()
+    for kind, numbers, last in (("<3I", offsets, len(content)), ("<3H", sizes, len(padded))):
+        assert content.count(struct.pack(kind, *numbers)) == 1
+        moved = struct.pack(kind, *numbers[:2], last)
+        content = content.replace(struct.pack(kind, *numbers), moved)
+    raster.write_bytes(content + padded)
+    assert (by_gdal(raster) != codes).any()
+    with pytest.raises(ReadError, match=r"oso\.tif: block 2, 0 unpacks to 2240 bytes"):
+        READER.read(str(raster), (0, 48, 0, 70))
+
+
+def test_blocks_that_were_never_written_are_zeros(tmp_path):
+    path = tmp_path / "sparse.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=512, height=512, count=1, dtype="uint8", compress="deflate",
+        crs="EPSG:2154", transform=from_origin(650_000, 6_800_000, 10, 10), tiled=True, sparse_ok=True,
+    ) as file:  # fmt: skip
+        file.write(np.full((1, 256, 256), 7, np.uint8), window=((256, 512), (0, 256)))
+    values, _ = READER.read(str(path), (0, 512, 0, 512))
+    assert pd.Series(values.ravel()).value_counts().to_dict() == {0: 3 * 256**2, 7: 256**2}
