@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -36,6 +37,7 @@ from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.store import cube as cube_store
 from sesgrid.store.cube import Cube
 from tests.conftest import fill
+from tests.small_run import small_backbones
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +51,7 @@ folds = 2
 [train]
 protocol = "scratch"
 epochs = 2
+backbone = "pinhole"
 [analyse]
 bootstrap = 200
 [cluster]
@@ -97,13 +100,23 @@ class Ville:
 
 
 @pytest.fixture(scope="module")
-def ville(tmp_path_factory, scheduler) -> Ville:
+def ville(tmp_path_factory, scheduler) -> Iterator[Ville]:
     folder = tmp_path_factory.mktemp("ville")
     city = sesgrid.write_city(folder / "data", cells=8, seed=3, imputed_share=0.2)
     v = Ville(folder, city, scheduler)
     v.configure()
-    v.sesgrid()
-    return v
+    with small_backbones():
+        v.sesgrid()
+        yield v
+
+
+@pytest.mark.long
+def test_the_studys_network_gives_such_results_too(ville, tmp_path):
+    own = Ville(tmp_path, ville.city, ville.scheduler)
+    own.configure(('\nbackbone = "pinhole"', ""))
+    own.sesgrid()
+    look_at_results(own, protocol="scratch, changed: epochs=2")
+    test_every_cell_is_predicted_by_a_model_that_did_not_see_it(own)
 
 
 def result_cells(ville: Ville) -> gpd.GeoDataFrame:
@@ -111,6 +124,10 @@ def result_cells(ville: Ville) -> gpd.GeoDataFrame:
 
 
 def test_the_results_are_what_their_names_promise(ville):
+    look_at_results(ville, protocol="scratch, changed: backbone=pinhole, epochs=2")
+
+
+def look_at_results(ville: Ville, protocol: str) -> None:
     metrics = json.loads((ville.result / "metrics.json").read_text())
     for name in (
         "pearson_r",
@@ -128,7 +145,7 @@ def test_the_results_are_what_their_names_promise(ville):
     assert explained["cell_id"].tolist() == predicted.index.tolist()
     assert explained["model_id"].tolist() == predicted["model_id"].tolist()
     assert not explained["model_id"].is_monotonic_increasing
-    assert metrics["run"]["protocol"] == "scratch, changed: epochs=2"
+    assert metrics["run"]["protocol"] == protocol
     # both kinds of folds, the gap between them, and what any result must beat
     both = metrics["by_folds"]
     gap = both["random"]["mae"] - both["spatial"]["mae"]
@@ -252,7 +269,7 @@ def test_the_audit_finds_the_run_of_a_cube(ville, tmp_path):
     assert result["low"] + result["high"] == result["cells"]
     assert 3 <= result["cells"] <= 6
     assert result["folds"]["models"] == 2
-    assert result["randomisation"]["steps"][-1]["layer"] == "stem_conv"
+    assert result["randomisation"]["steps"][-1]["layer"] == "conv_0"
     assert "Taking away what was learnt" in (moved / "report.html").read_text()
     audit(ville.result / "cube.zarr")
     first = (ville.result / "audit.json").read_text()

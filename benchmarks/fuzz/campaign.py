@@ -30,6 +30,7 @@ def families(*, own: bool = True) -> list[Family]:
     if own:
         for name in (
             "commands.cli",
+            "run.audit",
             "run.engine",
             "run.export",
             "run.found",

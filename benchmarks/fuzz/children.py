@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.fuzz.hostile import Listener
 from benchmarks.fuzz.judge import Verdict, judge, state_of
-from benchmarks.fuzz.trial import Input
+from benchmarks.fuzz.trial import Input, Trial
 
 __all__ = ["Limits", "run_all"]
 
@@ -143,10 +143,9 @@ def _work(tried: Input, folder: Path, pipe: int, limits: Limits) -> None:
     _limit(limits)
     verdict = judge(tried, trial)
     after = state_of(folder / "in")
-    allowed = trial.may_change
     changed = [
         p for p in sorted({*before, *after})
-        if before.get(p) != after.get(p) and not (allowed and Path(p).is_relative_to(allowed))
+        if before.get(p) != after.get(p) and not _may_change(Path(p), trial)
     ]  # fmt: skip
     if changed:
         what = {True: "changed", False: "created"}[changed[0] in before]
@@ -158,6 +157,11 @@ def _work(tried: Input, folder: Path, pipe: int, limits: Limits) -> None:
             "lost_files", f"left behind {left[0].name}; {verdict.told}", verdict.wrong
         )
     os.write(pipe, json.dumps(verdict.as_dict()).encode())
+
+
+def _may_change(path: Path, trial: Trial) -> bool:
+    below = trial.may_change
+    return below is not None and path.is_relative_to(below) and path not in trial.mine
 
 
 def _limit(limits: Limits) -> None:

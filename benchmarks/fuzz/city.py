@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ADDRESS", "CITY", "prepared"]
+__all__ = ["ADDRESS", "AUDITED", "CITY", "prepared"]
 
 CITY, ADDRESS = "SESGRID_FUZZ_CITY", "SESGRID_FUZZ_SCHEDULER"
 """Where a child finds the finished city, and the scheduler."""
+
+AUDITED = 4
+"""Cells that the audit of the finished run looked at."""
 
 _SETTINGS = """
 [grid]
@@ -60,6 +63,7 @@ def _register() -> None:
 def _serve(folder: Path, last: str) -> None:
     from distributed import Client, LocalCluster
 
+    from sesgrid.run.audit import run_audit
     from sesgrid.run.config import load_config
     from sesgrid.run.engine import run_stages
     from sesgrid.synth import write_city
@@ -84,12 +88,10 @@ def _serve(folder: Path, last: str) -> None:
         ) as cluster,
         Client(cluster) as client,
     ):
-        run_stages(
-            load_config(folder / "city.toml"),
-            client,
-            last,
-            lambda line: print(line, file=sys.stderr),
-        )
+        config = load_config(folder / "city.toml")
+        run_stages(config, client, last, lambda line: print(line, file=sys.stderr))
+        if last == "report":
+            run_audit(config, client, AUDITED, seed=0)
         print(cluster.scheduler_address, flush=True)
         sys.stdin.read()
 

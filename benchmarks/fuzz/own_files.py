@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,10 @@ import pandas as pd
 import rasterio
 import zarr
 
-from benchmarks.fuzz.city import ADDRESS, CITY
+from benchmarks.fuzz.city import ADDRESS, AUDITED, CITY
 from benchmarks.fuzz.commands import Said, command
 from benchmarks.fuzz.damage import damage_file, flip
+from benchmarks.fuzz.own_hostile import OWN_HOSTILE, out_of
 from benchmarks.fuzz.trial import Damage, Family, Trial
 
 __all__ = ["FAMILIES", "pixels_of"]
@@ -49,11 +49,15 @@ def _copy(rng: Random, folder: Path) -> Path:
         for name in ("census", "ortho", "landcover"):
             told = told.replace(f'{name} = "', f'{name} = "{city}/')
         (folder / "city.toml").write_text(told)
-    if rng.random() < 0.5:
-        (folder / "out" / "notes.txt").write_text("mine")
-        (folder / "out" / "models" / "mine.keras").parent.mkdir(exist_ok=True)
-        (folder / "out" / "models" / "mine.keras").write_text("mine")
+    for path in _mine(folder / "out") if rng.random() < 0.5 else ():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
     return folder / "out"
+
+
+def _mine(out: Path) -> tuple[Path, ...]:
+    """Where the user's own files may lie among the results."""
+    return out / "notes.txt", out / "models" / "mine.keras", out / "models" / "random-mine.json"
 
 
 def _wanted() -> Path:
@@ -61,18 +65,6 @@ def _wanted() -> Path:
 
 
 # -- what the commands must end with
-
-
-def _as_before(words: Callable[[Path], tuple[str | Path, ...]]) -> Callable[[object, bool], str]:
-    before: dict[str, str] = {}
-
-    def difference(result: object, partly: bool) -> str:
-        assert isinstance(result, Said)
-        if not before:
-            before["out"] = command(*words(_wanted())).out
-        return "" if result.out == before["out"] else f"said {result.out[:200]!r}"
-
-    return difference
 
 
 def _status(rng: Random, folder: Path) -> Trial:
@@ -86,7 +78,9 @@ def _status(rng: Random, folder: Path) -> Trial:
         told = result.out if isinstance(result, Said) else ""
         return "" if "blocks done" in told else f"said {told[:200]!r}"
 
-    return Trial(lambda: command(*words(out)), difference, out / "cube.zarr" / "zarr.json", out)
+    return Trial(
+        lambda: command(*words(out)), difference, out / "cube.zarr" / "zarr.json", out, _mine(out)
+    )
 
 
 def _verify(rng: Random, folder: Path) -> Trial:
@@ -96,9 +90,8 @@ def _verify(rng: Random, folder: Path) -> Trial:
         assert isinstance(result, Said)
         return "" if result.out.strip() == "0 faults" else f"said {result.out[:200]!r}"
 
-    return Trial(
-        partial(command, "verify", out / "cube.zarr"), difference, out / "cube.zarr" / "zarr.json"
-    )
+    act = partial(command, "verify", out / "cube.zarr")
+    return Trial(act, difference, out / "cube.zarr" / "zarr.json")
 
 
 def _export(rng: Random, folder: Path) -> Trial:
@@ -128,16 +121,29 @@ def _again(rng: Random, folder: Path, last: str) -> Trial:
         for name, pixels in wanted.items():
             if (off := got[name] != pixels).any():
                 return f"{int(off.sum())} of {off.size} pixels of {name} differ"
-        for name in ("cells", "mosaic"):
-            a, b = (
-                pd.read_parquet(where / "work" / f"{name}.parquet") for where in (_wanted(), out)
-            )
+        results = ("cells.parquet", "activation.parquet") if last == "run" else ()
+        for name in ("work/cells.parquet", "work/mosaic.parquet", *results):
+            a, b = (pd.read_parquet(where / name) for where in (_wanted(), out))
             if not a.equals(b):
-                return f"the table {name} differs"
+                return f"{name} differs"
         return ""
 
     act = partial(command, last, folder / "city.toml", "--scheduler", os.environ[ADDRESS])
-    return Trial(act, difference, out / "cube.zarr" / "zarr.json", out)
+    return Trial(act, difference, out / "cube.zarr" / "zarr.json", out, _mine(out))
+
+
+def _audit(rng: Random, folder: Path) -> Trial:
+    out = _copy(rng, folder)
+
+    def difference(result: object, partly: bool) -> str:
+        got, wanted = (json.loads((w / "audit.json").read_text()) for w in (out, _wanted()))
+        return next((f"{n} differs" for n in wanted if got.get(n) != wanted[n]), "")
+
+    act = partial(
+        command, "audit", out / "cube.zarr", "--config", folder / "city.toml",
+        "--cells", str(AUDITED), "--scheduler", os.environ[ADDRESS],
+    )  # fmt: skip
+    return Trial(act, difference, out / "cube.zarr" / "zarr.json", out, _mine(out))
 
 
 # -- damages
@@ -166,7 +172,7 @@ def _some(rng: Random, out: Path, kind: str) -> Path | None:
 
 def _on(kind: str, way: str, *, detectable: bool = True) -> Damage:
     def do(rng: Random, trial: Trial) -> Trial | None:
-        path = _some(rng, _out_of(trial), kind)
+        path = _some(rng, out_of(trial), kind)
         if path is None:
             return None
         if way == "gone":
@@ -180,10 +186,6 @@ def _on(kind: str, way: str, *, detectable: bool = True) -> Damage:
         return replace(trial, path=path)
 
     return Damage(do, f"{kind} {way}", detectable)
-
-
-def _out_of(trial: Trial) -> Path:
-    return next(p for p in trial.path.parents if p.name == "out")
 
 
 _VALUES: tuple[Any, ...] = (
@@ -229,13 +231,23 @@ _TABLES = [_on(k, w) for k in ("table", "part") for w in (*_WAYS, "flip")]
 _LOOSE_TABLES = [replace(d, detectable=False) for d in _TABLES]
 _LOOSE_SHARDS = [replace(d, detectable=False) for d in _SHARDS]
 
+_RUN = (
+    *(d for d in _SHARDS if "flip" not in d.name),
+    *_CUBE,
+    *_TABLES,
+    *_UNREAD,
+    *_JSON,
+    *OWN_HOSTILE,
+)
+
 FAMILIES = (
-    Family("run-status", _status, (*_CUBE, *_UNREAD, *_JSON, *_LOOSE_TABLES, *_LOOSE_SHARDS), share=2),
-    Family("run-verify", _verify, (*_SHARDS, *_CUBE, *_TABLES, *_UNREAD, *_JSON), share=3),
-    Family("run-export", _export, (*_SHARDS, *_CUBE, *_JSON, *_LOOSE_TABLES), share=2),
     Family(
-        "run-landcover", partial(_again, last="landcover"),
-        (*(d for d in _SHARDS if "flip" not in d.name), *_CUBE,
-          *_TABLES, *_UNREAD, *_JSON), share=3, seconds=120,
+        "run-status", _status,
+        (*_CUBE, *_UNREAD, *_JSON, *_LOOSE_TABLES, *_LOOSE_SHARDS, *OWN_HOSTILE), share=2,
     ),
+    Family("run-verify", _verify, (*_SHARDS, *_CUBE, *_TABLES, *_UNREAD, *_JSON, *OWN_HOSTILE), share=3),
+    Family("run-export", _export, (*_SHARDS, *_CUBE, *_JSON, *_LOOSE_TABLES, *OWN_HOSTILE), share=2),
+    Family("run-audit", _audit, (*_SHARDS, *_TABLES, *_UNREAD, *_JSON, *OWN_HOSTILE), seconds=120),
+    Family("run-landcover", partial(_again, last="landcover"), _RUN, share=2, seconds=120),
+    Family("run-report", partial(_again, last="run"), _RUN, share=3, seconds=240),
 )  # fmt: skip

@@ -22,6 +22,8 @@ class Trial:
     """The file that is damaged."""
     may_change: Path | None = None
     """A folder below which files may come and go."""
+    mine: tuple[Path, ...] = ()
+    """Files of the user's below it, which may not."""
     leaves: bool = False
     """Whether files may stay in the folder for temporary ones."""
 
