@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pandas as pd
 from distributed import Client
 
 from sesgrid.errors import FormatError, MissingInputError
@@ -18,7 +17,7 @@ from sesgrid.run.freshness import fingerprint, key_of
 from sesgrid.run.job import Job, class_table, load_models, method_of
 from sesgrid.run.outputs import written_by
 from sesgrid.run.results import run_report
-from sesgrid.run.workspace import Workspace, load_table
+from sesgrid.run.workspace import Workspace, load_sealed, load_table
 from sesgrid.sources import class_names, landcover_classes
 from sesgrid.stages.audit import audit_stage, place_audit
 from sesgrid.stages.audit_figures import summarise
@@ -79,7 +78,7 @@ def run_audit(config: Config, client: Client, cells: int, seed: int) -> dict[str
     placed = place_audit(stage, table, cells, job.cube(table).pixels(), models)
     with_landcover = config.sources.landcover is not None
     truth = planted(config)
-    activation = pd.read_parquet(files.table("activation")) if with_landcover else None
+    activation = load_sealed(files.table("activation")) if with_landcover else None
     rows = list(client.compute(placed, resources=on_gpus(client)).result())
     result = summarise(
         rows, stage.settings, names if with_landcover else [], truth=truth, activation=activation

@@ -21,6 +21,7 @@ from sesgrid.run.job import Job, class_table, load_models, method_of, protocol_o
 from sesgrid.run.memory import give_back
 from sesgrid.run.published import published
 from sesgrid.run.tables import CellTable, TableWriter
+from sesgrid.run.workspace import load_sealed, save_sealed
 from sesgrid.sources import class_groups, class_names
 from sesgrid.stages.activation import MAPS
 from sesgrid.stages.analyse import Findings, analyse
@@ -84,7 +85,7 @@ def run_analyse(job: Job) -> dict[str, Any]:
     for name in _TABLES:
         found = getattr(findings, name)
         write_atomically(getattr(job.files, name), csv_text(found))
-        found.to_parquet(job.files.table(name))  # with its attributes, for the report
+        save_sealed(found, job.files.table(name))  # with its attributes, for the report
     write_atomically(
         job.files.metrics,
         json.dumps(
@@ -191,7 +192,7 @@ def _load_findings(job: Job) -> Findings:
     with reading(job.files.output, advice="delete metrics.json, and run again"):
         metrics = json.loads(job.files.metrics.read_bytes())
         metrics.pop("run")
-        tables = {name: pd.read_parquet(job.files.table(name)) for name in _TABLES}
+        tables = {name: load_sealed(job.files.table(name)) for name in _TABLES}
     known = class_table(job.config)
     used = job.config.sources.landcover is not None
     names = (UNCLASSIFIED, *class_names(known)) if used else ()

@@ -11,13 +11,22 @@ import pandas as pd
 
 from sesgrid.batches.blocks import PLACES
 from sesgrid.errors import MissingInputError
-from sesgrid.foreign import writing
+from sesgrid.foreign import reading, writing
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import StageRecord
 from sesgrid.run.mark import Mark
 from sesgrid.run.tables import CellTable
+from sesgrid.store.sealed import replace_sealed, require_sound
 
-__all__ = ["Workspace", "load_cells", "load_places", "load_table", "save_rows"]
+__all__ = [
+    "Workspace",
+    "load_cells",
+    "load_places",
+    "load_sealed",
+    "load_table",
+    "save_rows",
+    "save_sealed",
+]
 
 
 @dataclass(frozen=True)
@@ -154,6 +163,32 @@ def save_rows(rows: pd.DataFrame, path: Path) -> None:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def save_sealed(rows: pd.DataFrame, path: Path) -> None:
+    """Write Parquet with its checksum beside it, for a later stage.
+
+    Raises
+    ------
+    StoreError
+        The disk is full or read-only; what was there stays.
+    """
+    beside = path.with_name(f".{path.name}.sealing")
+    save_rows(rows, beside)
+    replace_sealed(beside, path)
+
+
+def load_sealed(path: Path) -> pd.DataFrame:
+    """Read what `save_sealed` wrote.
+
+    Raises
+    ------
+    MissingInputError, FormatError
+        It is gone, or damaged.
+    """
+    require_sound(path)
+    with reading(path, advice="run the stage that writes it again"):
+        return pd.read_parquet(path)
 
 
 def load_cells(files: Workspace, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sesgrid.errors import MissingInputError, ModelMismatchError, StoreError
+from sesgrid.foreign import reading
 from sesgrid.store.parts import write_atomically
 
 if TYPE_CHECKING:
     import keras
 
 __all__ = ["ModelRef", "file_sha256", "history_of", "record_metrics", "save_model"]
+
+_BRING_BACK = "train again, or bring the card that was saved with the model"
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,15 @@ class ModelRef:
                 raise MissingInputError(
                     f"model file {p} is missing: train again, or check the path"
                 )
-        try:
-            card = json.loads(card_path.read_text())
+        with reading(card_path, ModelMismatchError, f"it is not a model's card: {_BRING_BACK}"):
+            card = json.loads(card_path.read_text(encoding="utf-8"))
             ref = cls(
-                card["model_id"],
+                _text(card, "model_id"),
                 str(path),
-                card["sha256"],
+                _text(card, "sha256"),
                 int(card["pixels_per_cell"]),
                 int(card["n_classes"]),
             )
-        except (ValueError, TypeError, KeyError) as error:
-            raise ModelMismatchError(
-                f"{card_path} is not a model's card ({type(error).__name__}: {error}): train again, or "
-                "bring the card that was saved with the model"
-            ) from error
         ref.verify()
         return ref
 
@@ -89,6 +87,13 @@ class ModelRef:
         return _load(self)
 
 
+def _text(card: Mapping[str, Any], name: str) -> str:
+    value = card[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected text, received {type(value).__name__}")
+    return value
+
+
 @lru_cache(maxsize=16)
 def _load(ref: ModelRef) -> keras.Model:
     import keras
@@ -96,7 +101,9 @@ def _load(ref: ModelRef) -> keras.Model:
     from sesgrid.kernels import network  # noqa: F401  (registers the layers)
 
     ref.verify()
-    model = keras.saving.load_model(ref.path, compile=False, safe_mode=True)
+    # Keras raises whatever its layers do; in safe mode a ValueError tells of code
+    with reading(ref.path, ModelMismatchError, "it is no model, or holds code: train again"):
+        model = keras.saving.load_model(ref.path, compile=False, safe_mode=True)
     if model.output_shape[-1] != ref.n_classes:
         raise ModelMismatchError(
             f"{ref.path}: the card says {ref.n_classes} classes, the network tells {model.output_shape[-1]}; "
@@ -152,7 +159,8 @@ def save_model(
 def record_metrics(ref: ModelRef, metrics: Mapping[str, Any]) -> None:
     """Write into a model's card how well it did; JSON values."""
     path = Path(ref.path).with_suffix(".json")
-    card = json.loads(path.read_text())
+    with reading(path, ModelMismatchError, f"it is not a model's card: {_BRING_BACK}"):
+        card = json.loads(path.read_text(encoding="utf-8"))
     write_atomically(path, json.dumps({**card, "metrics": dict(metrics)}, indent=1))
 
 
@@ -166,7 +174,9 @@ def _bare(model: keras.Model) -> keras.Model:
 
 def history_of(ref: ModelRef) -> dict[str, list[float]]:
     """Losses and metrics per epoch, from the model's card."""
-    return json.loads(Path(ref.path).with_suffix(".json").read_text())["history"]
+    path = Path(ref.path).with_suffix(".json")
+    with reading(path, ModelMismatchError, f"it is not a model's card: {_BRING_BACK}"):
+        return dict(json.loads(path.read_text(encoding="utf-8"))["history"])
 
 
 def file_sha256(path: str | Path) -> str:
