@@ -35,6 +35,7 @@ def test_a_quick_burn_ends_with_a_json_object(capsys):
     assert all(ratio > 0 for ratio in result["ratio"].values())
 
 
+@pytest.mark.long
 def test_a_quick_run_of_the_sums_ends_with_its_ratios(capsys):
     class_sums.main(["--quick", "--json"])
     names = {
