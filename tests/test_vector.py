@@ -639,13 +639,6 @@ def test_a_layer_that_is_listed_and_not_there_is_told(tmp_path: Path, text: str)
         list_tables(path, frozenset({".gpkg"}))
 
 
-def test_a_geopackage_without_a_layer_is_told(tmp_path: Path) -> None:
-    path = write(tmp_path, "gpkg")
-    altered(path, "DELETE FROM gpkg_contents", f'DROP TABLE "{NAME}"')
-    with pytest.warns(SesgridWarning, match=f"{path.name} holds no layer"):
-        assert list_tables(tmp_path, frozenset({".gpkg"})) == []
-
-
 # ---------------------------------------------------------------- changed bytes
 
 

@@ -70,10 +70,8 @@ def list_vector(path: Path) -> list[Table]:
     for name, cause in failed.items():
         text = f"{path.name}: its layer {name!r} cannot be read and is left out ({cause})"
         warnings.warn(text, SesgridWarning, stacklevel=4)
-    if not tables and not failed:
-        if path.suffix.lower() != ".gpkg":  # of which one may be empty
-            raise FormatError(f"{path.name} holds no layer; {DAMAGED}")
-        warnings.warn(f"{path.name} holds no layer", SesgridWarning, stacklevel=4)
+    if not tables and path.suffix.lower() != ".gpkg":  # of which one may be empty
+        raise FormatError(f"{path.name} holds no layer; {DAMAGED}")
     return tables
 
 
