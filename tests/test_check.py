@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from contextlib import nullcontext
 
 import geopandas as gpd
@@ -90,6 +91,28 @@ def test_each_source_is_a_line_and_nothing_is_written(city, tmp_path, rule):
     ]
     assert lines[0].startswith("settings: paper; paper")
     assert (written(folder), written(tmp_path)) == before
+
+
+def test_what_was_delivered_is_compared_where_it_is_asked_for(city, tmp_path):
+    census = tmp_path / "Filosofi2019.csv"
+    census.write_bytes(city["census"].read_bytes())
+    said = subprocess.run(["md5sum", census.name], cwd=tmp_path, capture_output=True, check=True)
+    (tmp_path / "Filosofi2019.csv.md5").write_bytes(said.stdout)
+
+    def checked(*, asked: bool):
+        path = configured(city, tmp_path, census=census)
+        if asked:
+            path.write_text(path.read_text().replace("[sources]", "[sources]\ncheck = true"))
+        return CliRunner().invoke(main, ["check", str(path)])
+
+    assert "check: 1 files are what their .md5 says\n" in checked(asked=True).stdout
+    census.write_text(census.read_text().replace(",99001,", ",99002,"))
+    assert (
+        "check: 1 files have a .md5 beside them that is not compared" in checked(asked=False).stdout
+    )
+    result = checked(asked=True)
+    assert result.exit_code == 2
+    assert "Filosofi2019.csv.md5 says MD5" in result.stderr
 
 
 def test_all_faults_are_told_a_line_each(city, tmp_path):

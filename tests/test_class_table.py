@@ -208,6 +208,20 @@ def test_a_group_is_told_once(tmp_path):
     assert class_groups(table) == {"a": "x", "b": "other"}
 
 
+@pytest.mark.parametrize("other", ["Forêt", "FORÊT", "fore\u0302t", "la  forêt", "la\u00a0forêt"])
+def test_a_class_is_one_however_it_is_spelt(tmp_path, other):
+    first = "la forêt" if "la" in other else "forêt"
+    with pytest.warns(SesgridWarning, match="1 rows spell a class otherwise .*line 3"):
+        table = table_of(tmp_path, f"code,landcover_class,group\n1,{first},x\n2,{other},x\n3,b,y\n")
+    assert table["value"].tolist() == [1, 1, 2]
+    assert class_names(table) == (first, "b")
+    with (
+        pytest.warns(SesgridWarning, match="spell a class otherwise"),
+        pytest.raises(FormatError, match="is in two groups"),
+    ):
+        table_of(tmp_path, f"code,landcover_class,group\n1,{first},x\n2,{other},y\n")
+
+
 def test_a_name_is_no_file_and_a_file_no_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(

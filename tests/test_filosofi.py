@@ -245,6 +245,8 @@ def test_vintage_in_order_argument_columns_name(tmp_path: Path) -> None:
     with pytest.warns(SesgridWarning, match="tell 2021"):
         assert read_filosofi(below, vintage="2019").attrs["vintage"] == "2019"
     assert vintage_of(["idcar_200m"], ["x_120190.csv"]) is None
+    assert vintage_of(["idcar_200m"], ["export_2021_carreaux_2019.csv"]) is None
+    assert vintage_of(["idcar_200m"], ["2017_2019.csv", "Filosofi2021"]) == "2021"
     with pytest.raises(ConfigError, match="'2016'"):
         read_filosofi(named, vintage="2016")
 

@@ -381,6 +381,24 @@ def test_one_departement_in_two_years_is_refused_and_two_departements_are_read(t
     assert len(read_landcover(sorted(tmp_path.iterdir()), "cosia")) == 4
 
 
+def test_a_delivery_may_be_younger_than_what_it_shows(tmp_path):
+    name = "COSIA_1-0__GPKG_LAMB93_D033_2025-01-01"
+    (tmp_path / name).mkdir()
+    cosia(4).to_file(tmp_path / name / "D033_2021_400_6400_vecto.gpkg")
+    with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as z:
+        z.write(
+            tmp_path / name / "D033_2021_400_6400_vecto.gpkg",
+            f"{name}/D033_2021_400_6400_vecto.gpkg",
+        )
+    assert len(read_landcover(tmp_path / f"{name}.zip", "cosia")) == 4
+    assert len(read_landcover(tmp_path / name, "cosia")) == 4
+    older = tmp_path / name.replace("2025", "2018")
+    older.mkdir()
+    cosia(4).to_file(older / "vecto.gpkg")
+    with pytest.raises(FormatError, match="département 33 is there of 2 years, 2018, 2021"):
+        read_landcover([tmp_path / name, older], "cosia")
+
+
 def test_files_tell_what_kind_of_land_cover_they_are(tmp_path):
     (tmp_path / "COSIA").mkdir()
     assert not holds_rasters(tmp_path)

@@ -257,6 +257,7 @@ def test_aux_xml_and_world_file_of_class_rasters(tmp_path) -> None:
         ("<GeoTransform>650000, 2, 0</GeoTransform>", "expected 6 number"),
         ("<GeoTransform>nan, 2, 0, 6860000, 0, -2</GeoTransform>", "metres on the Earth"),
         ('<PAMRasterBand band="1"><NoDataValue>O</NoDataValue></PAMRasterBand>', "1 number"),
+        ('<pamrasterband BAND="1"><nodatavalue>O</nodatavalue></pamrasterband>', "1 number"),
     ],
 )
 def test_a_damaged_aux_xml_is_not_passed_over(tmp_path, xml, message) -> None:
@@ -271,6 +272,43 @@ def test_a_damaged_aux_xml_is_not_passed_over(tmp_path, xml, message) -> None:
         path.with_name(path.name + ".aux.xml").write_text("<Other/>")
         with pytest.raises(FormatError, match="expected <PAMDataset>"):
             read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("before", ["", " \r\n", '<?xml version="1.0"?>', "<!-- put right -->"])
+def test_an_aux_xml_that_gdal_passes_over_is_not_passed_over(tmp_path, before, encoding) -> None:
+    path = write(tmp_path / "a.tif", 650000, 6860000)
+    beside = path.with_name("a.tif.aux.xml")
+    place = "<GeoTransform>650010, 2, 0, 6860000, 0, -2</GeoTransform>"
+    beside.write_bytes(f"{before}<PAMDataset>{place}</PAMDataset>".encode(encoding))
+    with rasterio.open(path) as raster:
+        left = raster.transform.c
+    if left == 650010:
+        assert read_ortho(path)["left"].tolist() == [left]
+        return
+    with pytest.raises(FormatError, match=r"a\.tif\.aux\.xml begins with .*GDAL passes over"):
+        read_ortho(path)
+    beside.write_bytes(f"{before}<PAMDataset><Metadata/></PAMDataset>".encode(encoding))
+    assert read_ortho(path)["left"].tolist() == [650000]
+
+
+def test_a_mask_beside_a_vrt_is_its_mask(tmp_path) -> None:
+    part = codes(tmp_path / "p.tif")
+    path = tmp_path / "all.vrt"
+    path.write_text(vrt("p.tif"))
+    assert CODES.read(str(path), WHOLE)[1].all()
+    seen = np.arange(PX * PX).reshape(PX, PX) % 3 > 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(part, "r+") as raster:
+        raster.write_mask(seen)
+    (tmp_path / "p.tif.msk").rename(tmp_path / "all.vrt.msk")
+    with rasterio.open(path) as raster:
+        assert np.array_equal(raster.dataset_mask() > 0, seen)
+    values, valid = CODES.read(str(path), WHOLE)
+    assert np.array_equal(valid, seen)
+    assert np.array_equal(values[0], np.where(seen, picture()[0], 0))
+    (tmp_path / "all.vrt.msk").write_text(vrt(part))
+    with pytest.raises(UnsafePathError, match=r"all\.vrt\.msk is XML"):
+        CODES.read(str(path), WHOLE)
 
 
 def test_a_vrt_of_the_rasters_in_its_folder(tmp_path) -> None:

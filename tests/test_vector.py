@@ -631,6 +631,14 @@ def test_a_view_with_a_function_of_gdal_is_a_layer(tmp_path: Path) -> None:
     assert same(read_table(table, ["code_2018", "row"], geometry=True), land(7))
 
 
+@pytest.mark.parametrize("text", [f'ALTER TABLE "{NAME}" RENAME TO gone', f'DROP TABLE "{NAME}"'])
+def test_a_layer_that_is_listed_and_not_there_is_told(tmp_path: Path, text: str) -> None:
+    """GDAL passes over it; among tiles nobody would miss it."""
+    path = altered(write(tmp_path, "gpkg"), text)
+    with pytest.warns(SesgridWarning, match=f"its layer '{NAME}' cannot be read and is left out"):
+        list_tables(path, frozenset({".gpkg"}))
+
+
 # ---------------------------------------------------------------- changed bytes
 
 

@@ -125,6 +125,16 @@ def test_points_in_a_line_are_a_line() -> None:
             chords(points)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_arcs_inside_a_collection(depth: int) -> None:
+    blob = many(10, string(8, RIM))
+    for _ in range(depth):
+        blob = many(7, blob)
+    with pytest.warns(SesgridWarning, match="1 of 2 geometries have arcs"):
+        found = geometries_of_wkb([blob, polygon(SQUARE)], "a.parquet")
+    assert shapely.area(found).tolist() == pytest.approx([math.pi * 100**2, 40000], rel=1e-4)
+
+
 REPAIRED = {
     "ring": (polygon(SQUARE[:-1]), 40000, "rings that were not closed"),
     "hole": (polygon(SQUARE, HOLE[:-1]), 40000 - 60.5, "rings that were not closed"),

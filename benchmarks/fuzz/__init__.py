@@ -13,6 +13,6 @@ What a wrong input may end in depends on what can be known of it:
 - *undetectable* ones, such as a byte flipped in a coordinate of a shapefile or in a number of a CSV, must
   end in no traceback and no hang; a table that differs is counted as such, not as silently wrong: nobody can
   see it. They are in no share;
-- *hostile* ones, which tell to read, import, run or write something else, must be refused, and the canary
-  that they point at stays untouched.
+- *hostile* ones, which tell to read, import, run or write something else, must be refused, or what they ask
+  for left undone: nothing may be opened, called, made or removed beside the input and the results.
 """

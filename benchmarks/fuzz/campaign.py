@@ -18,12 +18,13 @@ def families(*, own: bool = True) -> list[Family]:
     # what the readers import only when they are called
     import_module("pyarrow.dataset")
     import_module("sesgrid.sources")
-    from benchmarks.fuzz import census, classes, config, landuse, orthophotos
+    from benchmarks.fuzz import census, classes, config, landcover, landuse, orthophotos
 
     found = [
         *config.FAMILIES,
         *census.FAMILIES,
         *landuse.FAMILIES,
+        *landcover.FAMILIES,
         *classes.FAMILIES,
         *orthophotos.FAMILIES,
     ]

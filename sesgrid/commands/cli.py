@@ -90,11 +90,17 @@ def _part_command(name: str, text: str) -> None:
 @main.command(cls=Command)
 @config_argument
 def check(config: Path) -> None:
-    """Open every source of CONFIG and tell what it holds and where; nothing is written."""
+    """Open every source of CONFIG and tell what it holds and where; nothing is written.
+
+    Where sources.check asks for it, files are compared with the .md5 beside them first.
+    """
     from sesgrid.run.check import check_sources
     from sesgrid.run.config import load_config
+    from sesgrid.run.delivered import check_delivered
 
-    check_sources(load_config(config), click.echo, lambda told: click.echo(f"  note: {told}"))
+    loaded = load_config(config)
+    check_delivered(loaded, click.echo)
+    check_sources(loaded, click.echo, lambda told: click.echo(f"  note: {told}"))
 
 
 _stage_command("run", "report", "Run every stage that is not up to date.")

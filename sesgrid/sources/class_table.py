@@ -63,7 +63,8 @@ def read_class_table(path: str | Path) -> pd.DataFrame:
     Warns
     -----
     SesgridWarning
-        The file is not in UTF-8, or may have been cut off; a column is called almost as one that is read.
+        The file is not in UTF-8, or may have been cut off; a column is called almost as one that is read; a
+        class is spelt in several ways.
 
     Examples
     --------
@@ -93,7 +94,7 @@ def _parse(path: Path, label: str) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows.values()), columns=header, index=lines, dtype="string")
     codes = frame[columns]
     _check_codes(codes, label)
-    name = frame["landcover_class"].replace("", pd.NA)
+    name = _spelt_once(frame["landcover_class"].replace("", pd.NA), label)
     kinds = {c: k for k, c in enumerate(dict.fromkeys(name.dropna()), start=1)}
     if not 1 <= len(kinds) <= _MAX_CLASSES:
         raise FormatError(f"{label}: expected 1 to {_MAX_CLASSES} classes, received {len(kinds)}")
@@ -112,6 +113,23 @@ def _parse(path: Path, label: str) -> pd.DataFrame:
     out.index = _index_of(codes)
     out.attrs["source"] = Path(label).name
     return out
+
+
+def _spelt_once(name: pd.Series, label: str) -> pd.Series:
+    """Names that differ in case, spaces or forms of accents are one class, as its first row spells it."""
+    plain = name.str.normalize("NFC").str.casefold().str.split().str.join(" ")
+    first = name.groupby(plain).transform("first")
+    other = (first != name).fillna(False)
+    if other.any():
+        line = other[other].index[0]
+        warnings.warn(
+            f"{label}: {int(other.sum())} rows spell a class otherwise than the first one that names it, "
+            f"and are taken for the same (line {line}: {name[line]!r} for {first[line]!r}); give it another "
+            "name if it is another class",
+            SesgridWarning,
+            stacklevel=4,
+        )
+    return first
 
 
 def _groups(frame: pd.DataFrame, name: pd.Series, label: str) -> pd.Series:

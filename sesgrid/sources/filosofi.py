@@ -166,7 +166,7 @@ def _vintage(given: str | None, table: Table, path: Path) -> str:
 
 
 def vintage_of(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Release year told by the columns, else by the first name with one; None if neither does.
+    """Release year told by the columns, else by the first name with one alone; None if neither does.
 
     2019 and 2021 have the same columns. ``Groupe`` left with 2019, as did capital letters.
 
@@ -181,9 +181,9 @@ def vintage_of(columns: Sequence[str], names: Sequence[str]) -> str | None:
     if "groupe" in lower or "Idcar_200m" in columns:
         return "2017"
     for name in names:
-        found = _RELEASE.search(name) or _YEAR.search(name)
-        if found:
-            return found[1]
+        years = set(_RELEASE.findall(name) or _YEAR.findall(name))
+        if len(years) == 1:
+            return years.pop()
     return None
 
 

@@ -22,7 +22,7 @@ import pyogrio
 
 from sesgrid.errors import FormatError, SesgridWarning, UnsafePathError
 from sesgrid.foreign import DAMAGED, cause_of, copying, reading, scratch
-from sesgrid.sources.geopackage import count_rows, refuse_foreign_code, settle
+from sesgrid.sources.geopackage import count_rows, lost_layers, refuse_foreign_code, settle
 from sesgrid.sources.space_index import listed_within
 from sesgrid.sources.spatial_filter import Bounds, filter_in
 from sesgrid.sources.stray_text import stray_columns, with_stray_text
@@ -94,7 +94,10 @@ def _listed(path: Path, link: Path) -> tuple[list[Table], dict[str, str]]:
             f"{path.name}: a layer is declared to hold surfaces, which are not read as such ({error}); "
             "convert it (ogr2ogr -nlt MULTIPOLYGON)"
         ) from error
-    return tables, {name: cause_of(error) for name, error in failed.items()}
+    told = {name: cause_of(error) for name, error in failed.items()}
+    if link.suffix == ".gpkg":
+        told |= dict.fromkeys(lost_layers(link), "its table is not there")
+    return tables, told
 
 
 def read_vector(

@@ -26,6 +26,7 @@ __all__ = [
     "asked",
     "count_rows",
     "geometry_column",
+    "lost_layers",
     "opened",
     "quoted",
     "refuse_foreign_code",
@@ -91,6 +92,18 @@ def _foreign(label: str, kind: str, name: str, what: str) -> str:
         f"{label}: its {kind} {name!r} {what}, which may reach outside of the file; if you trust it, export "
         "the layer to a new file (ogr2ogr)"
     )
+
+
+def lost_layers(path: Path) -> list[str]:
+    """Layers that the file lists and does not hold: GDAL passes over them."""
+    with opened(path) as database:
+        tables = {name for (name,) in database.execute("SELECT lower(name) FROM sqlite_master")}
+        if "gpkg_contents" not in tables:
+            return []
+        listed = database.execute(
+            "SELECT table_name FROM gpkg_contents WHERE data_type = 'features'"
+        ).fetchall()
+    return [str(name) for (name,) in listed if str(name).lower() not in tables]
 
 
 def count_rows(path: Path, layer: str, label: str) -> tuple[int | None, int | None]:

@@ -33,7 +33,7 @@ _WITH_YEAR = re.compile(r"code_?(\d{2}|\d{4})", re.IGNORECASE)
 _WITHOUT_CODES = re.compile(r"ZONE_CONSTRUITE(_.*)?", re.IGNORECASE)
 """What OCS GE delivers beside its land cover, of another kind."""
 
-_DELIVERY = re.compile(r"(?:^|_)D(\d{3}|0?2[AB])[_-](\d{4})(?=[_-])", re.IGNORECASE)
+_DELIVERY = re.compile(r"(?:^|[_/])D(\d{3}|0?2[AB])[_-](\d{4})(?=[_-])", re.IGNORECASE)
 
 
 def read_landcover(
@@ -88,13 +88,13 @@ def read_landcover(
         if not tables:
             raise MissingInputError(f"{label}: {_nothing_inside(paths)}")
         layers = _choose(tables, lookup.columns, layer, label)
-        inside = [
-            f.relative_to(c)
-            for c in contents
-            for f in {t.path for t in layers}
-            if f != c and f.is_relative_to(c)
-        ]
-        _require_one_year([*map(Path, (p.name for p in paths)), *inside])
+        files = {t.path for t in layers}
+        _require_one_year(
+            Path(p.name, f.relative_to(c))
+            for p, c in zip(paths, contents, strict=True)
+            for f in files
+            if f.is_relative_to(c)
+        )
         frames = [frame for frame in _read(layers, within) if len(frame)]
     _tell_lacking(layers, table, label)
     land = _one_frame(frames, lookup, within, label) if frames else None
@@ -201,10 +201,15 @@ def _columns(table: Table, columns: Sequence[str]) -> dict[str, str]:
 
 
 def _require_one_year(files: Iterable[Path]) -> None:
-    """Refuse deliveries of one département in several years, which would be laid on each other."""
+    """Refuse files of one département in several years, which would be laid on each other.
+
+    A file's own name counts before those of its folders: what is delivered in 2025 may show 2022.
+    """
     years: dict[str, set[str]] = defaultdict(set)
-    for part in {part for file in files for part in file.parts}:
-        for departement, year in _DELIVERY.findall(part):
+    for file in files:
+        found = _DELIVERY.findall("/".join(file.parts))
+        if found:
+            departement, year = found[-1]
             years[departement[-3:].lstrip("0").upper()].add(year)
     for departement, of in years.items():
         if len(of) > 1:

@@ -23,7 +23,7 @@ from sesgrid.foreign import DAMAGED, reading
 from sesgrid.sources.pam import check_pam
 from sesgrid.sources.world_file import check_world_file
 
-__all__ = ["KINDS", "STRICT", "check_companions", "open_raster", "require_kind"]
+__all__ = ["KINDS", "MASKS", "STRICT", "check_companions", "open_raster", "require_kind"]
 
 STRICT = {
     # a cut JPEG (alone or inside a TIFF) otherwise decodes to grey; a cut JPEG 2000 raises anyway
@@ -68,9 +68,10 @@ KINDS = {
 }
 """What each suffix stands for."""
 
-_MASKS = (".msk", ".MSK")
+MASKS = (".msk", ".MSK")
+"""What GDAL reads beside a raster as its mask."""
 
-_COMPANIONS = (*_MASKS, ".ovr", ".OVR")
+_COMPANIONS = (*MASKS, ".ovr", ".OVR")
 """What GDAL opens beside a raster, whatever it is; read as TIFF, which is what GDAL writes."""
 
 _OPENING = threading.Lock()
@@ -139,7 +140,7 @@ def check_companions(path: Path) -> None:
 
 def _require_mask(dataset: rasterio.DatasetReader, path: Path) -> None:
     """A mask that a raster has must be one that GDAL can take."""
-    beside = [p for s in _MASKS if (p := path.with_name(path.name + s)).is_file()]
+    beside = [p for s in MASKS if (p := path.with_name(path.name + s)).is_file()]
     try:
         with reading(path, ReadError):
             flags = dataset.mask_flag_enums[0]

@@ -7,6 +7,7 @@ the raster would be read without its correction, in silence.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,6 +18,12 @@ from sesgrid.foreign import reading
 __all__ = ["check_pam"]
 
 _OVERVIEWS = "OVERVIEW_FILE"
+
+_BEGINS = b"<pamdataset"
+"""What GDAL knows one by: it does not look behind a declaration, a comment, or UTF-16."""
+
+_MATTERS = frozenset({"srs", "geotransform", "gcplist", "nodatavalue", "colorinterp"})
+"""Elements without which a raster is read otherwise; the rest, statistics as a rule, may be passed over."""
 
 _ADVICE = "the raster's nodata and position may be told there: put it right, or remove it"
 
@@ -35,9 +42,17 @@ def check_pam(path: Path) -> None:
     if not beside.is_file():
         return
     with reading(beside, advice=_ADVICE):
-        root = ElementTree.fromstring(beside.read_bytes())
+        content = beside.read_bytes()
+        root = ElementTree.fromstring(content)
     if root.tag != "PAMDataset":
         raise FormatError(f"{beside}: expected <PAMDataset>, received <{root.tag}>; {_ADVICE}")
+    if _MATTERS & {element.tag.lower() for element in root.iter()}:
+        start = content.removeprefix(codecs.BOM_UTF8).lstrip()[: len(_BEGINS)]
+        if start.lower() != _BEGINS:
+            raise FormatError(
+                f"{beside} begins with {start!r}: expected {_BEGINS!r} in UTF-8, for GDAL passes over what "
+                f"has a declaration or comment before it; {_ADVICE}"
+            )
     if any(_OVERVIEWS in text.upper() for text in _names(root)):
         raise UnsafePathError(
             f"{beside} names another file as overviews (OVERVIEW_FILE): expected none; remove that entry"
@@ -62,13 +77,16 @@ def _names(root: ElementTree.Element) -> Iterator[str]:
 
 
 def _numbers(root: ElementTree.Element) -> Iterator[tuple[str, int, str]]:
-    """Text, how many numbers it must be, and the element's name."""
-    for element in root.findall("GeoTransform"):
-        yield element.text or "", 6, "GeoTransform"
-    for element in root.findall("PAMRasterBand"):
-        yield element.get("band", ""), 1, "a band"
-    for element in root.findall("PAMRasterBand/NoDataValue"):
-        yield element.text or "", 1, "NoDataValue"
+    """Text, how many numbers it must be, and the element's name; GDAL knows names in any case."""
+    for element in root:
+        if element.tag.lower() == "geotransform":
+            yield element.text or "", 6, "GeoTransform"
+        if element.tag.lower() == "pamrasterband":
+            given = {name.lower(): value for name, value in element.attrib.items()}
+            yield given.get("band", ""), 1, "a band"
+            for inner in element:
+                if inner.tag.lower() == "nodatavalue":
+                    yield inner.text or "", 1, "NoDataValue"
 
 
 def _is_number(text: str) -> bool:

@@ -16,7 +16,7 @@ import rasterio
 
 from sesgrid.errors import FormatError, MissingInputError, ReadError, UnsafePathError
 from sesgrid.foreign import reading
-from sesgrid.sources.opening import check_companions, require_kind
+from sesgrid.sources.opening import MASKS, check_companions, require_kind
 
 __all__ = ["open_vrt", "parts_of_vrt"]
 
@@ -53,14 +53,17 @@ def open_vrt(path: Path) -> rasterio.DatasetReader:
     """
     with reading(path, ReadError):
         status = os.stat(path)
-    text = _checked(path.absolute(), status.st_mtime_ns, status.st_size)
+    check_companions(path)
+    masks = (path.with_name(path.name + suffix) for suffix in MASKS)
+    mask = next((p.absolute() for p in masks if p.is_file()), None)
+    text = _checked(path.absolute(), status.st_mtime_ns, status.st_size, mask)
     with reading(path, ReadError):
         return rasterio.open(text, driver="VRT")
 
 
 @lru_cache(maxsize=64)
-def _checked(path: Path, _mtime_ns: int, _size: int) -> str:
-    """The VRT's XML with absolute names; the file's state is only a key of the cache."""
+def _checked(path: Path, _mtime_ns: int, _size: int, mask: Path | None) -> str:
+    """Its XML with absolute names, and the mask beside it; the file's state is only a key of the cache."""
     with reading(path, advice=_ADVICE):
         root = ElementTree.fromstring(path.read_bytes())
     if root.tag != "VRTDataset":
@@ -83,7 +86,19 @@ def _checked(path: Path, _mtime_ns: int, _size: int) -> str:
         if element.tag == "SourceFilename":
             element.text = str(_part(path, element))
             element.set("relativeToVRT", "0")
+    if mask is not None and root.find("MaskBand") is None:
+        root.append(_mask_band(mask))
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _mask_band(mask: Path) -> ElementTree.Element:
+    """What GDAL would make of a file beside a VRT, were it given the VRT's name and not its text."""
+    element = ElementTree.Element("MaskBand")
+    band = ElementTree.SubElement(element, "VRTRasterBand", dataType="Byte")
+    source = ElementTree.SubElement(band, "SimpleSource")
+    ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(mask)
+    ElementTree.SubElement(source, "SourceBand").text = "1"
+    return element
 
 
 def _part(path: Path, element: ElementTree.Element) -> Path:

@@ -104,13 +104,19 @@ def _by_geos(raw: np.ndarray) -> np.ndarray:
     """What GEOS reads, None for the rest."""
     with np.errstate(all="ignore"):  # of coordinates that are no numbers
         try:
-            return shapely.from_wkb(raw, on_invalid="ignore")
+            found = shapely.from_wkb(raw, on_invalid="ignore")
         except NotImplementedError:  # one of them has arcs: shapely then gives none at all
-            pass
-        found = np.full(len(raw), None, dtype=object)
-        for row, blob in enumerate(raw):
-            with contextlib.suppress(NotImplementedError):
-                found[row] = shapely.from_wkb(blob, on_invalid="ignore")
+            found = np.full(len(raw), None, dtype=object)
+            for row, blob in enumerate(raw):
+                with contextlib.suppress(NotImplementedError):
+                    found[row] = shapely.from_wkb(blob, on_invalid="ignore")
+    # a collection may hold arcs: shapely takes it, and can do nothing with it
+    collections = shapely.get_type_id(found) == shapely.GeometryType.GEOMETRYCOLLECTION
+    for at in np.flatnonzero(collections):
+        try:
+            shapely.get_coordinates(found[at])
+        except shapely.errors.GEOSException:
+            found[at] = None
     return found
 
 
