@@ -17,6 +17,7 @@ from pathlib import Path
 
 def main(folder: Path) -> int:
     """Run them all; how many fail."""
+    folder = folder.resolve()  # each runs in a folder of its own
     scripts = sorted(folder.glob("*.py")) + sorted(p for p in (folder / "runs").glob("[0-9]*"))
     failed = []
     with tempfile.TemporaryDirectory(prefix="cases-") as temporary:
