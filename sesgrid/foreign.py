@@ -124,7 +124,9 @@ access, then run again
 @contextmanager
 def scratch() -> Iterator[Path]:
     """A temporary folder, gone at the end; a `StoreError` tells where none can be made."""
-    with writing(tempfile.gettempdir()):
+    with writing("a temporary folder"):
+        place = tempfile.gettempdir()  # raises where there is no room in any
+    with writing(place):
         temporary = tempfile.TemporaryDirectory(prefix="sesgrid-")
     with temporary as folder:
         yield Path(folder)

@@ -171,3 +171,19 @@ def test_the_fuzzing_raises_nothing_that_is_not_listed():
     }
     settings = {name for name in result["causes"] if name.startswith("pydantic")}
     assert set(result["causes"]) - system - settings <= set(NAMES)
+
+
+def test_a_machine_without_room_for_any_temporary_file_is_told_of(larger_sources, monkeypatch):
+    import resource
+    import tempfile
+
+    from sesgrid.sources import read_filosofi
+
+    monkeypatch.setattr(tempfile, "tempdir", None)  # looked for anew, by writing four bytes
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(StoreError, match=r"a temporary folder cannot be written .No usable"):
+            read_filosofi(larger_sources / "packed.zip")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

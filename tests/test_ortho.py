@@ -284,6 +284,20 @@ def test_index_rules_and_missing_tiles_are_counted(tmp_path: Path) -> None:
         read_ortho(tmp_path)
 
 
+@pytest.mark.parametrize("noms", [[], ["", " "], [None], [f"./{name_of(650, 6865, infix='-IRC')}"]])
+def test_an_index_that_lists_no_tile_hides_none(tmp_path: Path, noms: list) -> None:
+    data = deliver(tmp_path, [(650, 6865), (651, 6865)])
+    index = write_index(data, noms)
+    with pytest.warns(SesgridWarning, match=r"dalles\.shp names no RGB tile: the 2 that are there"):
+        assert len(read_ortho(tmp_path)) == 2
+    alone = tmp_path / "alone" / "3_SUPPLEMENTS"
+    index.parent.rename(tmp_path / "index")
+    alone.parent.mkdir()
+    (tmp_path / "index").rename(alone)
+    with pytest.raises(MissingInputError, match="alone holds no raster"):
+        read_ortho(alone.parent)
+
+
 def test_index_is_for_the_folder_of_its_name(tmp_path: Path) -> None:
     data = deliver(tmp_path, [(650, 6865)])
     write_index(data, [f"./{name_of(650, 6865)}", f"./{name_of(650, 6865, infix='-IRC')}"])

@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +23,7 @@ import numpy as np
 
 from sesgrid.batches.flight import peak_mb
 from sesgrid.errors import ClusterError, FormatError, one_line
-from sesgrid.foreign import reading
+from sesgrid.foreign import reading, scratch
 from sesgrid.grid import Extent, Grid, rowcol_of_ids
 from sesgrid.run.config import Config
 from sesgrid.run.job import protocol_of
@@ -140,15 +139,15 @@ def _pixels(config: Config) -> dict[str, Any]:
     from sesgrid.synth import write_city
 
     grid = Grid(config.grid.pixels_per_cell, config.grid.cells_per_block)
-    with tempfile.TemporaryDirectory() as folder:
-        city = write_city(Path(folder) / "city", cells=_CITY_CELLS, resolution_m=_RESOLUTION_M)
+    with scratch() as folder:
+        city = write_city(folder / "city", cells=_CITY_CELLS, resolution_m=_RESOLUTION_M)
         cells = read_filosofi(city.census)
         at = rowcol_of_ids(cells.index)
         cells["row"], cells["col"] = at[:, 0], at[:, 1]
         groups = [group for batch in plan_batches(grid, cells) for group in batch.groups]
         extent = Extent.of_cells(grid, cells["row"], cells["col"])
         codec = PixelCodec(config.cube.codec, config.cube.quality)
-        cube = Cube.create(Path(folder) / "cube.zarr", extent, {}, codec)
+        cube = Cube.create(folder / "cube.zarr", extent, {}, codec)
         tiles = TileIndex(grid, read_ortho(city.ortho))
         polygons = LandcoverIndex(grid, read_urban_atlas(city.landcover))
         out: dict[str, Any] = {}
@@ -196,10 +195,10 @@ def _models(config: Config) -> dict[str, Any]:
     coverage = np.ones((n, p, p), np.uint8)
     landcover = rng.integers(0, explaining.n_values, (n, p, p), np.uint8)
     out: dict[str, Any] = {"on_gpu": on_gpu}
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         ref = save_model(
             model,
-            Path(folder) / "model.keras",
+            folder / "model.keras",
             model_id="calibration",
             card={"pixels_per_cell": p, "n_classes": classes},
         )

@@ -66,7 +66,8 @@ def find_tiles(path: str | Path | Sequence[str | Path]) -> list[TileFile]:
     Warns
     -----
     SesgridWarning
-        Infrared tiles, tiles listed but missing, tiles there but not listed: left out, counted.
+        Infrared tiles, tiles listed but missing, tiles there but not listed: left out, counted; an index
+        that lists none.
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
     if not paths:
@@ -99,18 +100,6 @@ def _find_under(top: Path) -> tuple[list[TileFile], list[Path]]:
         tile = TileFile(top, _delivery_name(top.parent))
         return ([], [top]) if is_infrared(top.name) else ([tile], [])
     rasters, indexes = _walk(top)
-    if not rasters and not indexes:
-        with reading(top, ReadError):
-            archive = next((p for p in sorted(top.iterdir()) if is_archive(p)), None)
-        what = (
-            "a delivery that is still a .7z must be unpacked first"
-            if archive is None
-            else f"it holds {archive.name}: {_how_to_unpack(archive)}"
-        )
-        raise MissingInputError(
-            f"{top} holds no raster: expected files ending in {', '.join(sorted(RASTER_SUFFIXES))} "
-            f"in it or below; {what}"
-        )
 
     def says_infrared(file: Path) -> bool:
         return any(map(is_infrared, (top.name, *file.relative_to(top).parts)))
@@ -118,7 +107,20 @@ def _find_under(top: Path) -> tuple[list[TileFile], list[Path]]:
     infrared = [p for p in rasters if says_infrared(p)]
     colour = [p for p in rasters if not says_infrared(p)]
     colour = _keep_indexed(colour, [p for p in indexes if not says_infrared(p)], top)
+    if not rasters:
+        raise MissingInputError(f"{top} holds no raster: {_what_instead(top)}")
     return [TileFile(p, _delivery_name(_root(p.parent, top))) for p in colour], infrared
+
+
+def _what_instead(top: Path) -> str:
+    with reading(top, ReadError):
+        archive = next((p for p in sorted(top.iterdir()) if is_archive(p)), None)
+    what = (
+        "a delivery that is still a .7z must be unpacked first"
+        if archive is None
+        else f"it holds {archive.name}: {_how_to_unpack(archive)}"
+    )
+    return f"expected files ending in {', '.join(sorted(RASTER_SUFFIXES))} in it or below; {what}"
 
 
 def _walk(top: Path) -> tuple[list[Path], list[Path]]:
@@ -161,6 +163,10 @@ def _keep_indexed(rasters: list[Path], indexes: list[Path], top: Path) -> list[P
                 f"{index}: none of the {len(absent)} tiles it lists is there, first {absent[0]}; "
                 "is the delivery complete?"
             )
+        if not listed:
+            if within:
+                _warn(f"{index} names no RGB tile: the {len(within)} that are there are all read")
+            continue
         kept |= set(listed)
         reached |= set(within)
         missing += absent

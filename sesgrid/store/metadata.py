@@ -7,7 +7,6 @@ a cube of these that is laid out beside it, and copied from there.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +16,7 @@ import zarr
 from zarr.core.metadata import ArrayV3Metadata
 
 from sesgrid.errors import SesgridError, StoreError
-from sesgrid.foreign import reading
+from sesgrid.foreign import reading, scratch
 from sesgrid.store.cube import CUBE_VERSION, Cube, owner_of, token_of
 from sesgrid.store.cube_layout import TOKEN, VERSION, lay_out
 from sesgrid.store.location import cause_of, get, open_group, put, store_failures
@@ -42,12 +41,12 @@ def damaged_keys(cube: Cube) -> list[str]:
         Such as ``pixels/image/zarr.json``, in the order of the layout. Of the cube's own attributes only
         those that make it this very cube are looked at; the kept maps' layer and the sealed cells are not.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        laid = dict(_laid_out(cube, folder, {}))
+    with scratch() as folder:
+        laid = dict(_laid_out(cube, str(folder), {}))
         if owner_of(cube.path) is None and token_of(cube.path) is not None:
             # of sesgrid 0.1, which listed no shards
             laid = {k: v for k, v in laid.items() if k not in (STAMPS_KEY, _ROOT)}
-        return [key for key, data in laid.items() if not _is_same(cube, folder, key, data)]
+        return [key for key, data in laid.items() if not _is_same(cube, str(folder), key, data)]
 
 
 def write_again(cube: Cube, attributes: Mapping[str, Any], keys: list[str]) -> None:
@@ -66,8 +65,8 @@ def write_again(cube: Cube, attributes: Mapping[str, Any], keys: list[str]) -> N
     StoreError
         The store is read-only, full or gone.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        laid = dict(_laid_out(cube, folder, attributes))
+    with scratch() as folder:
+        laid = dict(_laid_out(cube, str(folder), attributes))
         # the root last: what has none does not open
         for key in sorted(keys, key=lambda k: k == _ROOT):
             put(cube.path, key, iter([laid[key]]))
