@@ -79,6 +79,27 @@ def test_a_shard_that_is_gone_or_damaged_is_refused_by_every_reader(cube, layer,
     assert corner.to_numpy().max() == 0
 
 
+@pytest.mark.parametrize("layer", ["image", "landcover"])
+@pytest.mark.parametrize("stray", [False, True], ids=["in another's place", "where none was"])
+def test_a_shard_of_another_block_is_refused_by_every_reader(cube, layer, stray, tmp_path):
+    n, rng = GRID.block_px, np.random.default_rng(1)
+    noise = rng.integers(1, 255, (3, n, n)).astype(np.uint8)
+    # whole, and of this very cube's grid, codec and cells
+    other = Cube.create(tmp_path / "other.zarr", cube.extent, {})
+    at = cube.extent.block_row + 1, cube.extent.block_col + 1
+    other.write_block(*at, {layer: noise if layer == "image" else noise[0]})
+    place = shard(cube, layer)
+    if stray:
+        size = place.stat().st_size
+        list_written(
+            cube.path, cube.extent, layer, [((at[0] + k, at[1] + k), (size, 1)) for k in (-1, 1)]
+        )
+    place.write_bytes(shard(other, layer).read_bytes())
+    for read in readers(cube, layer, tmp_path):
+        with pytest.raises(ReadError, match=r"block \(1, 1\).* another than was written"):
+            read()
+
+
 @pytest.mark.parametrize(
     "lose",
     [

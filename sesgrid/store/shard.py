@@ -85,6 +85,16 @@ def decode_index(data: bytes | np.ndarray, n: int) -> np.ndarray:
     return np.frombuffer(data, "<u8", 2 * n * n).astype(np.uint64).view(np.int64).reshape(n, n, 2)
 
 
+def size_told(index: np.ndarray) -> int:
+    """Bytes of the shard that an index is of: cells lie one after the other, and it after the last.
+
+    >>> pieces = list(encode_shard(np.eye(4, dtype=np.uint8), 2, bytes))
+    >>> size_told(decode_index(pieces[-1], 2)) == sum(map(len, pieces))
+    True
+    """
+    return max(int(index.sum(axis=-1).max()), 0) + index_size(len(index))
+
+
 def encode_shard(
     block: np.ndarray, side: int, encode: Callable[[np.ndarray], bytes]
 ) -> Iterator[bytes]:
