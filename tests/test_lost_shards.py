@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -90,14 +91,36 @@ def test_a_shard_of_another_block_is_refused_by_every_reader(cube, layer, stray,
     other.write_block(*at, {layer: noise if layer == "image" else noise[0]})
     place = shard(cube, layer)
     if stray:
-        size = place.stat().st_size
-        list_written(
-            cube.path, cube.extent, layer, [((at[0] + k, at[1] + k), (size, 1)) for k in (-1, 1)]
-        )
+        data = {k: (place.parent.with_name(str(1 + k)) / str(1 + k)).read_bytes() for k in (-1, 1)}
+        known = [((at[0] + k, at[1] + k), (len(d), zlib.crc32(d))) for k, d in data.items()]
+        list_written(cube.path, cube.extent, layer, known)
     place.write_bytes(shard(other, layer).read_bytes())
     for read in readers(cube, layer, tmp_path):
         with pytest.raises(ReadError, match=r"block \(1, 1\).* another than was written"):
             read()
+
+
+@pytest.mark.parametrize("layer", ["image", "coverage"])
+def test_shards_of_one_size_that_were_swapped_are_found(cube, layer):
+    n, at = GRID.block_px, (cube.extent.block_row, cube.extent.block_col)
+    shape = (3, n, n) if layer == "image" else (n, n)
+    written = {
+        k: cube.write_block(at[0] + k, at[1] + k, {layer: np.full(shape, 60 + k, np.uint8)})[layer]
+        for k in range(3)
+    }
+    blocks = [((at[0] + k, at[1] + k), of) for k, of in written.items()]
+    list_written(cube.path, cube.extent, layer, blocks)
+    assert not any(cube.shard_fault(layer, *block, of) for block, of in blocks)
+    first = shard(cube, layer)
+    second = first.parent.with_name("2") / "2"
+    assert first.stat().st_size == second.stat().st_size
+    data = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(data)
+    faults = [cube.shard_fault(layer, *block, of) for block, of in blocks]
+    assert [fault is not None for fault in faults] == [False, True, True]
+    with pytest.raises(ReadError, match=r"block \([12], [12]\).* another than was written"):
+        open_cube(cube.path)["pixels"][layer].to_numpy()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from zarr.storage import LocalStore, WrapperStore
 from sesgrid.errors import ReadError
 from sesgrid.store.location import get, store_at
 from sesgrid.store.sealed_cells import SealedCells
-from sesgrid.store.shard import decode_index, index_size, is_intact, size_told
+from sesgrid.store.shard import decode_index, index_size, is_checked, is_intact, size_told
 from sesgrid.store.written import STAMPS_KEY, listed, require_stamps, shard_at, stamps_in
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class CheckedStore(WrapperStore["Store"]):
         if found is not None and not _is_sound(data, cells, byte_range):
             raise ReadError(self._message(key, "is damaged: its bytes do not match their checksum"))
         size = _size_of(data, cells, byte_range)
-        if size is not None and self._is_other(key, size):
+        if size is not None and self._is_other(key, size, data if byte_range is None else None):
             told = await self._store.get(STAMPS_KEY, prototype)
             self._require_anew(key, size, None if told is None else told.to_bytes())
         return found
@@ -110,11 +110,14 @@ class CheckedStore(WrapperStore["Store"]):
         if self._is_other(key, size):
             self._require_anew(key, size, get(self.path, STAMPS_KEY))
 
-    def _is_other(self, key: str, size: int) -> bool:
-        """Whether a shard of another size, or none, was written when this store was opened."""
+    def _is_other(self, key: str, size: int, whole: bytes | None = None) -> bool:
+        """Whether another shard, or none, was written when this store was opened, as far as seen."""
         layer, at = _parsed(key)
         known = self._lists.get(layer)
-        return known is not None and shard_at(known, at)[0] != size
+        if known is None:
+            return False
+        expected, check = shard_at(known, at)
+        return expected != size or bool(whole and not is_checked(whole, check))
 
     def _require_anew(self, key: str, size: int, told: bytes | None) -> None:
         """Refuse what is not as it is listed, unless its layer was made anew since, as the stamps tell."""

@@ -20,7 +20,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-import google_crc32c
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -58,7 +57,7 @@ from sesgrid.store.location import (
     writing,
 )
 from sesgrid.store.sealed_cells import CELLS, SealedCells
-from sesgrid.store.shard import encode_shard
+from sesgrid.store.shard import encode_shard, is_checked
 from sesgrid.store.written import Shard
 
 __all__ = [
@@ -210,7 +209,7 @@ class Cube:
         Returns
         -------
         dict
-            Bytes and crc32c of every array's shard, for `shard_fault`; (0, 0) where the block is zero
+            Bytes and crc32 of every array's shard, for `shard_fault`; (0, 0) where the block is zero
             throughout and there is no shard.
 
         Raises
@@ -275,7 +274,7 @@ class Cube:
             return None if size == 0 else "missing"
         if len(data) != size:
             return "empty" if not data else f"{len(data)} bytes instead of {size}"
-        return None if google_crc32c.value(data) == check else "its bytes are not those written"
+        return None if is_checked(data, check) else "its bytes are not those written"
 
     def shard_sizes(self, name: str) -> dict[tuple[int, int], int]:
         """Bytes of every shard that lies there of a variable, by global (block_row, block_col)."""
