@@ -52,6 +52,7 @@ _CREDENTIAL = re.compile(
     )
     """
 )
+_PASSWORD = re.compile(r"[^/:]*:.")
 _BEARER = re.compile(r"(?i)\b(bearer\s+)[^\s,;'\"]+")
 
 
@@ -63,6 +64,8 @@ def redacted(text: str) -> str:
 
     >>> redacted("s3://me:hunter2@host/x?X-Amz-Signature=ab1&y=2")
     's3://***@host/x?X-Amz-Signature=***&y=2'
+    >>> redacted("tls://***@host: invalid address me:hunter2@host")
+    'tls://***@host: invalid address ***@host'
     >>> redacted("{'env': {'GATEWAY_TOKEN': 'hunter2'}}")
     "{'env': {'GATEWAY_TOKEN': ***}}"
     """
@@ -72,8 +75,12 @@ def redacted(text: str) -> str:
 
 def _without_user(word: re.Match[str]) -> str:
     scheme, separator, rest = word[0].partition("://")
-    _, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}***@{host}" if at else word[0]
+    if not separator:
+        # others tell a URL without its scheme
+        scheme, rest = "", word[0]
+    user, at, host = rest.rpartition("@")
+    told = at and (separator or _PASSWORD.match(user))
+    return f"{scheme}{separator}***@{host}" if told else word[0]
 
 
 def one_line(text: object, limit: int = MAX_MESSAGE) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,6 +147,53 @@ def test_other_things_are_not_cubes(cube, tmp_path):
     with pytest.raises(FormatError, match="move it away"):
         Cube.create(tmp_path / "folder", EXTENT, {})
     assert (tmp_path / "folder" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        "cells/notes.txt",
+        "pixels/image/c/0/1.csv",
+        "shards/image/mine",
+        "pixels/a/zarr",
+    ],
+)
+def test_a_cube_with_files_of_others_in_it_stays(cube, name):
+    mine = Path(cube.path) / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(FormatError, match=f"{mine.name}'.* no part of a cube: move it away"):
+        Cube.create(cube.path, EXTENT, {})
+    assert mine.read_text() == "mine"
+
+
+def test_a_cube_with_a_link_of_others_in_it_stays(cube, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (Path(cube.path) / "pixels" / "mine").symlink_to(tmp_path / "mine")
+    with pytest.raises(FormatError, match="no part of a cube"):
+        Cube.create(cube.path, EXTENT, {})
+
+
+def test_an_empty_folder_is_a_place_for_a_cube(tmp_path):
+    (tmp_path / "empty.zarr").mkdir()
+    made = Cube.create(tmp_path / "empty.zarr", EXTENT, {})
+    made.write_block(0, 0, block_arrays())
+    table = cells(2).assign(row=[0, 1, 2, 3], col=0, p=0.5)
+    made.seal(table.__getitem__, ["p"], {})
+    # and so is that of a cube with all that a run writes into it
+    assert Cube.create(made.path, EXTENT, {}).token != made.token
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, "[]", "null", '{"zarr_format": 3}', "9" * 5000]
+)
+def test_metadata_of_a_layer_that_no_reader_takes_are_damaged(cube, text):
+    (Path(cube.path) / "pixels" / "image" / "zarr.json").write_text(text)
+    with pytest.raises(FormatError, match="metadata of pixels/image are gone or damaged"):
+        cube.shard_fault("image", 0, 0, (0, 0))
+    with pytest.raises(FormatError, match="metadata of a layer"):
+        open_cube(cube.path)
 
 
 def test_another_grid_is_refused(cube):

@@ -69,6 +69,8 @@ def test_beginning_and_end_of_a_long_text_are_kept():
         "{'password': 'a hunter2",
         "token%3Dhunter2",
         "token=a,hunter2",
+        "invalid address 'me:hunter2@127.0.0.1:1'; maybe: ipv6 needs brackets",
+        "(host=me:hunter2@[::1]:1)",
     ],
 )
 def test_credentials_are_not_told(text):
@@ -126,6 +128,7 @@ def test_no_part_of_a_secret_is_told(secrets, told, data):
         "cells.csv: row 3: expected a number, received 'x'; write 2 (or leave it empty)",
         "https://host/a/b.tif?v=1: 404",
         "write to me@host.org, see https://host/a",
+        "/data/a:b@c.tif",
         "design: 3 signals, keys = ['a', 'b']",
     ],
 )

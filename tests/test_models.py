@@ -16,8 +16,9 @@ from sesgrid.errors import MissingInputError, ModelMismatchError, StoreError
 from sesgrid.kernels.backbones import CaffeScaling, MinMaxScaling
 from sesgrid.kernels.heads import HEADS, add_head
 from sesgrid.kernels.network import NetworkSpec, build_network
+from sesgrid.stages.predict import trained_void
 from sesgrid.store import models
-from sesgrid.store.models import ModelRef, file_sha256, save_model
+from sesgrid.store.models import ModelRef, file_sha256, history_of, save_model
 from tests.conftest import fill
 
 CARD = {"pixels_per_cell": 64, "n_classes": 5, "city": "x"}
@@ -66,6 +67,25 @@ def test_a_broken_card_is_named(tmp_path, text):
     path.with_suffix(".json").write_text(text)
     with pytest.raises(ModelMismatchError, match=r"fold-0\.json .* it is not a model's card"):
         ModelRef.open(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"history": None},
+        {"history": {"loss": [1.0]}},
+        {"history": {"loss": [], "val_loss": []}},
+        {"history": {"loss": [1.0], "val_loss": ["x"]}},
+        {"history": {"loss": [1.0], "val_loss": [1.0]}, "protocol": [1]},
+        {"history": {"loss": [1.0], "val_loss": [1.0]}, "protocol": {"max_void": "x"}},
+    ],
+)
+def test_what_a_card_tells_of_the_training_is_no_traceback(networks, tmp_path, changes):
+    ref = save_model(
+        networks[1][0], tmp_path / "fold-0.keras", model_id="f", card={**CARD, **changes}
+    )
+    with pytest.raises(ModelMismatchError, match=r"fold-0\.json .* it is not a model's card"):
+        _ = history_of(ref), trained_void(ref)
 
 
 def test_a_model_for_another_size_or_number_of_classes_is_refused(networks, tmp_path):

@@ -11,7 +11,8 @@ import pytest
 
 from sesgrid.batches.journal import plan_path
 from sesgrid.commands.command import Command
-from sesgrid.errors import FormatError
+from sesgrid.errors import ConfigError, FormatError, SesgridError
+from sesgrid.run.audit import planted
 from sesgrid.run.found import config_of_cube, files_of_cube
 from sesgrid.run.own_files import CUBE, MARK, find_file_faults
 from sesgrid.run.restore import restore
@@ -231,3 +232,46 @@ def test_verify_is_a_command_that_ends_in_one_line(run, monkeypatch):
     assert lines[0] == "cube.zarr/zarr.json: missing or damaged"
     assert lines[1].startswith("shards: cannot be looked at while that is so")
     assert lines[2] == "2 faults"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[" * 100_000, "[]", '{"bearing_classes": [1e999]}', '{"bearing_classes": 3}', None],
+)
+def test_a_truth_that_is_none_is_named(run, text):
+    config, _ = run
+    truth = config.sources.landcover.with_name("truth.json")
+    truth.mkdir() if text is None else truth.write_text(text)
+    with pytest.raises(SesgridError, match=r"truth\.json"):
+        planted(config)
+    truth.rmdir() if text is None else truth.unlink()
+    truth.write_text('{"bearing_classes": [11100]}')
+    assert len(planted(config)) == 1
+
+
+def test_a_place_of_the_cube_is_its_own(tmp_path):
+    places = (
+        "result", ".", "result/work", "result/work/parts", "result/models", "result/report.html",
+        "result/cells.parquet/a.zarr", "census.csv", "ortho/cube.zarr", "result/studies",
+    )  # fmt: skip
+    folder = "[sources]", '[cube]\npath = "PLACE"\n[sources]'
+    for place in places:
+        config = configure(tmp_path, "Ville", (folder[0], folder[1].replace("PLACE", place)))
+        with pytest.raises(
+            ConfigError, match=r"cube\.path: .* expected a place for the cube alone"
+        ):
+            Workspace.of(config).take(config)
+    assert not (tmp_path / "result").exists()
+    for place in ("result/cube.zarr", "result/a/b.zarr", "cube", "s3://bucket/models"):
+        config = configure(tmp_path, "Ville", (folder[0], folder[1].replace("PLACE", place)))
+        assert Workspace.of(config).take(config)
+
+
+def test_results_do_not_lie_in_a_source(tmp_path):
+    at = ('"ortho"', '["ortho", "tiles"]')
+    (tmp_path / "tiles" / "result").mkdir(parents=True)
+    config = configure(tmp_path, "Ville", at, ('"result"', '"tiles/result/2020"'))
+    with pytest.raises(ConfigError, match=r"tiles/result/2020 lies in .*tiles, all of which"):
+        Workspace.of(config).take(config)
+    config = configure(tmp_path, "Ville", at, ('"result"', '"tiles-result"'))
+    assert Workspace.of(config).take(config)

@@ -317,8 +317,12 @@ def test_a_lazy_mosaic_that_fails_leaves_no_cube(s3):
 def test_a_bucket_that_is_not_there_is_named(s3):
     with pytest.raises(StoreError, match=r"s3://nowhere/city.zarr"):
         Cube.create("s3://nowhere/city.zarr", EXTENT, {})
+
+
+@pytest.mark.parametrize("url", ["ftp://maps/city.zarr", "://", "s3://", "s3:// /a", "memory://a"])
+def test_what_is_no_url_of_a_store_is_named(url):
     with pytest.raises(StoreError, match="expected a folder or a URL"):
-        Cube.create("ftp://maps/city.zarr", EXTENT, {})
+        Cube.create(url, EXTENT, {})
 
 
 def test_object_stores_need_their_package(monkeypatch):

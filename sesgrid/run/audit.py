@@ -8,7 +8,8 @@ from typing import Any
 
 from distributed import Client
 
-from sesgrid.errors import FormatError, MissingInputError
+from sesgrid.errors import MissingInputError
+from sesgrid.foreign import reading
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
 from sesgrid.run.engine import unfinished
@@ -95,13 +96,9 @@ def planted(config: Config) -> list[str]:
     path = landcover.with_name("truth.json") if landcover is not None else None
     if path is None or not path.exists():
         return []
-    try:
-        codes = [int(code) for code in json.loads(path.read_text())["bearing_classes"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise FormatError(
-            f"{path}: expected the truth of a synthetic city, with 'bearing_classes' by code, received "
-            f"something else ({type(error).__name__}: {error})"
-        ) from error
+    advice = "expected the truth of a synthetic city, with 'bearing_classes' by code: move it away"
+    with reading(path, advice=advice):
+        codes = [int(code) for code in json.loads(path.read_bytes())["bearing_classes"]]
     known = class_table(config)
     known = landcover_classes() if known is None else known
     if known.index.nlevels > 1:

@@ -95,7 +95,7 @@ class Mark:
         name : str
             Of the run.
         sources : iterable of Path
-            What the run reads, none of which may lie in the folder.
+            What the run reads, none of which may lie in the folder, nor the folder in one of them.
 
         Returns
         -------
@@ -105,18 +105,25 @@ class Mark:
         Raises
         ------
         ConfigError
-            The folder holds files and no mark, is another run's, is no folder, or holds a source.
+            The folder holds files and no mark, is another run's, is no folder, or holds a source or lies in
+            one.
         StoreError
             It cannot be written.
         FormatError
             The mark is damaged.
         """
-        inside = [s for s in sources if s.resolve().is_relative_to(self.output.resolve())]
-        if inside:
-            raise ConfigError(
-                f"output: {self.output} holds {inside[0].name}, which the run reads: expected a folder for "
-                "results alone; name another one, or move the source out of it"
-            )
+        here = self.output.resolve()
+        for source in (s.resolve() for s in sources):
+            if source.is_relative_to(here):
+                raise ConfigError(
+                    f"output: {self.output} holds {source.name}, which the run reads: expected a folder for "
+                    "results alone; name another one, or move the source out of it"
+                )
+            if here.is_relative_to(source):
+                raise ConfigError(
+                    f"output: {self.output} lies in {source}, all of which the run reads, so results would "
+                    "count as sources: name another folder, or the source's own files"
+                )
         told = self._read()
         if told is None:
             self._require_empty()

@@ -10,12 +10,13 @@ from pathlib import Path
 import pandas as pd
 
 from sesgrid.batches.blocks import PLACES
-from sesgrid.errors import MissingInputError
+from sesgrid.errors import ConfigError, MissingInputError
 from sesgrid.foreign import reading, writing
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import StageRecord
 from sesgrid.run.mark import Mark
 from sesgrid.run.tables import CellTable
+from sesgrid.store.location import is_remote
 from sesgrid.store.sealed import replace_sealed, require_sound
 
 __all__ = [
@@ -93,10 +94,34 @@ class Workspace:
         return self.output / "studies"
 
     def take(self, config: Config) -> str:
-        """Take the output folder for a run, as `Mark.take` does; the run's id."""
+        """Take the output folder for a run, as `Mark.take` does; the run's id.
+
+        Raises
+        ------
+        ConfigError
+            As `Mark.take`; or the cube would lie where the run writes or reads something else.
+        """
         s = config.sources
         given = [s.census, s.landcover, s.landcover_classes, s.boundary, *s.ortho, *s.cities]
-        return self.mark.take(config.name, [p for p in given if isinstance(p, Path)])
+        sources = [p for p in given if isinstance(p, Path)]
+        if self.cube_path is not None and not is_remote(self.cube_path):
+            self._require_free(Path(self.cube_path), sources)
+        return self.mark.take(config.name, sources)
+
+    def _require_free(self, cube: Path, sources: Sequence[Path]) -> None:
+        """Refuse a place for the cube that is, holds or lies in that of something else."""
+        held = [self.output, *sources]
+        folders = [
+            self.cells, self.activation, self.pairs, self.fragments, self.metrics, self.audit, self.report,
+            self.models, self.studies, self.output / "work", *sources,
+        ]  # fmt: skip
+        others = [p for p in held if p.is_relative_to(cube)]
+        others += [p for p in folders if cube.is_relative_to(p)]
+        if others:
+            raise ConfigError(
+                f"cube.path: {cube} is, holds or lies in {others[0]}, where something else of the run lies: "
+                "expected a place for the cube alone, such as cube.zarr in the output folder"
+            )
 
     @property
     def mark(self) -> Mark:

@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 
 from sesgrid.errors import ModelMismatchError
+from sesgrid.foreign import reading
 from sesgrid.grid import Extent, Grid
 from sesgrid.kernels.backend import start_backend, to_numpy
 from sesgrid.kernels.device import DEVICE_LOCK, batch_size_for
@@ -25,7 +26,7 @@ from sesgrid.stages.cells import usable
 from sesgrid.stages.mosaic import OBSERVED
 from sesgrid.stages.place import Groups, place, stack_cells
 from sesgrid.store.georeference import BANDS
-from sesgrid.store.models import ModelRef
+from sesgrid.store.models import NO_CARD, ModelRef, read_card
 
 if TYPE_CHECKING:
     from sesgrid.kernels.saliency import Explainer
@@ -323,8 +324,10 @@ def predict(
 
 def trained_void(ref: ModelRef) -> float | None:
     """The void filter of the cells that a model was trained on, from its card."""
-    card = json.loads(Path(ref.path).with_suffix(".json").read_text())
-    return (card.get("protocol") or {}).get("max_void")
+    card = read_card(ref.path)
+    with reading(Path(ref.path).with_suffix(".json"), ModelMismatchError, NO_CARD):
+        share = (card.get("protocol") or {}).get("max_void")
+        return None if share is None else float(share)
 
 
 def with_model(cells: gpd.GeoDataFrame, cells_per_block: int) -> gpd.GeoDataFrame:

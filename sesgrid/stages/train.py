@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -27,7 +26,7 @@ from sesgrid.stages.card import INTENDED_USE, LIMITS, OPEN_WITH
 from sesgrid.stages.cells import usable
 from sesgrid.stages.folds import training_cells
 from sesgrid.stages.protocol import Protocol, protocol_named
-from sesgrid.store.models import ModelRef, file_sha256, save_model
+from sesgrid.store.models import ModelRef, file_sha256, history_of, read_card, save_model
 
 if TYPE_CHECKING:
     from sesgrid.store.cell_reader import CellReader
@@ -270,7 +269,7 @@ def _sample_of(reader: CellReader, cells: np.ndarray) -> str:
 
 def card_of(fold: Fold) -> dict[str, Any]:
     """The card of a fold's model."""
-    return json.loads(Path(fold.path).with_suffix(".json").read_text())
+    return read_card(fold.path)
 
 
 def finished(fold: Fold) -> ModelRef | None:
@@ -283,9 +282,9 @@ def finished(fold: Fold) -> ModelRef | None:
         return None
     try:
         ref = ModelRef.open(fold.path)
+        card, _ = card_of(fold), history_of(ref)
     except (MissingInputError, ModelMismatchError):
         return None
-    card = card_of(fold)
     if card.get("key") != key or _could_start_better(fold, card):
         return None
     return ref

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zarr.storage import LocalStore, WrapperStore
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from sesgrid.grid import Extent
 
 __all__ = ["CheckedStore"]
+
+_AT_ONCE = 16
+"""Requests to a store at a time."""
 
 _SHARD = re.compile(r"pixels/(\w+)/c/(?:0/)?(\d+)/(\d+)")
 
@@ -92,6 +97,45 @@ class CheckedStore(WrapperStore["Store"]):
         elif not _is_sound(found.to_bytes(), self.extent.grid.cells_per_block, byte_range):
             raise ReadError(self._message(key, "is damaged: its bytes do not match their checksum"))
         return found
+
+    # zarr asks in other ways too, which the wrapper hands to the store inside, past what is checked here
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Values, or parts of them, as `get` has them."""
+        asked = list(key_ranges)
+        found: list[Buffer | None] = []
+        for start in range(0, len(asked), _AT_ONCE):
+            now = asked[start : start + _AT_ONCE]
+            found += await asyncio.gather(*(self.get(key, prototype, part) for key, part in now))
+        return found
+
+    async def get_ranges(
+        self,
+        key: str,
+        byte_ranges: Sequence[ByteRequest | None],
+        *,
+        prototype: BufferPrototype,
+        **limits: Any,
+    ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
+        """Parts of a value, each by itself: merged with what lies between it has no checksum."""
+        found = await self.get_partial_values(prototype, [(key, part) for part in byte_ranges])
+        yield list(enumerate(found))
+
+    async def _get_many(
+        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
+    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        for key, prototype, part in requests:
+            yield key, await self.get(key, prototype, part)
+
+    @property
+    def _supports_sync_io(self) -> bool:
+        return False
+
+    def get_sync(self, key: str, **asked: Any) -> Buffer | None:
+        """Refused: zarr asks for it only where a store supports it."""
+        raise TypeError("a cube is read asynchronously")
 
     def require_absent(self, key: str) -> None:
         """See that a shard that is not there was never written.

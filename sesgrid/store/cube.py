@@ -9,6 +9,8 @@ data under concurrency, so only whole blocks can be written here.
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +45,7 @@ from sesgrid.store.cube_layout import (
 )
 from sesgrid.store.georeference import BANDS
 from sesgrid.store.location import (
+    cause_of,
     changed_at,
     get,
     is_empty,
@@ -51,6 +54,7 @@ from sesgrid.store.location import (
     put,
     remove,
     sizes,
+    store_failures,
     writing,
 )
 from sesgrid.store.sealed_cells import CELLS, SealedCells
@@ -129,7 +133,7 @@ class Cube:
             **extent.attributes(),
             **attributes,
         }
-        if not is_empty(path):
+        if not _is_free(path):
             require_owner(path, owner)
         with writing(path):
             if is_remote(path):
@@ -466,29 +470,35 @@ def replacing(path: str, owner: str | None = None) -> Iterator[str]:
 
 def _remove_cube(path: str, owner: str | None) -> None:
     """Remove a cube of an owner, finished or not, and nothing else."""
-    if is_empty(path):
+    if _is_free(path):
         return
     require_owner(path, owner)
     _require_own(path)
     remove(path)
 
 
+def _is_free(path: str) -> bool:
+    """Whether nothing lies at a path but, at most, an empty folder."""
+    local = None if is_remote(path) else Path(path)
+    return is_empty(path) or (local is not None and local.is_dir() and not any(local.iterdir()))
+
+
+_OF_CUBE = re.compile(
+    rf"((pixels|{CELLS}|{LISTS})(/[^/]+)?/)?zarr\.json|(pixels|{CELLS}|{LISTS})/[^/]+/c(/\d+)*"
+    r"|(.*/)?(\..*|.*\.partial)"
+)
+"""Files of a cube, and what writers and systems leave beside them."""
+
+
 def _require_own(path: str) -> None:
     """Refuse to remove a local cube with files that are none of a cube's."""
-    if is_remote(path):
-        return
-    known = {
-        "": {"zarr.json", "pixels", CELLS, LISTS},
-        "pixels": {"zarr.json", "y", "x", "spatial_ref", *LAYERS},
-    }
-    for folder, names in known.items():
-        at = Path(path, folder)
-        strangers = {p.name for p in at.iterdir()} - names if at.is_dir() else set()
-        strangers = {n for n in strangers if not n.startswith(".")}
-        if strangers:
-            raise FormatError(
-                f"{at} holds {min(strangers)!r}, which is no part of a cube: move it away, then run again"
-            )
+    for folder, folders, names in os.walk(path) if not is_remote(path) else ():
+        at = Path(folder)
+        for name in [*names, *(n for n in folders if (at / n).is_symlink())]:
+            if not _OF_CUBE.fullmatch((at / name).relative_to(path).as_posix()):
+                raise FormatError(
+                    f"{at} holds {name!r}, which is no part of a cube: move it away, then run again"
+                )
 
 
 def owner_of(path: str) -> str | None:
@@ -540,9 +550,11 @@ def require_owner(path: str, owner: str | None) -> None:
 def _array(path: str, name: str, token: str) -> zarr.Array:
     try:
         array = open_group(path, "r")[f"pixels/{name}"]
-    except (KeyError, ValueError, TypeError) as error:
+    except store_failures():
+        raise
+    except Exception as error:  # whatever zarr makes of damaged metadata
         raise FormatError(
-            f"{path}: the metadata of pixels/{name} are gone or damaged ({error}): "
+            f"{path}: the metadata of pixels/{name} are gone or damaged ({cause_of(error)}): "
             + ("explain again" if name == ACTIVATION else "delete the cube, and run again")
         ) from error
     if not isinstance(array, zarr.Array):

@@ -72,12 +72,13 @@ def store_at(path: str | Path, *, read_only: bool = False) -> Store:
             f"{path} is in an object store, which needs the package obstore: "
             "pip install 'sesgrid[s3]'"
         ) from error
+    refusals: tuple[type[Exception], ...] = (ValueError, *store_failures())
     try:
         # a store on one's own machine or network rarely speaks https
         remote = obstore.from_url(str(path), client_options={"allow_http": True})
-    except store_failures() as error:
+    except refusals as error:
         raise StoreError(
-            f"{path}: expected a folder or a URL such as s3://bucket/city.zarr ({error})"
+            f"{path}: expected a folder or a URL such as s3://bucket/city.zarr ({cause_of(error)})"
         ) from error
     return ObjectStore(remote, read_only=read_only)
 

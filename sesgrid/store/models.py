@@ -18,9 +18,17 @@ from sesgrid.store.parts import write_atomically
 if TYPE_CHECKING:
     import keras
 
-__all__ = ["ModelRef", "file_sha256", "history_of", "record_metrics", "save_model"]
+__all__ = [
+    "NO_CARD",
+    "ModelRef",
+    "file_sha256",
+    "history_of",
+    "read_card",
+    "record_metrics",
+    "save_model",
+]
 
-_BRING_BACK = "train again, or bring the card that was saved with the model"
+NO_CARD = "it is not a model's card: train again, or bring the card that was saved with the model"
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,8 @@ class ModelRef:
                 raise MissingInputError(
                     f"model file {p} is missing: train again, or check the path"
                 )
-        with reading(card_path, ModelMismatchError, f"it is not a model's card: {_BRING_BACK}"):
-            card = json.loads(card_path.read_text(encoding="utf-8"))
+        card = read_card(path)
+        with reading(card_path, ModelMismatchError, NO_CARD):
             ref = cls(
                 _text(card, "model_id"),
                 str(path),
@@ -158,9 +166,8 @@ def save_model(
 
 def record_metrics(ref: ModelRef, metrics: Mapping[str, Any]) -> None:
     """Write into a model's card how well it did; JSON values."""
+    card = read_card(ref.path)
     path = Path(ref.path).with_suffix(".json")
-    with reading(path, ModelMismatchError, f"it is not a model's card: {_BRING_BACK}"):
-        card = json.loads(path.read_text(encoding="utf-8"))
     write_atomically(path, json.dumps({**card, "metrics": dict(metrics)}, indent=1))
 
 
@@ -174,9 +181,27 @@ def _bare(model: keras.Model) -> keras.Model:
 
 def history_of(ref: ModelRef) -> dict[str, list[float]]:
     """Losses and metrics per epoch, from the model's card."""
-    path = Path(ref.path).with_suffix(".json")
-    with reading(path, ModelMismatchError, f"it is not a model's card: {_BRING_BACK}"):
-        return dict(json.loads(path.read_text(encoding="utf-8"))["history"])
+    card = read_card(ref.path)
+    with reading(Path(ref.path).with_suffix(".json"), ModelMismatchError, NO_CARD):
+        history = {str(k): [float(v) for v in values] for k, values in card["history"].items()}
+        if not (history["loss"] and history["val_loss"]):
+            raise ValueError("no epochs")
+        return history
+
+
+def read_card(path: str | Path) -> dict[str, Any]:
+    """The card of the model at a path.
+
+    Raises
+    ------
+    MissingInputError
+        There is none.
+    ModelMismatchError
+        It is damaged.
+    """
+    card_path = Path(path).with_suffix(".json")
+    with reading(card_path, ModelMismatchError, NO_CARD):
+        return dict(json.loads(card_path.read_text(encoding="utf-8")))
 
 
 def file_sha256(path: str | Path) -> str:
