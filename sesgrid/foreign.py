@@ -41,6 +41,8 @@ DAMAGED = "it is truncated, damaged or of another kind: fetch it again"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Numbers of errors that only writing makes."""
 
+_IN_USE = "another program is writing to it: close it there, and try again"
+
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 _REFUSED = (errno.EACCES, errno.EPERM)
 
@@ -92,7 +94,14 @@ byte 0x78 in position 0: invalid start byte); it is truncated, damaged or of ano
             raise ReadError(f"{what} cannot be read: {cause_of(cause)}") from cause
         raise error(f"{what} cannot be read ({cause_of(cause)}); {advice}") from cause
     except Exception as cause:
-        raise error(f"{what} cannot be read ({cause_of(cause)}); {advice}") from cause
+        told = _IN_USE if _is_in_use(cause) else advice
+        raise error(f"{what} cannot be read ({cause_of(cause)}); {told}") from cause
+
+
+def _is_in_use(error: Exception) -> bool:
+    """Whether a database is held by another program; the lowest byte of SQLite's numbers tells the kind."""
+    number = getattr(error, "sqlite_errorcode", None)
+    return number is not None and number & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def refuse_unreadable(error: OSError) -> None:

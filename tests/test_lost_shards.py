@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 import shutil
@@ -11,15 +12,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from zarr.abc.store import RangeByteRequest
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import WrapperStore
 
 from sesgrid.errors import FormatError, ReadError, SesgridError
 from sesgrid.grid import Extent, Grid
 from sesgrid.run.export import export
 from sesgrid.store.cell_reader import CellReader
+from sesgrid.store.checked import CheckedStore
 from sesgrid.store.cube import Cube, open_cube
+from sesgrid.store.shard import decode_index, index_size
 from sesgrid.store.written import list_written
 
 GRID = Grid(8, 2)
+PROTOTYPE = default_buffer_prototype()
 ROWS, COLS = np.array([0, 1, 2, 5]), np.array([0, 1, 3, 5])
 
 
@@ -121,6 +128,43 @@ def test_shards_of_one_size_that_were_swapped_are_found(cube, layer):
     assert [fault is not None for fault in faults] == [False, True, True]
     with pytest.raises(ReadError, match=r"block \([12], [12]\).* another than was written"):
         open_cube(cube.path)["pixels"][layer].to_numpy()
+
+
+def test_whatever_zarr_asks_a_store_for_is_checked():
+    """Its wrapper hands on what is not overridden here."""
+    reading = {name for name in vars(WrapperStore) if "get" in name}
+    assert reading <= set(vars(CheckedStore))
+    assert "get" in reading
+
+
+async def _parts(store, key: str, parts: list) -> list:
+    return [
+        found
+        async for group in store.get_ranges(key, parts, prototype=PROTOTYPE)
+        for found in group
+    ]
+
+
+def test_parts_of_a_shard_are_checked_however_zarr_asks_for_them(cube):
+    path, key = shard(cube, "image"), "pixels/image/c/0/1/1"
+    data = path.read_bytes()
+    index = decode_index(data[-index_size(2) :], 2).reshape(-1, 2).tolist()
+    parts = [RangeByteRequest(start, start + n) for start, n in index]
+    store = CheckedStore(cube.path, cube.extent)
+    whole = [data[p.start : p.end] for p in parts]
+    asked = [(key, p) for p in parts]
+    assert [b.to_bytes() for _, b in asyncio.run(_parts(store, key, parts))] == whole
+    found = asyncio.run(store.get_partial_values(PROTOTYPE, asked))
+    assert [b.to_bytes() for b in found] == whole
+    path.write_bytes(data[:9] + bytes([data[9] ^ 1]) + data[10:])
+    for ask in (
+        lambda: _parts(store, key, parts),
+        lambda: store.get_partial_values(PROTOTYPE, asked),
+    ):
+        with pytest.raises(ReadError, match=r"block \(1, 1\), image .*, is damaged"):
+            asyncio.run(ask())
+    with pytest.raises(TypeError, match="asynchronously"):
+        store.get_sync(key)
 
 
 @pytest.mark.parametrize(

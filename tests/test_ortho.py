@@ -183,6 +183,30 @@ def test_names_round_trip(dep: str, year: int, x: int, y: int, res: float, ir: s
     assert name.resolution_m == pytest.approx(res)
 
 
+@pytest.mark.parametrize(
+    ("stem", "year", "corner"),
+    [  # as public scripts name them
+        ("75-2008-0640-6860-LA93", 2008, 640000.0),
+        ("44-2013-0286-6713-LA93-0M50-E080", 2013, 286000.0),
+        ("1-2017-0850-6680-LA93-0M50-E080", 2017, 850000.0),
+        ("974-2022-0340-7640-U40S-0M20-E080", 2022, None),
+        ("974-2017-0340-7640-U40S-0M20-E080_clipped_cog", 2017, None),
+    ],
+)
+def test_years_of_names_that_others_write(stem: str, year: int, corner: float | None) -> None:
+    name = parse_tile_name(stem)
+    assert name is not None
+    assert (name.year, name.left_m, name.lambert_93) == (year, corner, "LA93" in stem)
+
+
+def test_a_name_of_another_projection_tells_no_lambert_93(tmp_path: Path) -> None:
+    path = write(tmp_path / "974-2022-0340-7640-U40S-0M20-E080.tif", 340000, 7640000, crs=None)
+    with pytest.raises(FormatError, match="says no CRS"):
+        read_ortho(path)
+    tile = read_ortho(path, default_crs="EPSG:2154").iloc[0]
+    assert (tile["year"], tile["left"]) == (2022, 340000)
+
+
 def test_tiles_without_georeferencing_are_placed_by_their_name(tmp_path: Path) -> None:
     path = write(tmp_path / name_of(650, 6865), crs=None, transform=None)
     tile = read_ortho(path).iloc[0]

@@ -322,6 +322,17 @@ def test_a_database_that_another_program_left_open(tmp_path: Path) -> None:
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
+def test_a_database_that_another_program_is_writing_is_told_as_such(tmp_path: Path) -> None:
+    path = write(tmp_path, "gpkg")
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(
+            FormatError, match=r"database is locked.; another program is writing to it"
+        ):
+            read(path)
+    assert len(read(path)) > 0
+
+
 def test_a_source_and_its_folder_stay_as_they_are(tmp_path: Path, source: Path) -> None:
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     read(source)

@@ -197,7 +197,7 @@ def _place(tile: TileFile, header: RasterHeader, default_crs: str | None) -> _Pl
     )
     if header.crs_wkt is not None:
         return replace(placed, crs=_metric_crs(header.crs_wkt, placed))
-    if name is not None:
+    if name is not None and name.lambert_93:
         return placed
     if default_crs is None:
         raise FormatError(

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 __all__ = ["TileName", "is_infrared", "parse_tile_name", "year_of_delivery"]
 
 _TILE = re.compile(
-    r"(?P<department>\d{2,3}|2[AB])-(?P<year>(?:19|20)\d\d)-(?P<x>\d{4})-(?P<y>\d{4})"
-    r"-LA93(?:-(?P<m>\d+)M(?P<cm>\d+))?(?P<ir>-IRC)?(?:-E\d+)?(?P<rest>.*)",
+    r"(?P<department>\d{1,3}|2[AB])-(?P<year>(?:19|20)\d\d)-(?P<x>\d{4})-(?P<y>\d{4})"
+    r"-(?:(?P<la93>LA93)|[A-Z]\w{2,7})"  # overseas U20N, U22N, U40S …
+    r"(?:-(?P<m>\d+)M(?P<cm>\d+))?(?P<ir>-IRC)?(?:-E\d+)?(?P<rest>.*)",
     re.IGNORECASE,
 )
 
 
 @dataclass(frozen=True)
 class TileName:
-    """A parsed tile name; coordinates in EPSG:2154 (``LA93``)."""
+    """A parsed tile name."""
 
     department: str
     """``75``, ``2A``, ``974`` …"""
@@ -25,20 +26,24 @@ class TileName:
     """Year of the survey."""
 
     left_m: float | None
-    """Easting of the north-west corner; None for a part of a tile (something follows the name)."""
+    """Easting of the north-west corner in EPSG:2154; None for a part of a tile (something follows the name),
+    and in other projections."""
 
     top_m: float | None
-    """Northing of the north-west corner; None for a part of a tile."""
+    """Northing of the north-west corner; None where `left_m` is."""
 
     resolution_m: float | None
     """Pixel size, to the centimetre; None in older names, which do not tell."""
+
+    lambert_93: bool = True
+    """Whether the name says EPSG:2154 (``LA93``)."""
 
 
 def parse_tile_name(stem: str) -> TileName | None:
     """Read a tile's file name without its suffix; None when it is no BD ORTHO name.
 
     >>> parse_tile_name("75-2021-0650-6865-LA93-0M20-E080")
-    TileName(department='75', year=2021, left_m=650000.0, top_m=6865000.0, resolution_m=0.2)
+    TileName(department='75', year=2021, left_m=650000.0, top_m=6865000.0, resolution_m=0.2, lambert_93=True)
     >>> parse_tile_name("2A-2019-1175-6070-LA93-0M50-E080_p12").left_m is None
     True
     >>> parse_tile_name("75-2008-0640-6860-LA93").resolution_m is None
@@ -49,13 +54,15 @@ def parse_tile_name(stem: str) -> TileName | None:
     match = _TILE.fullmatch(stem)
     if match is None:
         return None
-    whole = match["rest"] == ""
+    lambert_93 = match["la93"] is not None
+    whole = lambert_93 and match["rest"] == ""
     return TileName(
         department=match["department"].upper(),
         year=int(match["year"]),
         left_m=int(match["x"]) * 1000.0 if whole else None,
         top_m=int(match["y"]) * 1000.0 if whole else None,
         resolution_m=float(f"{match['m']}.{match['cm']}") if match["m"] else None,
+        lambert_93=lambert_93,
     )
 
 

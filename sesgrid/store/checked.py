@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zarr.abc.store import SuffixByteRequest
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from sesgrid.grid import Extent
 
 __all__ = ["CheckedStore"]
+
+_AT_ONCE = 16
+"""Requests to a store at a time."""
 
 _SHARD = re.compile(r"pixels/(\w+)/c/(?:0/)?(\d+)/(\d+)")
 
@@ -96,6 +101,45 @@ class CheckedStore(WrapperStore["Store"]):
             told = await self._store.get(STAMPS_KEY, prototype)
             self._require_anew(key, size, None if told is None else told.to_bytes())
         return found
+
+    # zarr asks in other ways too, which the wrapper hands to the store inside, past what is checked here
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Values, or parts of them, as `get` has them."""
+        asked = list(key_ranges)
+        found: list[Buffer | None] = []
+        for start in range(0, len(asked), _AT_ONCE):
+            now = asked[start : start + _AT_ONCE]
+            found += await asyncio.gather(*(self.get(key, prototype, part) for key, part in now))
+        return found
+
+    async def get_ranges(
+        self,
+        key: str,
+        byte_ranges: Sequence[ByteRequest | None],
+        *,
+        prototype: BufferPrototype,
+        **limits: Any,
+    ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
+        """Parts of a value, each by itself: merged with what lies between it has no checksum."""
+        found = await self.get_partial_values(prototype, [(key, part) for part in byte_ranges])
+        yield list(enumerate(found))
+
+    async def _get_many(
+        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
+    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
+        for key, prototype, part in requests:
+            yield key, await self.get(key, prototype, part)
+
+    @property
+    def _supports_sync_io(self) -> bool:
+        return False
+
+    def get_sync(self, key: str, **asked: Any) -> Buffer | None:
+        """Refused: zarr asks for it only where a store supports it."""
+        raise TypeError("a cube is read asynchronously")
 
     def require_size(self, key: str, size: int) -> None:
         """See that a shard has as many bytes as were written of it; 0: it is not there.
