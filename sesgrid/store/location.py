@@ -189,6 +189,8 @@ def _put_file(target: Path, pieces: Iterator[bytes]) -> None:
     try:
         with open(temporary, "wb") as file:
             file.writelines(pieces)
+        if target.is_dir() and not target.is_symlink():
+            target.rmdir()  # one with files in it is somebody's
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
