@@ -167,6 +167,48 @@ def test_parts_of_a_shard_are_checked_however_zarr_asks_for_them(cube):
         store.get_sync(key)
 
 
+@pytest.mark.parametrize("layer", ["image", "landcover"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}},
+        {"chunk_key_encoding": {"name": "v2", "configuration": {"separator": "/"}}},
+        {"data_type": "int8"},
+        {"attributes": {"scale_factor": 2.0}},
+        {"attributes": {"_FillValue": 51}},
+        {"dimension_names": ["x", "y"]},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_metadata_that_have_a_layer_read_otherwise_are_refused(cube, layer, changes, tmp_path):
+    path = Path(cube.path) / "pixels" / layer / "zarr.json"
+    told = json.loads(path.read_text())
+    if "dimension_names" in changes:
+        changes = {"dimension_names": [*told["dimension_names"][:-2], "x", "y"]}
+    changes = {k: told[k] | v if k == "attributes" else v for k, v in changes.items()}
+    path.write_text(json.dumps(told | changes))
+    for read in (
+        lambda: open_cube(cube.path)["pixels"][layer].to_numpy(),
+        lambda: export(cube.path, tmp_path / "x.tif", layer),
+        lambda: CellReader(cube.pixels()["image"]).read(np.array([[2, 2], [3, 3]])),
+    )[: 3 if layer == "image" else 2]:
+        with pytest.raises(SesgridError, match=layer):
+            read()
+
+
+def test_an_extent_of_another_size_is_refused(cube, tmp_path):
+    root = Path(cube.path) / "zarr.json"
+    told = json.loads(root.read_text())
+    changed = {
+        k: v + 10**15 for k, v in told["attributes"].items() if k.endswith(("_rows", "_cols"))
+    }
+    assert changed
+    root.write_text(json.dumps(told | {"attributes": told["attributes"] | changed}))
+    for target in ("x.tif", "x.parquet"):
+        with pytest.raises(FormatError, match="metadata of a layer"):
+            export(cube.path, tmp_path / target, "image")
+
+
 @pytest.mark.parametrize(
     "lose",
     [

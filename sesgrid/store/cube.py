@@ -561,6 +561,20 @@ def _array(path: str, name: str, token: str) -> zarr.Array:
     return array
 
 
+def _require_layout(pixels: xr.Dataset, extent: Extent) -> None:
+    """Refuse layers that their metadata describe as others than were laid out: they would be read wrongly."""
+    for name, bands in LAYERS.items():
+        expected = (*((bands,) if bands else ()), *extent.shape_px)
+        layer = pixels.get(name)
+        if layer is None or (layer.shape, layer.dtype, layer.dims[-2:]) == (
+            expected, np.uint8, ("y", "x"),
+        ):  # fmt: skip
+            continue
+        raise ValueError(
+            f"{name}: expected uint8 {expected}, received {layer.dtype} {layer.dims} {layer.shape}"
+        )
+
+
 def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     """Open a cube for looking and computing.
 
@@ -593,6 +607,7 @@ def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     ):
         store: Any = CheckedStore(str(path), cube.extent)
         pixels = xr.open_dataset(store, group="pixels", chunks=chunks, **options)
+        _require_layout(pixels, cube.extent)
         if "band" in pixels.dims:
             pixels = pixels.assign_coords(band=list(BANDS))
         if ACTIVATION in pixels:
