@@ -1,7 +1,8 @@
 """What every command shares: options, exit status, and the run behind it.
 
 Exit status: 0 done; 1 done, but some pixels could not be read or some tasks failed; 2 it cannot be done
-as asked (the message says why); 3 a defect of the software; 130 and 143 stopped by Ctrl-C or SIGTERM.
+as asked (the message says why); 3 a defect of the software; 130, 143 and 129 stopped by Ctrl-C, SIGTERM or
+the end of its terminal.
 """
 
 from __future__ import annotations

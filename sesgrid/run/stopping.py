@@ -1,4 +1,6 @@
-"""Ctrl-C and SIGTERM end a command in order: leases are given back, processes that it started are gone.
+"""Ctrl-C, SIGTERM and a terminal that is closed end a command in order.
+
+Leases are given back, and processes that it started are gone.
 
 The first of them is raised as `Stopped` in the main thread, so that everything is left as after an error;
 later ones are not heard, and would only break what is being put in order. If that takes longer than
@@ -24,7 +26,7 @@ __all__ = ["PATIENCE_S", "Stopped", "deferred", "stoppable"]
 PATIENCE_S = 30.0
 """That putting things in order may take."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):
@@ -66,7 +68,7 @@ def stoppable() -> Iterator[None]:
     if _STATE.listening or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _heard) for number in _SIGNALS}
+    before = {n: signal.signal(n, _heard) for n in _SIGNALS if not _is_nohup(n)}
     _STATE.listening = True
     try:
         yield
@@ -79,6 +81,11 @@ def stoppable() -> Iterator[None]:
         _restore(before)
     finally:
         _STATE.listening = False
+
+
+def _is_nohup(number: signal.Signals) -> bool:
+    """Whether the command was started to outlive its terminal."""
+    return number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
 
 
 def _restore(before: Mapping[signal.Signals, Any]) -> None:
