@@ -10,8 +10,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import pytest
+from hypothesis import settings
 
 from tests.compiled_lines import pytest_runtestloop  # noqa: F401  (a hook)
+
+# a machine that others use too is no fault of the code's
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
 

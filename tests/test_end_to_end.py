@@ -691,6 +691,7 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     shard = images[0].read_bytes()
     images[0].unlink()
     images[0].mkdir()
+    (images[0] / "mine").touch()
     assert "image: cannot be read (" in verify(status=1)
     # what cannot be made again for now does not cost the part of what is well; nor a store that is away
     monkeypatch.setattr(making_again, "wait_before", lambda _: 0.0)
@@ -705,8 +706,13 @@ def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monke
     with monkeypatch.context() as away:
         away.setattr(Cube, "attribute", mock.Mock(side_effect=OSError("gone")))
         assert "neither 1 shards in a row can be read nor anything else" in verify(status=2)
-    images[0].rmdir()
-    images[0].write_bytes(shard)
+    # nor does a run call that up to date
+    said = copy.sesgrid("landcover", status=2)
+    assert "1 blocks whose shards are lost cannot be made again now (first: mosaic: block (" in said
+    (images[0] / "mine").unlink()
+    # an empty folder in its place is nobody's
+    assert "image: missing: made again" in copy.sesgrid("landcover")
+    assert images[0].read_bytes() == shard
     assert "0 faults" in verify()
     metadata = cube / "pixels" / "image" / "zarr.json"
     kept = metadata.read_bytes()

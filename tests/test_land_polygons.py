@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import warnings
 import zipfile
+from contextlib import closing
 from pathlib import Path
 
 import geopandas as gpd
@@ -236,7 +237,7 @@ def test_only_what_lies_within_is_read(tmp_path):
 def test_a_wrong_extent_in_a_header_hides_no_polygon(tmp_path):
     path = tmp_path / "a.gpkg"
     ocsge(2154).to_file(path, layer="OCCUPATION_SOL")
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE gpkg_contents SET min_x = 0, max_x = 1, min_y = 0, max_y = 1")
     assert len(read_landcover(path, "ocsge", within=(WEST, SOUTH, WEST + SIDE, SOUTH + SIDE))) == 4
 
@@ -244,7 +245,7 @@ def test_a_wrong_extent_in_a_header_hides_no_polygon(tmp_path):
 def test_a_geometry_that_is_none_is_not_passed_over_in_a_search_by_place(tmp_path):
     path = tmp_path / "a.gpkg"
     ocsge().to_file(path, layer="OCCUPATION_SOL")
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         # without the functions that its triggers call
         for (name,) in db.execute(
             "SELECT name FROM sqlite_master WHERE type = 'trigger'"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import pickle
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,49 @@ def test_a_shard_that_is_gone_or_damaged_is_refused_by_every_reader(cube, layer,
     assert corner.to_numpy().max() == 0
 
 
+@pytest.mark.parametrize("layer", ["image", "landcover"])
+@pytest.mark.parametrize("stray", [False, True], ids=["in another's place", "where none was"])
+def test_a_shard_of_another_block_is_refused_by_every_reader(cube, layer, stray, tmp_path):
+    n, rng = GRID.block_px, np.random.default_rng(1)
+    noise = rng.integers(1, 255, (3, n, n)).astype(np.uint8)
+    # whole, and of this very cube's grid, codec and cells
+    other = Cube.create(tmp_path / "other.zarr", cube.extent, {})
+    at = cube.extent.block_row + 1, cube.extent.block_col + 1
+    other.write_block(*at, {layer: noise if layer == "image" else noise[0]})
+    place = shard(cube, layer)
+    if stray:
+        data = {k: (place.parent.with_name(str(1 + k)) / str(1 + k)).read_bytes() for k in (-1, 1)}
+        known = [((at[0] + k, at[1] + k), (len(d), zlib.crc32(d))) for k, d in data.items()]
+        list_written(cube.path, cube.extent, layer, known)
+    place.write_bytes(shard(other, layer).read_bytes())
+    for read in readers(cube, layer, tmp_path):
+        with pytest.raises(ReadError, match=r"block \(1, 1\).* another than was written"):
+            read()
+
+
+@pytest.mark.parametrize("layer", ["image", "coverage"])
+def test_shards_of_one_size_that_were_swapped_are_found(cube, layer):
+    n, at = GRID.block_px, (cube.extent.block_row, cube.extent.block_col)
+    shape = (3, n, n) if layer == "image" else (n, n)
+    written = {
+        k: cube.write_block(at[0] + k, at[1] + k, {layer: np.full(shape, 60 + k, np.uint8)})[layer]
+        for k in range(3)
+    }
+    blocks = [((at[0] + k, at[1] + k), of) for k, of in written.items()]
+    list_written(cube.path, cube.extent, layer, blocks)
+    assert not any(cube.shard_fault(layer, *block, of) for block, of in blocks)
+    first = shard(cube, layer)
+    second = first.parent.with_name("2") / "2"
+    assert first.stat().st_size == second.stat().st_size
+    data = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(data)
+    faults = [cube.shard_fault(layer, *block, of) for block, of in blocks]
+    assert [fault is not None for fault in faults] == [False, True, True]
+    with pytest.raises(ReadError, match=r"block \([12], [12]\).* another than was written"):
+        open_cube(cube.path)["pixels"][layer].to_numpy()
+
+
 def test_whatever_zarr_asks_a_store_for_is_checked():
     """Its wrapper hands on what is not overridden here."""
     reading = {name for name in vars(WrapperStore) if "get" in name}
@@ -121,6 +165,48 @@ def test_parts_of_a_shard_are_checked_however_zarr_asks_for_them(cube):
             asyncio.run(ask())
     with pytest.raises(TypeError, match="asynchronously"):
         store.get_sync(key)
+
+
+@pytest.mark.parametrize("layer", ["image", "landcover"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}}},
+        {"chunk_key_encoding": {"name": "v2", "configuration": {"separator": "/"}}},
+        {"data_type": "int8"},
+        {"attributes": {"scale_factor": 2.0}},
+        {"attributes": {"_FillValue": 51}},
+        {"dimension_names": ["x", "y"]},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_metadata_that_have_a_layer_read_otherwise_are_refused(cube, layer, changes, tmp_path):
+    path = Path(cube.path) / "pixels" / layer / "zarr.json"
+    told = json.loads(path.read_text())
+    if "dimension_names" in changes:
+        changes = {"dimension_names": [*told["dimension_names"][:-2], "x", "y"]}
+    changes = {k: told[k] | v if k == "attributes" else v for k, v in changes.items()}
+    path.write_text(json.dumps(told | changes))
+    for read in (
+        lambda: open_cube(cube.path)["pixels"][layer].to_numpy(),
+        lambda: export(cube.path, tmp_path / "x.tif", layer),
+        lambda: CellReader(cube.pixels()["image"]).read(np.array([[2, 2], [3, 3]])),
+    )[: 3 if layer == "image" else 2]:
+        with pytest.raises(SesgridError, match=layer):
+            read()
+
+
+def test_an_extent_of_another_size_is_refused(cube, tmp_path):
+    root = Path(cube.path) / "zarr.json"
+    told = json.loads(root.read_text())
+    changed = {
+        k: v + 10**15 for k, v in told["attributes"].items() if k.endswith(("_rows", "_cols"))
+    }
+    assert changed
+    root.write_text(json.dumps(told | {"attributes": told["attributes"] | changed}))
+    for target in ("x.tif", "x.parquet"):
+        with pytest.raises(FormatError, match="metadata of a layer"):
+            export(cube.path, tmp_path / target, "image")
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,22 @@ def test_a_full_or_read_only_store_keeps_what_was_finished(small_disk):
         Cube.create(cube.path, EXTENT, {})
 
 
+def test_an_empty_folder_in_the_place_of_a_shard_gives_way(tmp_path):
+    cube = Cube.create(tmp_path / "cube.zarr", EXTENT, {})
+    place = tmp_path / "cube.zarr" / "pixels" / "coverage" / "c" / "0" / "0"
+    place.mkdir(parents=True)
+    block = np.ones((EXTENT.grid.block_px,) * 2, np.uint8)
+    at = EXTENT.block_row, EXTENT.block_col
+    written = cube.write_block(*at, {"coverage": block})["coverage"]
+    assert cube.shard_fault("coverage", *at, written) is None
+    place.unlink()
+    place.mkdir()
+    (place / "mine").write_text("mine")
+    with pytest.raises(StoreError, match="not empty"):
+        cube.write_block(*at, {"coverage": block})
+    assert [p.name for p in place.parent.iterdir()] == ["0"]
+
+
 def test_a_write_that_fails_half_way_leaves_the_old_shard(tmp_path, monkeypatch):
     cube = Cube.create(tmp_path / "cube.zarr", EXTENT, {})
     cube.write_block(0, 0, {"image": photograph()})

@@ -14,7 +14,7 @@ from distributed import Client
 from sesgrid import __version__
 from sesgrid.batches.blocks import departements_of
 from sesgrid.batches.leases import Leases
-from sesgrid.errors import ClusterError, ConfigError, SesgridWarning
+from sesgrid.errors import ClusterError, ConfigError, SesgridWarning, StoreError
 from sesgrid.run.cell_stages import run_explain, run_predict
 from sesgrid.run.check import check_sources
 from sesgrid.run.config import Config
@@ -362,7 +362,13 @@ def _mend_pixels(
     files: Workspace,
     leases: Leases,
 ) -> None:
-    """Before a finished stage's pixels are read: make the blocks again whose shards are gone or cut."""
+    """Before a finished stage's pixels are read: make the blocks again whose shards are gone or cut.
+
+    Raises
+    ------
+    StoreError
+        Some cannot be made now.
+    """
     kept = stage == KEPT and Cube.open(files.cube).keeps_activation
     lost = find_lost(files, stage) if kept or stage in PIXEL_STAGES else []
     if not lost:
@@ -375,6 +381,12 @@ def _mend_pixels(
     leases.take(stage, [stage])
     make_again(config, client, lost, lambda line: tell(f"  {line}"))
     leases.release_all()
+    left = find_lost(files, stage) if files.record(stage).read() else []
+    if left:
+        raise StoreError(
+            f"{files.cube}: {len(left)} blocks whose shards are lost cannot be made again now (first: "
+            f"{left[0]}), for the reasons told above: see to these, then run again"
+        )
 
 
 def _reasons(config: Config, files: Workspace, stage: str, facts: Mapping[str, Any]) -> list[str]:

@@ -52,7 +52,7 @@ class WrittenBlock:
     errors: Mapping[str, str]
     seconds: float
     shards: Mapping[str, Shard]
-    """Bytes and crc32c of each layer's shard."""
+    """Bytes and crc32 of each layer's shard."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ LAYERS_OF = {
 def written_layers(
     stage: str, records: Iterable[Mapping[str, Any] | None]
 ) -> dict[str, dict[tuple[int, int], Shard]]:
-    """What records of a stage's parts tell of its shards: layer → global block → bytes and crc32c."""
+    """What records of a stage's parts tell of its shards: layer → global block → bytes and crc32."""
     found: dict[str, dict[tuple[int, int], Shard]] = {layer: {} for layer in LAYERS_OF[stage]}
     for record in records:
         for row, col, shards in (record or {}).get("shards", ()):

@@ -1,6 +1,6 @@
 """Does a cube hold the very bytes that its run wrote?
 
-Zarr reads a shard that is gone or empty without a word, as fill. A part's record has the size and the crc32c
+Zarr reads a shard that is gone or empty without a word, as fill. A part's record has the size and the crc32
 of every shard that its tasks wrote, and the parts' own pages have checksums.
 """
 

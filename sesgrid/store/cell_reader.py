@@ -32,7 +32,7 @@ from sesgrid.store.codec import PixelCodec
 from sesgrid.store.cube_layout import VERSION
 from sesgrid.store.location import store_failures
 from sesgrid.store.rooms import Rooms
-from sesgrid.store.shard import decode_index, index_size
+from sesgrid.store.shard import decode_index, index_size, size_told
 
 __all__ = ["CellReader"]
 
@@ -228,9 +228,10 @@ class _Shards:
         """Index of the shard at a key; None where there is no shard."""
         n = self.extent.grid.cells_per_block
         data = self._fetch(key, -index_size(n), index_size(n))
-        if data is None and self._checked is not None:
-            self._checked.require_absent(key)
-        return None if data is None else decode_index(data, n)
+        index = None if data is None else decode_index(data, n)
+        if self._checked is not None:
+            self._checked.require_size(key, 0 if index is None else size_told(index))
+        return index
 
     def _fetch(self, key: str, offset: int, length: int) -> bytes | np.ndarray | None:
         """Bytes of a shard, from the end where the offset is negative; None where there is no shard.

@@ -8,12 +8,13 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from zarr.abc.store import SuffixByteRequest
 from zarr.storage import LocalStore, WrapperStore
 
 from sesgrid.errors import ReadError
 from sesgrid.store.location import get, store_at
 from sesgrid.store.sealed_cells import SealedCells
-from sesgrid.store.shard import decode_index, index_size, is_intact
+from sesgrid.store.shard import decode_index, index_size, is_checked, is_intact, size_told
 from sesgrid.store.written import STAMPS_KEY, listed, require_stamps, shard_at, stamps_in
 
 if TYPE_CHECKING:
@@ -82,20 +83,24 @@ class CheckedStore(WrapperStore["Store"]):
         Raises
         ------
         ReadError
-            A shard that was written is gone, or its bytes are not those written; so of the sealed cells.
+            A shard that was written is gone or another, or its bytes are not those written; so of the
+            sealed cells.
         """
         found = await self._store.get(key, prototype, byte_range)
         shard = _SHARD.fullmatch(key)
         if shard is None:
+            self._require_layout(key)
             whole = byte_range is None
             self._cells.require(key, None if found is None else found.to_bytes(), whole=whole)
             return found
-        if found is None:
-            if self._is_listed(key):
-                told = await self._store.get(STAMPS_KEY, prototype)
-                self._require_anew(key, None if told is None else told.to_bytes())
-        elif not _is_sound(found.to_bytes(), self.extent.grid.cells_per_block, byte_range):
+        data = b"" if found is None else found.to_bytes()
+        cells = self.extent.grid.cells_per_block
+        if found is not None and not _is_sound(data, cells, byte_range):
             raise ReadError(self._message(key, "is damaged: its bytes do not match their checksum"))
+        size = _size_of(data, cells, byte_range)
+        if size is not None and self._is_other(key, size, data if byte_range is None else None):
+            told = await self._store.get(STAMPS_KEY, prototype)
+            self._require_anew(key, size, None if told is None else told.to_bytes())
         return found
 
     # zarr asks in other ways too, which the wrapper hands to the store inside, past what is checked here
@@ -137,31 +142,52 @@ class CheckedStore(WrapperStore["Store"]):
         """Refused: zarr asks for it only where a store supports it."""
         raise TypeError("a cube is read asynchronously")
 
-    def require_absent(self, key: str) -> None:
-        """See that a shard that is not there was never written.
+    def _require_layout(self, key: str) -> None:
+        """Refuse names of shards that none ever had: zarr would find nothing there, and read it as black."""
+        group, *names = key.split("/")
+        other = len(names) > 1 and names[-1] != "zarr.json" and not names[-1].startswith(".")
+        other = other and _SHARD.fullmatch(key) is None
+        if group == "pixels" and other and names[0] in self._stamps:
+            raise ReadError(
+                f"{self.path}: the metadata of pixels/{names[0]} are damaged, they tell of {key}: "
+                "`sesgrid verify --redo` writes them again"
+            )
+
+    def require_size(self, key: str, size: int) -> None:
+        """See that a shard has as many bytes as were written of it; 0: it is not there.
+
+        Shards that changed their places are whole, each for itself.
 
         Raises
         ------
         ReadError
-            It was.
+            It has others.
         """
-        if self._is_listed(key):
-            self._require_anew(key, get(self.path, STAMPS_KEY))
+        self._require_layout(key)
+        if self._is_other(key, size):
+            self._require_anew(key, size, get(self.path, STAMPS_KEY))
 
-    def _is_listed(self, key: str) -> bool:
-        """Whether a shard was written when this store was opened."""
+    def _is_other(self, key: str, size: int, whole: bytes | None = None) -> bool:
+        """Whether another shard, or none, was written when this store was opened, as far as seen."""
         layer, at = _parsed(key)
-        return shard_at(self._lists.get(layer), at) != (0, 0)
+        known = self._lists.get(layer)
+        if known is None:
+            return False
+        expected, check = shard_at(known, at)
+        return expected != size or bool(whole and not is_checked(whole, check))
 
-    def _require_anew(self, key: str, told: bytes | None) -> None:
-        """Refuse a listed shard's absence, unless its layer was made anew since, as the stamps now tell."""
+    def _require_anew(self, key: str, size: int, told: bytes | None) -> None:
+        """Refuse what is not as it is listed, unless its layer was made anew since, as the stamps tell."""
         layer, _ = _parsed(key)
         try:
             anew = stamps_in(json.loads(told or b"")).get(layer) != self._stamps[layer]
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             anew = False  # nobody can tell
         if not anew:
-            raise ReadError(self._message(key, "is missing, though it was written"))
+            what = (
+                "is another than was written there" if size else "is missing, though it was written"
+            )
+            raise ReadError(self._message(key, what))
 
     def _message(self, key: str, what: str) -> str:
         layer, (y, x) = _parsed(key)
@@ -196,3 +222,11 @@ def _is_sound(data: bytes, cells: int, byte_range: ByteRequest | None) -> bool:
     except ReadError:
         return False
     return all(is_intact(data[start : start + n]) for start, n in table if start >= 0)
+
+
+def _size_of(data: bytes, cells: int, byte_range: ByteRequest | None) -> int | None:
+    """Bytes of a shard, 0 where there is none; None: a cell of it does not tell."""
+    if byte_range is None or not data:
+        return len(data)
+    is_index = isinstance(byte_range, SuffixByteRequest) and len(data) == index_size(cells)
+    return size_told(decode_index(data, cells)) if is_index else None

@@ -20,7 +20,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
-import google_crc32c
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -58,7 +57,7 @@ from sesgrid.store.location import (
     writing,
 )
 from sesgrid.store.sealed_cells import CELLS, SealedCells
-from sesgrid.store.shard import encode_shard
+from sesgrid.store.shard import encode_shard, is_checked
 from sesgrid.store.written import Shard
 
 __all__ = [
@@ -210,7 +209,7 @@ class Cube:
         Returns
         -------
         dict
-            Bytes and crc32c of every array's shard, for `shard_fault`; (0, 0) where the block is zero
+            Bytes and crc32 of every array's shard, for `shard_fault`; (0, 0) where the block is zero
             throughout and there is no shard.
 
         Raises
@@ -275,7 +274,7 @@ class Cube:
             return None if size == 0 else "missing"
         if len(data) != size:
             return "empty" if not data else f"{len(data)} bytes instead of {size}"
-        return None if google_crc32c.value(data) == check else "its bytes are not those written"
+        return None if is_checked(data, check) else "its bytes are not those written"
 
     def shard_sizes(self, name: str) -> dict[tuple[int, int], int]:
         """Bytes of every shard that lies there of a variable, by global (block_row, block_col)."""
@@ -562,6 +561,20 @@ def _array(path: str, name: str, token: str) -> zarr.Array:
     return array
 
 
+def _require_layout(pixels: xr.Dataset, extent: Extent) -> None:
+    """Refuse layers that their metadata describe as others than were laid out: they would be read wrongly."""
+    for name, bands in LAYERS.items():
+        expected = (*((bands,) if bands else ()), *extent.shape_px)
+        layer = pixels.get(name)
+        if layer is None or (layer.shape, layer.dtype, layer.dims[-2:]) == (
+            expected, np.uint8, ("y", "x"),
+        ):  # fmt: skip
+            continue
+        raise ValueError(
+            f"{name}: expected uint8 {expected}, received {layer.dtype} {layer.dims} {layer.shape}"
+        )
+
+
 def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     """Open a cube for looking and computing.
 
@@ -594,6 +607,7 @@ def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     ):
         store: Any = CheckedStore(str(path), cube.extent)
         pixels = xr.open_dataset(store, group="pixels", chunks=chunks, **options)
+        _require_layout(pixels, cube.extent)
         if "band" in pixels.dims:
             pixels = pixels.assign_coords(band=list(BANDS))
         if ACTIVATION in pixels:

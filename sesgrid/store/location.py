@@ -11,13 +11,13 @@ import importlib
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import google_crc32c
 import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -153,19 +153,19 @@ def put(path: str, key: str, pieces: Iterator[bytes]) -> tuple[int, int]:
     Returns
     -------
     tuple of int
-        Bytes of the value and their crc32c; (0, 0): there is no value.
+        Bytes of the value and their crc32; (0, 0): there is no value.
     """
     first = next(pieces, None)
     if first is None:
         _drop(path, key)
         return 0, 0
-    size, check = 0, google_crc32c.Checksum()
+    size = check = 0
 
     def measured() -> Iterator[bytes]:
-        nonlocal size
+        nonlocal size, check
         for piece in chain([first], pieces):
             size += len(piece)
-            check.update(piece)
+            check = zlib.crc32(piece, check)
             yield piece
 
     if is_remote(path):
@@ -173,7 +173,7 @@ def put(path: str, key: str, pieces: Iterator[bytes]) -> tuple[int, int]:
         sync(store_at(path).set(key, value))
     else:
         _put_file(Path(path) / key, measured())
-    return size, int.from_bytes(check.digest(), "big")
+    return size, check
 
 
 def _drop(path: str, key: str) -> None:
@@ -189,6 +189,8 @@ def _put_file(target: Path, pieces: Iterator[bytes]) -> None:
     try:
         with open(temporary, "wb") as file:
             file.writelines(pieces)
+        if target.is_dir() and not target.is_symlink():
+            target.rmdir()  # one with files in it is somebody's
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)

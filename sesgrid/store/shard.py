@@ -9,6 +9,7 @@ into the compressor and from there into the file, and no second copy of the bloc
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 
 import google_crc32c
@@ -39,6 +40,23 @@ def is_intact(data: bytes | np.ndarray) -> bool:
     (True, False, False)
     """
     return bool(google_crc32c.value(data) == _RESIDUE)
+
+
+def is_checked(data: bytes, check: int) -> bool:
+    """Whether a whole shard is the one that was written, by the crc32 that was recorded of it.
+
+    Not by its crc32c: of pieces that end with their own it depends on nothing but their lengths. That was
+    recorded before, and tells what was cut or changed.
+
+    >>> a, b = (b"".join(encode_shard(np.full((2, 2), k, "u1"), 2, _sealed)) for k in (1, 2))
+    >>> google_crc32c.value(a) == google_crc32c.value(b), is_checked(b, zlib.crc32(a))
+    (True, False)
+    """
+    return check in (zlib.crc32(data), google_crc32c.value(data))
+
+
+def _sealed(cell: np.ndarray) -> bytes:
+    return cell.tobytes() + checksum(cell.tobytes())
 
 
 def index_size(n: int) -> int:
@@ -83,6 +101,16 @@ def decode_index(data: bytes | np.ndarray, n: int) -> np.ndarray:
         )
     # absent, 2**64 - 1, is −1 in two's complement
     return np.frombuffer(data, "<u8", 2 * n * n).astype(np.uint64).view(np.int64).reshape(n, n, 2)
+
+
+def size_told(index: np.ndarray) -> int:
+    """Bytes of the shard that an index is of: cells lie one after the other, and it after the last.
+
+    >>> pieces = list(encode_shard(np.eye(4, dtype=np.uint8), 2, bytes))
+    >>> size_told(decode_index(pieces[-1], 2)) == sum(map(len, pieces))
+    True
+    """
+    return max(int(index.sum(axis=-1).max()), 0) + index_size(len(index))
 
 
 def encode_shard(

@@ -1,4 +1,4 @@
-"""Which shards a cube holds, as the cube itself tells: bytes and crc32c of every block's shard.
+"""Which shards a cube holds, as the cube itself tells: bytes and crc32 of every block's shard.
 
 Zarr reads a shard that is gone without a word, as fill, which would be black imagery. So once a layer is
 made, what was written of it is listed in the cube, in ``shards/<layer>``, and whoever reads the cube is
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 Shard = tuple[int, int]
-"""Bytes of a shard and their crc32c; (0, 0): there is none, as the block is zero throughout."""
+"""Bytes of a shard and their crc32; (0, 0): there is none, as the block is zero throughout."""
 
 _GROUP, _STAMPS = LISTS, "stamps"
 
@@ -53,7 +53,7 @@ def list_written(
     extent : Extent
     layer : str
         A variable of ``pixels``.
-    shards : iterable of ((block_row, block_col), (bytes, crc32c))
+    shards : iterable of ((block_row, block_col), (bytes, crc32))
         Global blocks.
 
     Raises
@@ -70,7 +70,7 @@ def list_written(
             data=table,
             chunks=(2, *(min(n, 1024) for n in table.shape[1:])),
             dimension_names=("of", "block_y", "block_x"),
-            attributes={"of": ["bytes", "crc32c"]},
+            attributes={"of": ["bytes", "crc32"]},
             overwrite=True,
         )
         # last: what is half written is not believed
@@ -79,7 +79,7 @@ def list_written(
 
 
 def _tabled(extent: Extent, shards: Iterable[tuple[tuple[int, int], Shard]]) -> np.ndarray:
-    """Bytes and crc32c, uint32 ``(of, block_y, block_x)``."""
+    """Bytes and crc32, uint32 ``(of, block_y, block_x)``."""
     table = np.zeros((2, extent.n_block_rows, extent.n_block_cols), np.uint32)
     for block, shard in shards:
         table[(slice(None), *extent.block_position(*block))] = shard
@@ -157,7 +157,7 @@ _REMAKE = "a run writes them again, or `sesgrid verify --redo`"
 
 @lru_cache(maxsize=64)
 def listed(path: str, layer: str, stamp: str) -> np.ndarray | None:
-    """The list that a stamp names, uint32 ``(of, block_y, block_x)``: bytes and crc32c of shards.
+    """The list that a stamp names, uint32 ``(of, block_y, block_x)``: bytes and crc32 of shards.
 
     None: the layer was made anew since, and no stamp comes twice.
 
