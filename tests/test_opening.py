@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import warnings
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -23,7 +24,8 @@ from sesgrid.errors import (
     SesgridWarning,
     UnsafePathError,
 )
-from sesgrid.sources import ClassReader, RasterReader, read_class_rasters, read_ortho
+from sesgrid.sources import ClassReader, RasterReader, read_census, read_class_rasters, read_ortho
+from sesgrid.sources.checksums import delivered_checksums
 from sesgrid.stages.mosaic import mosaic
 from tests.test_mosaic import cells
 from tests.test_ortho import PX, picture, write
@@ -309,6 +311,23 @@ def test_a_mask_beside_a_vrt_is_its_mask(tmp_path) -> None:
     (tmp_path / "all.vrt.msk").write_text(vrt(part))
     with pytest.raises(UnsafePathError, match=r"all\.vrt\.msk is XML"):
         CODES.read(str(path), WHOLE)
+
+
+@pytest.mark.parametrize("name", ["b.tif", "a.tif.msk", "a.tif.ovr", "a.tfw"])
+def test_a_pipe_is_not_waited_for(tmp_path, name) -> None:
+    write(tmp_path / "a.tif", 650000, 6860000)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FormatError, match=rf"{name} is a folder, a pipe or a device"):
+        read_ortho(tmp_path)
+    os.mkfifo(tmp_path / "c.vrt")
+    with pytest.raises(FormatError, match=r"c\.vrt is a folder, a pipe or a device"):
+        read_class_rasters(tmp_path / "c.vrt")
+    os.mkfifo(tmp_path / "census.zip")
+    with pytest.raises(MissingInputError, match=r"census\.zip"):
+        read_census(tmp_path / "census.zip")
+    os.mkfifo(tmp_path / "list.md5")
+    with pytest.raises(FormatError, match=r"list\.md5 holds no MD5"):
+        delivered_checksums([tmp_path])
 
 
 def test_a_vrt_of_the_rasters_in_its_folder(tmp_path) -> None:

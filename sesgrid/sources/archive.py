@@ -88,7 +88,9 @@ def unpacked(
     """
     path = Path(path)
     with reading(path):
-        there, plain = path.exists(), path.is_dir() or not is_archive(path)
+        # a pipe or a device is neither, and would be waited for
+        there = path.is_file() or path.is_dir()
+        plain = path.is_dir() or not is_archive(path)
     if not there:
         raise MissingInputError(f"no such file or folder: {path}; check the path")
     if plain:

@@ -128,8 +128,11 @@ def compare_checksums(delivered: Delivered) -> None:
 
 def _lines(path: Path) -> tuple[list[tuple[str | None, str]], list[str]]:
     """Names and MD5 of a list, None where there is no name, and lines that are neither that nor remarks."""
-    with reading(path), path.open("rb") as file:
-        data = file.read(_LARGEST_LIST)
+    with reading(path):
+        if not path.is_file():  # a pipe would be waited for
+            return [], []
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_LIST)
     wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = data.decode("utf-16" if wide else "utf-8-sig", "replace")
     known: list[tuple[str | None, str]] = []

@@ -136,7 +136,7 @@ def _walk(top: Path) -> tuple[list[Path], list[Path]]:
         aside = any(map(_ASIDE.match, Path(folder).relative_to(top).parts))
         for name in sorted(names):
             path = Path(folder, name)
-            if name.lower() == "dalles.shp":
+            if name.lower() == "dalles.shp" and path.is_file():
                 indexes.append(path)
             elif (
                 path.suffix.lower() in RASTER_SUFFIXES

@@ -229,7 +229,8 @@ def _linked(path: Path) -> Iterator[Path]:
             for part in sorted(path.parent.iterdir(), key=lambda p: p.stem != path.stem):
                 to = link.with_suffix(part.suffix.lower())
                 same = part.stem.lower() == path.stem.lower()
-                if same and to.suffix in SHAPEFILE_PARTS and not to.is_symlink():
+                wanted = same and to.suffix in SHAPEFILE_PARTS and part.is_file()
+                if wanted and not to.is_symlink():
                     to.symlink_to(part.absolute())
             if not link.with_suffix(".shx").exists():
                 raise FormatError(

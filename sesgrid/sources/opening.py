@@ -106,8 +106,13 @@ def require_kind(path: Path, kind: _Kind | None = None) -> _Kind:
         raise FormatError(
             f"{path}: expected a raster ending in {', '.join(KINDS)}, received {path.suffix!r}"
         )
-    with reading(path, ReadError), path.open("rb") as file:
-        start = file.read(64)
+    with reading(path, ReadError):
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise FormatError(
+                f"{path} is a folder, a pipe or a device: expected {kind.name}; leave it out"
+            )
+        with path.open("rb") as file:
+            start = file.read(64)
     if start.startswith(kind.starts):
         return kind
     if start.lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n\0").startswith(b"<"):
@@ -132,7 +137,7 @@ def check_companions(path: Path) -> None:
     check_world_file(path)
     for suffix in _COMPANIONS:
         companion = path.with_name(path.name + suffix)
-        if companion.is_file():
+        if companion.exists():
             require_kind(companion, _TIFF)
             check_companions(companion)
             _open(companion, _TIFF).close()

@@ -8,6 +8,7 @@ plain is kept, and GDAL is given that text instead of the file.
 from __future__ import annotations
 
 import os
+import stat
 from functools import lru_cache
 from pathlib import Path
 from xml.etree import ElementTree
@@ -53,6 +54,8 @@ def open_vrt(path: Path) -> rasterio.DatasetReader:
     """
     with reading(path, ReadError):
         status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        raise FormatError(f"{path} is a folder, a pipe or a device: expected a VRT; leave it out")
     check_companions(path)
     masks = (path.with_name(path.name + suffix) for suffix in MASKS)
     mask = next((p.absolute() for p in masks if p.is_file()), None)

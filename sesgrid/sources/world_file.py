@@ -30,11 +30,15 @@ def check_world_file(path: Path) -> None:
     short = f".{suffix[1]}{suffix[-1]}w" if len(suffix) > 2 else ".wld"
     for name in (short, f"{suffix}w", ".wld"):
         for beside in (path.with_suffix(name), path.with_suffix(name.upper())):
-            if beside.is_file():
+            if beside.exists():
                 _check(beside)
 
 
 def _check(path: Path) -> None:
+    if not path.is_file():  # a pipe would be waited for
+        raise FormatError(
+            f"{path} is a folder, a pipe or a device: expected a world file; remove it"
+        )
     with reading(path), path.open("rb") as file:
         lines = file.read(_LARGEST).decode("latin-1").splitlines()
     for k in range(_LINES):
