@@ -13,6 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from sesgrid.commands.cli import main
 from sesgrid.commands.command import DEBUG, Command
 from sesgrid.errors import MAX_MESSAGE, ConfigError, SesgridWarning
 
@@ -145,3 +146,11 @@ def test_a_full_disk_below_what_is_told_is_a_line():
     assert done.returncode == 2
     assert done.stderr.startswith(b"error: No space left on device")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_file_that_may_not_be_read_is_told_by_its_reader():
+    """Click looks at once whether it may be read, and tells of it in three lines."""
+    commands = [main, *main.commands.values()]
+    paths = [p.type for c in commands for p in c.params if isinstance(p.type, click.Path)]
+    assert len(paths) > 10
+    assert not any(kind.readable for kind in paths)

@@ -113,7 +113,7 @@ for _name in _STAGES:
 
 
 @main.command(cls=Command)
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--cells",
     default=20,
@@ -145,7 +145,7 @@ def synth(
 
 @main.command(cls=Command)
 @click.argument("cube")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path, readable=False))
 @click.option("--variable", default="image", show_default=True, help="Of the pixels or the cells.")
 @click.option(
     "--bbox", nargs=4, type=float, metavar="WEST SOUTH EAST NORTH", help="Metres in EPSG:3035."
@@ -202,7 +202,10 @@ def audit(cube: str, config: Path | None, cells: int, seed: int, scheduler: str 
 @click.option("--price", default=0.0, show_default=True, help="Of a processor for an hour.")
 @click.option("--gpu-price", default=0.0, show_default=True, help="Of a GPU for an hour.")
 @click.option(
-    "--rates", "rates_path", type=click.Path(path_type=Path), help="What a cell costs, as JSON."
+    "--rates",
+    "rates_path",
+    type=click.Path(path_type=Path, readable=False),
+    help="What a cell costs, as JSON.",
 )
 @click.option("--calibrate", is_flag=True, help="Measure that again on this machine.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON.")

@@ -48,7 +48,7 @@ DEBUG = "SESGRID_DEBUG"
 
 Summaries = Mapping[str, Mapping[str, Any]]
 
-config_argument = click.argument("config", type=click.Path(path_type=Path))
+config_argument = click.argument("config", type=click.Path(path_type=Path, readable=False))
 scheduler_option = click.option(
     "--scheduler",
     metavar="ADDRESS",
@@ -59,7 +59,7 @@ scheduler_option = click.option(
 of_run = click.option(
     "--config",
     metavar="TOML",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Configuration of the cube's run: it alone says where sources are, and where to compute.",
 )
 

@@ -126,8 +126,14 @@ def stability(config: Path, scheduler: str | None, **asked: Sequence[Any]) -> No
 
 
 @click.command(cls=Command)
-@click.argument("configs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="A folder.")
+@click.argument("configs", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, readable=False),
+    help="A folder.",
+)
 @scheduler_option
 def transfer(configs: Sequence[Path], output: Path, scheduler: str | None) -> None:
     """Train on each of CONFIGS and test on every other: cities, or years of one city."""
