@@ -67,7 +67,8 @@ constraints:            ## resolve today's newest releases anew, for each Python
 		build/constraints/bin/python -m pip install --quiet --upgrade pip && \
 		build/constraints/bin/python constraints/pins.py write || exit 1; \
 	done
-	python3 constraints/pins.py floors
+	build/constraints/bin/python -m pip install --quiet uv
+	build/constraints/bin/python constraints/pins.py floors
 
 format: $(VENV)/.check  ## format the code
 	$(BIN)/ruff check --fix .

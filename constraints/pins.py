@@ -1,7 +1,7 @@
 """The releases that `make demo` and `make test` install: a file for each Python, of lines ``name==version``.
 
 ``python constraints/pins.py write``    resolve today's newest releases for the Python that runs this
-``python constraints/pins.py floors``   pin every floor of ``setup.cfg``
+``python constraints/pins.py floors``   resolve the oldest that ``setup.cfg`` allows; needs uv
 ``python constraints/pins.py check``    compare what is installed with this Python's file
 """
 
@@ -62,13 +62,28 @@ def write() -> None:
 
 
 def write_floors() -> None:
-    """Pin what ``setup.cfg`` requires to the oldest release that it allows."""
-    pins = {}
+    """Let uv resolve the oldest releases that ``setup.cfg`` allows, and what these need, for Python 3.11.
+
+    pip would look for an hour for releases that go together with the oldest of others.
+    """
+    floors = dict[str, str]()
     for requirement in requirements():
         name, _, version = requirement.partition(">=")
         if version:
-            pins[canonical(name.partition("[")[0])] = version
-    _save(HERE / "floors.txt", "setup.cfg names as the oldest", pins)
+            floors[canonical(name.partition("[")[0])] = version
+    command = [
+        *(sys.executable, "-m", "uv", "pip", "compile", "setup.cfg", "--quiet"),
+        *("--no-header", "--no-annotate", "--python-version", "3.11"),
+        *("--resolution", "lowest-direct", "--constraint", "-"),
+        *(word for name in EXTRAS for word in ("--extra", name)),
+    ]
+    asked = "".join(f"{name}=={version}\n" for name, version in floors.items())
+    done = subprocess.run(
+        command, input=asked, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent
+    )
+    found = dict(line.split("==") for line in done.stdout.splitlines())
+    pins = {canonical(name): version for name, version in found.items() if name not in TOOLS}
+    _save(HERE / "floors.txt", "setup.cfg names as the oldest, and what these need", pins | floors)
 
 
 def requirements() -> Iterator[str]:
