@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_a_bit_that_gdal_does_not_miss_is_refused(raster, codes):
         if read is None or (read == codes).all():
             continue
         passed += 1
-        with pytest.raises(ReadError, match=r"block 1, 0: .*fetch it again"):
+        with pytest.raises(ReadError, match=r"block 1, 0.*fetch it again"):
             READER.read(str(raster), (10, 40, 5, 60))
         # a window of other blocks is what it was
         values, _ = READER.read(str(raster), (32, 48, 0, 70))
@@ -78,8 +79,53 @@ def test_a_strip_that_unpacks_to_more_than_its_rows_is_refused(raster, codes):
         content = content.replace(struct.pack(kind, *numbers), moved)
     raster.write_bytes(content + padded)
     assert (by_gdal(raster) != codes).any()
-    with pytest.raises(ReadError, match=r"oso\.tif: block 2, 0 unpacks to 2240 bytes"):
+    with pytest.raises(ReadError, match=r"oso\.tif .*block 2, 0 unpacks to more than its pixels"):
         READER.read(str(raster), (0, 48, 0, 70))
+
+
+def test_a_bomb_is_not_unpacked(raster):
+    with rasterio.open(raster) as file:
+        offsets = [int(_tag(file, "OFFSET", k)) for k in range(3)]
+        sizes = [int(_tag(file, "SIZE", k)) for k in range(3)]
+    content, bomb = raster.read_bytes(), zlib.compress(bytes(1 << 26))[:60_000]
+    assert len(zlib.decompressobj().decompress(bomb)) > 10**7
+    for kind, numbers, last in (("<3I", offsets, len(content)), ("<3H", sizes, len(bomb))):
+        content = content.replace(
+            struct.pack(kind, *numbers), struct.pack(kind, *numbers[:2], last)
+        )
+    raster.write_bytes(content + bomb)
+    tracemalloc.start()
+    with pytest.raises(ReadError, match="block 2, 0 unpacks to more"):
+        READER.read(str(raster), (0, 48, 0, 70))
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
+def _tag(file, what: str, k: int) -> str:
+    return file.get_tag_item(f"BLOCK_{what}_0_{k}", "TIFF", bidx=1)
+
+
+def test_one_tall_strip_is_checked_from_every_row(tmp_path):
+    """GDAL shows it as blocks of a row each."""
+    path = tmp_path / "tall.tif"
+    codes = np.random.default_rng(2).integers(0, 12, (2100, 32)).astype(np.uint8)
+    with rasterio.open(
+        path, "w", driver="GTiff", width=32, height=2100, count=1, dtype="uint8", compress="deflate",
+        crs="EPSG:2154", transform=from_origin(650_000, 6_800_000, 10, 10), blockysize=2100,
+    ) as file:  # fmt: skip
+        file.write(codes, 1)
+    values, _ = READER.read(str(path), (2000, 2100, 0, 32))
+    np.testing.assert_array_equal(values[0], codes[2000:])
+    whole = path.read_bytes()
+    with rasterio.open(path) as file:
+        start, size = (int(_tag(file, what, 0)) for what in ("OFFSET", "SIZE"))
+    # the checksum itself: nothing else tells of it
+    path.write_bytes(
+        whole[: start + size - 1] + bytes([whole[start + size - 1] ^ 1]) + whole[start + size :]
+    )
+    for rows in ((0, 100), (2000, 2100)):
+        with pytest.raises(ReadError):
+            READER.read(str(path), (*rows, 0, 32))
 
 
 def test_blocks_that_were_never_written_are_zeros(tmp_path):

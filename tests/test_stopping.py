@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -141,3 +142,29 @@ def test_a_command_outlives_its_terminal_where_it_was_told_to():
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+LOST = """
+import sys, time
+from sesgrid.run.stopping import Stopped, stoppable
+try:
+    with stoppable():
+        print("ready", flush=True)
+        time.sleep(60)
+except Stopped as stopped:
+    print(stopped, file=sys.stderr, flush=True)
+    sys.exit(stopped.status)
+"""
+
+
+def test_a_terminal_that_is_closed_ends_it_in_order():
+    """Whatever is told to it fails then."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", LOST])
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 129

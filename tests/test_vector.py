@@ -650,6 +650,12 @@ def test_a_layer_that_is_listed_and_not_there_is_told(tmp_path: Path, text: str)
         list_tables(path, frozenset({".gpkg"}))
 
 
+def test_a_layer_of_any_name_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.gpkg"
+    land(3).to_file(path, layer="ZONE_URBANISÉE", engine="pyogrio")
+    assert [t.layer for t in list_tables(path, frozenset({".gpkg"}))] == ["ZONE_URBANISÉE"]
+
+
 # ---------------------------------------------------------------- changed bytes
 
 

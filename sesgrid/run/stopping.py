@@ -9,10 +9,12 @@ later ones are not heard, and would only break what is being put in order. If th
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
 import signal
+import termios
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -128,10 +130,24 @@ def _stop(number: int) -> None:
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     _STATE.pending = None
+    if number == signal.SIGHUP:
+        _silence_lost()
     # connections break now, and those who tell of it at such length are not asked
     logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
     threading.Thread(target=_end, args=[128 + number], daemon=True, name="stopping").start()
     raise Stopped(number)
+
+
+def _silence_lost() -> None:
+    """Lead nowhere what is told to a terminal that is gone: every line of it would be an error of its own."""
+    for descriptor in (1, 2):
+        try:
+            termios.tcgetattr(descriptor)
+        except termios.error as error:
+            if error.args[0] == errno.EIO:
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
 
 
 def _end(status: int) -> None:

@@ -97,13 +97,14 @@ def _foreign(label: str, kind: str, name: str, what: str) -> str:
 def lost_layers(path: Path) -> list[str]:
     """Layers that the file lists and does not hold: GDAL passes over them."""
     with opened(path) as database:
-        tables = {name for (name,) in database.execute("SELECT lower(name) FROM sqlite_master")}
-        if "gpkg_contents" not in tables:
+        if not asked(database, "SELECT count(*) FROM sqlite_master WHERE name = 'gpkg_contents'"):
             return []
-        listed = database.execute(
-            "SELECT table_name FROM gpkg_contents WHERE data_type = 'features'"
+        # SQLite compares names of tables so
+        lost = database.execute(
+            "SELECT table_name FROM gpkg_contents AS c WHERE data_type = 'features' AND NOT EXISTS"
+            " (SELECT 1 FROM sqlite_master AS m WHERE m.name = c.table_name COLLATE NOCASE)"
         ).fetchall()
-    return [str(name) for (name,) in listed if str(name).lower() not in tables]
+    return [str(name) for (name,) in lost]
 
 
 def count_rows(path: Path, layer: str, label: str) -> tuple[int | None, int | None]:

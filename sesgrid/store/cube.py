@@ -26,7 +26,7 @@ import xarray as xr
 import zarr
 
 from sesgrid.errors import FormatError, GridMismatchError, MissingInputError, StoreError
-from sesgrid.foreign import reading
+from sesgrid.foreign import reading, refuse_unreadable
 from sesgrid.grid import CELL_M, Extent
 from sesgrid.store.checked import CheckedStore
 from sesgrid.store.codec import LOSSLESS, PixelCodec
@@ -484,14 +484,16 @@ def _is_free(path: str) -> bool:
 
 _OF_CUBE = re.compile(
     rf"((pixels|{CELLS}|{LISTS})(/[^/]+)?/)?zarr\.json|(pixels|{CELLS}|{LISTS})/[^/]+/c(/\d+)*"
-    r"|(.*/)?(\..*|.*\.partial)"
+    rf"|((pixels|{CELLS}|{LISTS})/([^/]+/(c/(\d+/)*)?)?)?(\.[^/]*|[^/]*\.partial)"
 )
 """Files of a cube, and what writers and systems leave beside them."""
 
 
 def _require_own(path: str) -> None:
     """Refuse to remove a local cube with files that are none of a cube's."""
-    for folder, folders, names in os.walk(path) if not is_remote(path) else ():
+    for folder, folders, names in (
+        os.walk(path, onerror=refuse_unreadable) if not is_remote(path) else ()
+    ):
         at = Path(folder)
         for name in [*names, *(n for n in folders if (at / n).is_symlink())]:
             if not _OF_CUBE.fullmatch((at / name).relative_to(path).as_posix()):

@@ -110,8 +110,14 @@ def _load(ref: ModelRef) -> keras.Model:
 
     ref.verify()
     # Keras raises whatever its layers do; in safe mode a ValueError tells of code
-    with reading(ref.path, ModelMismatchError, "it is no model, or holds code: train again"):
-        model = keras.saving.load_model(ref.path, compile=False, safe_mode=True)
+    advice = "it is no model, was made by another Keras, or holds code: train again"
+    try:
+        with reading(ref.path, ModelMismatchError, advice):
+            model = keras.saving.load_model(ref.path, compile=False, safe_mode=True)
+    except ModelMismatchError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise error.__cause__ from None  # of this worker, and it may pass
+        raise
     if model.output_shape[-1] != ref.n_classes:
         raise ModelMismatchError(
             f"{ref.path}: the card says {ref.n_classes} classes, the network tells {model.output_shape[-1]}; "
