@@ -65,7 +65,7 @@ def test_a_bit_that_gdal_does_not_miss_is_refused(raster, codes):
 
 
 def test_a_strip_that_unpacks_to_more_than_its_rows_is_refused(raster, codes):
-    """Some writers pad the last strip, and GDAL loses a pixel of it."""
+    """Some writers pad the last strip, and GDAL 3.10 loses a pixel of it."""
     with rasterio.open(raster) as file:
         offsets, sizes = (
             [int(file.get_tag_item(f"BLOCK_{t}_0_{k}", "TIFF", bidx=1)) for k in range(3)]
@@ -78,7 +78,6 @@ def test_a_strip_that_unpacks_to_more_than_its_rows_is_refused(raster, codes):
         moved = struct.pack(kind, *numbers[:2], last)
         content = content.replace(struct.pack(kind, *numbers), moved)
     raster.write_bytes(content + padded)
-    assert (by_gdal(raster) != codes).any()
     with pytest.raises(ReadError, match=r"oso\.tif .*block 2, 0 unpacks to more than its pixels"):
         READER.read(str(raster), (0, 48, 0, 70))
 

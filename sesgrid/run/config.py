@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sesgrid.run.config_errors import faults_of
 from sesgrid.run.settings import ClusterSettings, Config, MosaicSettings, Sources, TrainSettings
 from sesgrid.sources import CLASS_TABLES, holds_rasters
 from sesgrid.stages.labels import Thresholds
+from sesgrid.stages.protocol import BACKBONE_NAMES
 from sesgrid.store.location import is_remote
 
 __all__ = ["Config", "MosaicSettings", "load_config"]
@@ -116,6 +117,7 @@ def _require_agreement(config: Config) -> None:
             "sources.landcover is missing: sources.landcover_classes and explain.fragments are about it"
         )
     _require_one_cluster(config.cluster)
+    _require_backbone(config.train)
 
 
 def _require_quantiles(config: Config) -> None:
@@ -138,6 +140,18 @@ def _require_quantiles(config: Config) -> None:
             "cells.quantiles = 'cities' and sources.cities (the boundaries of these cities) belong "
             f"together: received {c.quantiles!r} and {len(config.sources.cities)} boundaries"
         )
+
+
+def _require_backbone(train: TrainSettings) -> None:
+    if train.backbone is None or train.backbone in BACKBONE_NAMES:
+        return
+    # others may be registered; with them comes Keras, which takes seconds
+    from sesgrid.kernels.backbones import backbone_named
+
+    try:
+        backbone_named(train.backbone)
+    except ConfigError as error:
+        raise ConfigError(f"train.backbone: {error}") from None
 
 
 def _require_one_cluster(cluster: ClusterSettings) -> None:
@@ -222,6 +236,8 @@ def _at(base: Path, key: str, path: Path, there: bool = False) -> Path:
         ) from error
     with reading(f"{key}: {path}", ConfigError, "give a path that leads to a file or a folder"):
         path = (base / path).resolve()
+        with suppress(FileNotFoundError, NotADirectoryError):  # but a name that no file can have
+            path.lstat()
     if there:
         try:
             with reading(f"{key}: {path}"):
