@@ -14,7 +14,6 @@ import tensorflow as tf
 from sesgrid.errors import ConfigError, ModelMismatchError
 from sesgrid.kernels.backbones import BACKBONES, CaffeScaling, MinMaxScaling, backbone_named
 from sesgrid.kernels.network import NetworkSpec, build_network, start_plain
-from sesgrid.stages.protocol import BACKBONE_NAMES
 
 APPLICATIONS = {
     # name: (the function, the module that documents its preprocessing)
@@ -38,10 +37,6 @@ ALL = pytest.mark.parametrize(
 def application(name, **options):
     function = getattr(keras.applications, APPLICATIONS[name][0])
     return function(include_top=False, weights=None, **options)
-
-
-def test_their_names_are_known_without_keras():
-    assert tuple(BACKBONES) == BACKBONE_NAMES
 
 
 def test_keras_own_file_of_efficientnetb0_is_refused_by_path(tmp_path):

@@ -100,7 +100,6 @@ def test_the_same_settings_in_other_words_are_the_same(folder, written):
         (PLAIN.replace('"out"', '""'), "'output': expected a path, and not an empty one"),
         (PLAIN.replace('"out"', '"a\\u0000"'), "without NUL"),
         (PLAIN.replace('"out"', '"~nosuchuser/out"'), "there is no such user's home"),
-        (PLAIN + "[train]\nbackbone = 'nowhere'", "train.backbone: backbone must be one of efficientnetb0"),
         (PLAIN.replace("Ville", "a\\u001b[31m"), "control characters"),
         (PLAIN.replace("Ville", "a" * 101), "'name': "),
         (PLAIN.replace("[sources]", "x1=1\nx2=1\nx3=1\nx4=1\nx5=1\nx6=1\n[sources]"), "and 1 more"),

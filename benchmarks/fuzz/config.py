@@ -210,7 +210,6 @@ _CHANGES = {
     "settings that do not go together": (
         "cells.quantiles='cities'", "cells.thresholds=[3.0,1.0]", "cells.thresholds=[nan,1.0,2.0,3.0]",
         "cells.thresholds=[1.0]", "cluster.options={a=1}", "cluster.tls.ca='a'", "train.weights='nowhere.h5'",
-        "train.backbone='nowhere'",
     ),
 }  # fmt: skip
 

@@ -19,7 +19,6 @@ from sesgrid.run.config_errors import faults_of
 from sesgrid.run.settings import ClusterSettings, Config, MosaicSettings, Sources, TrainSettings
 from sesgrid.sources import CLASS_TABLES, holds_rasters
 from sesgrid.stages.labels import Thresholds
-from sesgrid.stages.protocol import BACKBONE_NAMES
 from sesgrid.store.location import is_remote
 
 __all__ = ["Config", "MosaicSettings", "load_config"]
@@ -117,7 +116,6 @@ def _require_agreement(config: Config) -> None:
             "sources.landcover is missing: sources.landcover_classes and explain.fragments are about it"
         )
     _require_one_cluster(config.cluster)
-    _require_backbone(config.train)
 
 
 def _require_quantiles(config: Config) -> None:
@@ -140,18 +138,6 @@ def _require_quantiles(config: Config) -> None:
             "cells.quantiles = 'cities' and sources.cities (the boundaries of these cities) belong "
             f"together: received {c.quantiles!r} and {len(config.sources.cities)} boundaries"
         )
-
-
-def _require_backbone(train: TrainSettings) -> None:
-    if train.backbone is None or train.backbone in BACKBONE_NAMES:
-        return
-    # others may be registered; with them comes Keras, which takes seconds
-    from sesgrid.kernels.backbones import backbone_named
-
-    try:
-        backbone_named(train.backbone)
-    except ConfigError as error:
-        raise ConfigError(f"train.backbone: {error}") from None
 
 
 def _require_one_cluster(cluster: ClusterSettings) -> None:

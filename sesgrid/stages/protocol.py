@@ -8,19 +8,9 @@ from typing import Any, Literal
 
 from sesgrid.errors import ConfigError
 
-__all__ = ["BACKBONE_NAMES", "PROTOCOLS", "Protocol", "Schedule", "protocol_named"]
+__all__ = ["PROTOCOLS", "Protocol", "Schedule", "protocol_named"]
 
 Schedule = Literal["constant", "step", "plateau", "cosine"]
-
-BACKBONE_NAMES = (
-    "efficientnetb0",
-    "efficientnetv2b0",
-    "vgg16",
-    "resnet50",
-    "mobilenetv3",
-    "convnexttiny",
-)
-"""Keys of `sesgrid.kernels.backbones.BACKBONES`, for those who cannot wait for Keras."""
 
 
 @dataclass(frozen=True)
