@@ -12,7 +12,7 @@ from sesgrid.run import training
 from sesgrid.run.cell_stages import OTHER_FOLDS, run_predict
 from sesgrid.run.job import Job, protocol_of
 from sesgrid.run.outputs import missing_outputs
-from sesgrid.run.training import check_explainable, run_train, train_together
+from sesgrid.run.training import _clear, check_explainable, run_train, train_together
 from sesgrid.run.workspace import Workspace
 from tests.small_run import FOLDS, configure, small_backbones, write_run
 
@@ -148,3 +148,17 @@ def test_what_could_not_be_explained_is_refused_before_it_is_trained(client, tra
     with pytest.raises(ModelMismatchError, match="nowhere"):
         train(config, client)
     assert trained == []
+
+
+def test_a_list_that_names_files_of_others_costs_none(tmp_path):
+    config = configure(tmp_path, "A")
+    write_run(config)
+    files = Workspace.of(config)
+    files.models.mkdir(exist_ok=True)
+    mine, old = files.models / "random-mine.json", files.models / "random-7.json"
+    for path in (mine, old):
+        path.write_text("{}")
+    files.mark.enter_again(mine, old)
+    _clear(files, [])
+    assert mine.exists()
+    assert not old.exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 from sesgrid.run.workspace import Workspace
 from sesgrid.stages.folds import FOLD_KINDS
 
-__all__ = ["is_written_by_stages", "model_paths"]
+__all__ = ["is_of_fold", "is_written_by_stages", "model_paths"]
 
 _HERE = Workspace(Path())
 _TABLES = ("cells", "mosaic", "predict", "predict-other", "explain", "activation", "pairs")
@@ -24,7 +24,8 @@ _RESULTS = frozenset(
     )
 )  # fmt: skip
 
-_MODEL = re.compile(rf"models/({'|'.join(FOLD_KINDS)})-(0|[1-9][0-9]{{0,5}})\.(keras|json)")
+_FOLD = rf"({'|'.join(FOLD_KINDS)})-(0|[1-9][0-9]{{0,5}})"
+_MODEL = re.compile(rf"models/{_FOLD}\.(keras|json)")
 
 
 def is_written_by_stages(name: str) -> bool:
@@ -36,6 +37,15 @@ def is_written_by_stages(name: str) -> bool:
     (True, False)
     """
     return name in _RESULTS or _MODEL.fullmatch(name) is not None
+
+
+def is_of_fold(path: Path) -> bool:
+    """Whether a model, or what lies beside it, has the name of a fold's.
+
+    >>> is_of_fold(Path("models/random-0.checkpoint.npz")), is_of_fold(Path("models/random-mine.json"))
+    (True, False)
+    """
+    return re.fullmatch(_FOLD, path.name.split(".")[0]) is not None
 
 
 def model_paths(folder: Path, kind: str, folds: int) -> list[Path]:

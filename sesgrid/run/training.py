@@ -13,6 +13,7 @@ from distributed import Client
 
 from sesgrid import __version__
 from sesgrid.errors import ClusterError, SesgridWarning, TooFewCellsError
+from sesgrid.run.claims import is_of_fold
 from sesgrid.run.cluster import on_gpus
 from sesgrid.run.config import Config
 from sesgrid.run.freshness import digest, fingerprint, key_of
@@ -183,4 +184,6 @@ def _clear(files: Workspace, folds: Sequence[Fold]) -> None:
     """Remove models of folds that are no longer wanted, with their checkpoints and logs."""
     wanted = {Path(f.path).stem for f in folds}
     ours = [*files.mark.entered(files.models), *files.mark.entered(files.models / "logs")]
-    files.mark.remove(*(p for p in ours if p.name.split(".")[0] not in wanted))
+    # the list may come from anybody: a name that no training writes is none of the run's
+    old = (p for p in ours if is_of_fold(p) and p.name.split(".")[0] not in wanted)
+    files.mark.remove(*old)
