@@ -30,6 +30,7 @@ __all__ = [
     "cause_of",
     "copying",
     "reading",
+    "refuse_special",
     "refuse_unreadable",
     "scratch",
     "writing",
@@ -108,6 +109,12 @@ def refuse_unreadable(error: OSError) -> None:
     """For `os.walk`, which else passes over a folder that cannot be listed, as if it were empty."""
     with reading(error.filename, ReadError):
         raise error
+
+
+def refuse_special(path: Path, expected: str, advice: str = "leave it out") -> None:
+    """Raise a `FormatError` where something lies that is no file: a pipe would be waited for."""
+    if path.exists() and not path.is_file():
+        raise FormatError(f"{path} is a folder, a pipe or a device: expected {expected}; {advice}")
 
 
 @contextmanager

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
@@ -21,7 +19,7 @@ from benchmarks.fuzz.archives import ARCHIVE_DAMAGES, pack
 from benchmarks.fuzz.damage import BLIND
 from benchmarks.fuzz.hostile import VECTOR_HOSTILE
 from benchmarks.fuzz.trial import Damage, Family, Trial
-from benchmarks.fuzz.vectors import GPKG_DAMAGES
+from benchmarks.fuzz.vectors import GPKG_DAMAGES, free_database
 
 __all__ = ["FAMILIES"]
 
@@ -143,10 +141,7 @@ def _in_database(name: str, *texts: str) -> Damage:
     """Change the column of codes by SQL."""
 
     def do(rng: Random, trial: Trial) -> None:
-        with closing(sqlite3.connect(trial.path)) as db, db:
-            told = "select name from sqlite_master where type='trigger'"
-            for (trigger,) in db.execute(told).fetchall():
-                db.execute(f'drop trigger "{trigger}"')
+        with free_database(trial.path) as db:
             (table,) = db.execute("select table_name from gpkg_contents").fetchone()
             names = [row[1] for row in db.execute(f'pragma table_info("{table}")')]
             for column in names:

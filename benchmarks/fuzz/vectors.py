@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 
 from benchmarks.fuzz.damage import ANY_FILE, damage_file
 from benchmarks.fuzz.trial import Damage, Trial
 
-__all__ = ["FGB_DAMAGES", "GDB_DAMAGES", "GPKG_DAMAGES", "SHP_DAMAGES", "into_row", "wkb_of"]
+__all__ = [
+    "FGB_DAMAGES",
+    "GDB_DAMAGES",
+    "GPKG_DAMAGES",
+    "SHP_DAMAGES",
+    "free_database",
+    "into_row",
+    "wkb_of",
+]
 
 
 def _zero_page(rng: Random, trial: Trial) -> None:
@@ -25,15 +33,20 @@ def _zero_page(rng: Random, trial: Trial) -> None:
     trial.path.write_bytes(content)
 
 
+@contextmanager
+def free_database(path: Path) -> Iterator[sqlite3.Connection]:
+    """A GeoPackage to be changed by SQL, without its triggers, which need functions of GDAL's."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for (name,) in db.execute("select name from sqlite_master where type='trigger'").fetchall():
+            db.execute(f'drop trigger "{name}"')
+        yield db
+
+
 def _sql(*texts: str) -> Callable[[Random, Trial], None]:
-    """Change the database by SQL, without its triggers, which need functions of GDAL's."""
+    """Change the database by SQL."""
 
     def do(rng: Random, trial: Trial) -> None:
-        with closing(sqlite3.connect(trial.path)) as db, db:
-            for (name,) in db.execute(
-                "select name from sqlite_master where type='trigger'"
-            ).fetchall():
-                db.execute(f'drop trigger "{name}"')
+        with free_database(trial.path) as db:
             (table,) = db.execute("select table_name from gpkg_contents").fetchone()
             for text in texts:
                 db.execute(text.format(table=table))
@@ -43,9 +56,7 @@ def _sql(*texts: str) -> Callable[[Random, Trial], None]:
 
 def into_row(path: Path, wkb: bytes, row: int = 1) -> None:
     """Put a geometry into a row of a GeoPackage's first layer, as another software would have written it."""
-    with closing(sqlite3.connect(path)) as db, db:
-        for (name,) in db.execute("select name from sqlite_master where type='trigger'").fetchall():
-            db.execute(f'drop trigger "{name}"')
+    with free_database(path) as db:
         table, column, srs = db.execute(
             "select table_name, column_name, srs_id from gpkg_geometry_columns"
         ).fetchone()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,28 +179,24 @@ def save_rows(rows: pd.DataFrame, path: Path) -> None:
     StoreError
         The disk is full or read-only; what was there stays.
     """
+    _save(rows, path, Path.replace)
+
+
+def save_sealed(rows: pd.DataFrame, path: Path) -> None:
+    """As `save_rows`, with its checksum beside it, for a later stage."""
+    _save(rows, path, replace_sealed)
+
+
+def _save(rows: pd.DataFrame, path: Path, replace: Callable[[Path, Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     with writing(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             rows.to_parquet(temporary)
-            temporary.replace(path)
+            replace(temporary, path)
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-
-
-def save_sealed(rows: pd.DataFrame, path: Path) -> None:
-    """Write Parquet with its checksum beside it, for a later stage.
-
-    Raises
-    ------
-    StoreError
-        The disk is full or read-only; what was there stays.
-    """
-    beside = path.with_name(f".{path.name}.sealing")
-    save_rows(rows, beside)
-    replace_sealed(beside, path)
 
 
 def load_sealed(path: Path) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning
 
 from sesgrid.errors import FormatError, ReadError, UnsafePathError
-from sesgrid.foreign import DAMAGED, reading
+from sesgrid.foreign import DAMAGED, reading, refuse_special
 from sesgrid.sources.pam import check_pam
 from sesgrid.sources.world_file import check_world_file
 
@@ -107,10 +107,7 @@ def require_kind(path: Path, kind: _Kind | None = None) -> _Kind:
             f"{path}: expected a raster ending in {', '.join(KINDS)}, received {path.suffix!r}"
         )
     with reading(path, ReadError):
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise FormatError(
-                f"{path} is a folder, a pipe or a device: expected {kind.name}; leave it out"
-            )
+        refuse_special(path, kind.name)
         with path.open("rb") as file:
             start = file.read(64)
     if start.startswith(kind.starts):

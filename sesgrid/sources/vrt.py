@@ -8,7 +8,6 @@ plain is kept, and GDAL is given that text instead of the file.
 from __future__ import annotations
 
 import os
-import stat
 from functools import lru_cache
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,7 +15,7 @@ from xml.etree import ElementTree
 import rasterio
 
 from sesgrid.errors import FormatError, MissingInputError, ReadError, UnsafePathError
-from sesgrid.foreign import reading
+from sesgrid.foreign import reading, refuse_special
 from sesgrid.sources.opening import MASKS, check_companions, require_kind
 
 __all__ = ["open_vrt", "parts_of_vrt"]
@@ -54,8 +53,7 @@ def open_vrt(path: Path) -> rasterio.DatasetReader:
     """
     with reading(path, ReadError):
         status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
-        raise FormatError(f"{path} is a folder, a pipe or a device: expected a VRT; leave it out")
+    refuse_special(path, "a VRT")
     check_companions(path)
     masks = (path.with_name(path.name + suffix) for suffix in MASKS)
     mask = next((p.absolute() for p in masks if p.is_file()), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sesgrid.errors import FormatError
-from sesgrid.foreign import reading
+from sesgrid.foreign import reading, refuse_special
 
 __all__ = ["check_world_file"]
 
@@ -35,10 +35,7 @@ def check_world_file(path: Path) -> None:
 
 
 def _check(path: Path) -> None:
-    if not path.is_file():  # a pipe would be waited for
-        raise FormatError(
-            f"{path} is a folder, a pipe or a device: expected a world file; remove it"
-        )
+    refuse_special(path, "a world file", "remove it")
     with reading(path), path.open("rb") as file:
         lines = file.read(_LARGEST).decode("latin-1").splitlines()
     for k in range(_LINES):

@@ -282,7 +282,8 @@ def finished(fold: Fold) -> ModelRef | None:
         return None
     try:
         ref = ModelRef.open(fold.path)
-        card, _ = card_of(fold), history_of(ref)
+        card = card_of(fold)
+        history_of(ref)  # what a run tells of its trainings: without it, it is trained again
     except (MissingInputError, ModelMismatchError):
         return None
     if card.get("key") != key or _could_start_better(fold, card):

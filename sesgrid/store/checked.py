@@ -89,7 +89,7 @@ class CheckedStore(WrapperStore["Store"]):
         found = await self._store.get(key, prototype, byte_range)
         shard = _SHARD.fullmatch(key)
         if shard is None:
-            self._require_layout(key)
+            self._require_known_name(key)
             whole = byte_range is None
             self._cells.require(key, None if found is None else found.to_bytes(), whole=whole)
             return found
@@ -142,7 +142,7 @@ class CheckedStore(WrapperStore["Store"]):
         """Refused: zarr asks for it only where a store supports it."""
         raise TypeError("a cube is read asynchronously")
 
-    def _require_layout(self, key: str) -> None:
+    def _require_known_name(self, key: str) -> None:
         """Refuse names of shards that none ever had: zarr would find nothing there, and read it as black."""
         group, *names = key.split("/")
         other = len(names) > 1 and names[-1] != "zarr.json" and not names[-1].startswith(".")
@@ -163,7 +163,7 @@ class CheckedStore(WrapperStore["Store"]):
         ReadError
             It has others.
         """
-        self._require_layout(key)
+        self._require_known_name(key)
         if self._is_other(key, size):
             self._require_anew(key, size, get(self.path, STAMPS_KEY))
 

@@ -17,7 +17,15 @@ import numpy as np
 
 from sesgrid.errors import ReadError
 
-__all__ = ["checksum", "decode_index", "encode_shard", "index_size", "is_intact"]
+__all__ = [
+    "checksum",
+    "decode_index",
+    "encode_shard",
+    "index_size",
+    "is_checked",
+    "is_intact",
+    "size_told",
+]
 
 _ABSENT = np.uint64(2**64 - 1)
 _RESIDUE = 0x48674BC7
@@ -48,15 +56,13 @@ def is_checked(data: bytes, check: int) -> bool:
     Not by its crc32c: of pieces that end with their own it depends on nothing but their lengths. That was
     recorded before, and tells what was cut or changed.
 
-    >>> a, b = (b"".join(encode_shard(np.full((2, 2), k, "u1"), 2, _sealed)) for k in (1, 2))
+    >>> def sealed(cell: np.ndarray) -> bytes:
+    ...     return cell.tobytes() + checksum(cell.tobytes())
+    >>> a, b = (b"".join(encode_shard(np.full((2, 2), k, "u1"), 2, sealed)) for k in (1, 2))
     >>> google_crc32c.value(a) == google_crc32c.value(b), is_checked(b, zlib.crc32(a))
     (True, False)
     """
-    return check in (zlib.crc32(data), google_crc32c.value(data))
-
-
-def _sealed(cell: np.ndarray) -> bytes:
-    return cell.tobytes() + checksum(cell.tobytes())
+    return check == zlib.crc32(data) or check == google_crc32c.value(data)
 
 
 def index_size(n: int) -> int:
