@@ -34,6 +34,10 @@ def raster(tmp_path, codes):
     return path
 
 
+def told(file: rasterio.DatasetReader, what: str, strip: int) -> int:
+    return int(file.get_tag_item(f"BLOCK_{what}_0_{strip}", "TIFF", bidx=1))
+
+
 def by_gdal(path) -> np.ndarray | None:
     try:
         with rasterio.open(path) as file:
@@ -45,8 +49,7 @@ def by_gdal(path) -> np.ndarray | None:
 def test_a_bit_that_gdal_does_not_miss_is_refused(raster, codes):
     whole = raster.read_bytes()
     with rasterio.open(raster) as file:
-        start = int(file.get_tag_item("BLOCK_OFFSET_0_1", "TIFF", bidx=1))
-        size = int(file.get_tag_item("BLOCK_SIZE_0_1", "TIFF", bidx=1))
+        start, size = (told(file, what, 1) for what in ("OFFSET", "SIZE"))
     passed = 0
     for bit in np.random.default_rng(1).permutation(8 * size)[:150]:
         flipped = bytearray(whole)
@@ -64,44 +67,34 @@ def test_a_bit_that_gdal_does_not_miss_is_refused(raster, codes):
     assert passed
 
 
-def test_a_strip_that_unpacks_to_more_than_its_rows_is_refused(raster, codes):
-    """Some writers pad the last strip, and GDAL 3.10 loses a pixel of it."""
+def with_last_strip(raster, packed: bytes) -> None:
+    """Put other bytes in the place of a raster's third strip."""
     with rasterio.open(raster) as file:
-        offsets, sizes = (
-            [int(file.get_tag_item(f"BLOCK_{t}_0_{k}", "TIFF", bidx=1)) for k in range(3)]
-            for t in ("OFFSET", "SIZE")
-        )
-    padded = zlib.compress(np.vstack([codes[32:], codes[:16]]).tobytes())
+        offsets, sizes = ([told(file, what, k) for k in range(3)] for what in ("OFFSET", "SIZE"))
     content = raster.read_bytes()
-    for kind, numbers, last in (("<3I", offsets, len(content)), ("<3H", sizes, len(padded))):
+    for kind, numbers, last in (("<3I", offsets, len(content)), ("<3H", sizes, len(packed))):
         assert content.count(struct.pack(kind, *numbers)) == 1
         moved = struct.pack(kind, *numbers[:2], last)
         content = content.replace(struct.pack(kind, *numbers), moved)
-    raster.write_bytes(content + padded)
+    raster.write_bytes(content + packed)
+
+
+def test_a_strip_that_unpacks_to_more_than_its_rows_is_refused(raster, codes):
+    """Some writers pad the last strip, and GDAL 3.10 loses a pixel of it."""
+    with_last_strip(raster, zlib.compress(np.vstack([codes[32:], codes[:16]]).tobytes()))
     with pytest.raises(ReadError, match=r"oso\.tif .*block 2, 0 unpacks to more than its pixels"):
         READER.read(str(raster), (0, 48, 0, 70))
 
 
 def test_a_bomb_is_not_unpacked(raster):
-    with rasterio.open(raster) as file:
-        offsets = [int(_tag(file, "OFFSET", k)) for k in range(3)]
-        sizes = [int(_tag(file, "SIZE", k)) for k in range(3)]
-    content, bomb = raster.read_bytes(), zlib.compress(bytes(1 << 26))[:60_000]
+    bomb = zlib.compress(bytes(1 << 26))[:60_000]
     assert len(zlib.decompressobj().decompress(bomb)) > 10**7
-    for kind, numbers, last in (("<3I", offsets, len(content)), ("<3H", sizes, len(bomb))):
-        content = content.replace(
-            struct.pack(kind, *numbers), struct.pack(kind, *numbers[:2], last)
-        )
-    raster.write_bytes(content + bomb)
+    with_last_strip(raster, bomb)
     tracemalloc.start()
     with pytest.raises(ReadError, match="block 2, 0 unpacks to more"):
         READER.read(str(raster), (0, 48, 0, 70))
     assert tracemalloc.get_traced_memory()[1] < 2_000_000
     tracemalloc.stop()
-
-
-def _tag(file, what: str, k: int) -> str:
-    return file.get_tag_item(f"BLOCK_{what}_0_{k}", "TIFF", bidx=1)
 
 
 def test_one_tall_strip_is_checked_from_every_row(tmp_path):
@@ -117,7 +110,7 @@ def test_one_tall_strip_is_checked_from_every_row(tmp_path):
     np.testing.assert_array_equal(values[0], codes[2000:])
     whole = path.read_bytes()
     with rasterio.open(path) as file:
-        start, size = (int(_tag(file, what, 0)) for what in ("OFFSET", "SIZE"))
+        start, size = (told(file, what, 0) for what in ("OFFSET", "SIZE"))
     # the checksum itself: nothing else tells of it
     path.write_bytes(
         whole[: start + size - 1] + bytes([whole[start + size - 1] ^ 1]) + whole[start + size :]
