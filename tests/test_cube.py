@@ -16,6 +16,7 @@ from sesgrid import mosaic, open_cube, write_cube
 from sesgrid.errors import FormatError, GridMismatchError, MissingInputError
 from sesgrid.grid import Extent, Grid
 from sesgrid.store.cube import Cube
+from sesgrid.store.sealed_cells import fault_of_cells
 from tests.test_mosaic import FakeReader, around, cells, tiles
 
 EXTENT = Extent.of_cells(Grid(10, 4), [0, 9], [0, 9])
@@ -215,6 +216,27 @@ def test_sealed_cells_lie_on_the_200_m_grid(cube):
     assert tree["cells"].to_dataset().rio.transform().a == 200
     assert tree.attrs["sealed"] == "yes"
     np.testing.assert_array_equal(tree["cells"]["x"].values[5], 5 * 200 + 100)
+
+
+@pytest.mark.parametrize("key", ["cells/zarr.json", "cells/x/zarr.json", "cells/p/c/0/0"])
+@pytest.mark.parametrize("how", ["gone", "garbage", "a folder"])
+def test_lost_cells_keep_nobody_from_the_pixels_and_are_sealed_again(tmp_path, key, how):
+    made, table = Cube.create(tmp_path / "cube.zarr", EXTENT, {}), cells(2).assign(p=0.5)
+    table["row"] -= table["row"].min() - 3
+    table["col"] -= table["col"].min() - 5
+    made.seal(table.__getitem__, ["p"], {"sealed": "yes"})
+    assert fault_of_cells(made.path) is None
+    (tmp_path / "cube.zarr" / key).unlink()
+    if how == "garbage":
+        (tmp_path / "cube.zarr" / key).write_bytes(b"{\0")
+    if how == "a folder":
+        (tmp_path / "cube.zarr" / key).mkdir()
+    assert fault_of_cells(made.path) is not None
+    pixels = Cube.open(made.path).pixels()
+    assert set(pixels.data_vars) >= {"image", "coverage", "landcover"}
+    made.seal(table.__getitem__, ["p"], {"sealed": "yes"})
+    assert fault_of_cells(made.path) is None
+    assert np.isfinite(open_cube(made.path)["cells"]["p"].values).sum() == len(table)
 
 
 def test_a_lazy_mosaic_is_written_as_it_computes(tmp_path):

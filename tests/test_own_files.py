@@ -14,10 +14,11 @@ from sesgrid.commands.command import Command
 from sesgrid.errors import ConfigError, FormatError, SesgridError
 from sesgrid.run.audit import planted
 from sesgrid.run.found import config_of_cube, files_of_cube
+from sesgrid.run.outputs import missing_outputs
 from sesgrid.run.own_files import CUBE, MARK, find_file_faults
 from sesgrid.run.restore import restore
 from sesgrid.run.status import status_of
-from sesgrid.run.workspace import Workspace
+from sesgrid.run.workspace import Workspace, load_table
 from sesgrid.store.cube import Cube, open_cube, owner_of
 from sesgrid.store.metadata import damaged_keys
 from tests.small_run import configure, write_run
@@ -145,6 +146,16 @@ def _sums(path: Path) -> list[int]:
     from sesgrid.store.sealed import checksum_of
 
     return [*checksum_of(path)]
+
+
+def test_a_run_seals_cells_again_that_are_gone_or_damaged(run):
+    config, files = run
+    cells = load_table(files.table("cells"))
+    Cube.open(files.cube).seal(cells.__getitem__, ["income"], {"sealed": "key"})
+    files.record("analyse").write({}, {"notes": []})
+    assert "cube.zarr/cells" not in missing_outputs(config, files, "analyse")
+    damage(Path(files.cube) / "cells/y/zarr.json", None)
+    assert "cube.zarr/cells" in missing_outputs(config, files, "analyse")
 
 
 def test_models_of_others_are_none_of_the_run(run):

@@ -15,6 +15,7 @@ from sesgrid.run.workspace import Workspace
 from sesgrid.stages.folds import FOLD_KINDS
 from sesgrid.store.cube import Cube
 from sesgrid.store.sealed import checksum_of, is_sound
+from sesgrid.store.sealed_cells import fault_of_cells
 
 __all__ = ["missing_outputs", "written_by"]
 
@@ -72,6 +73,8 @@ def missing_outputs(config: Config, files: Workspace, stage: str) -> list[str]:
     keeping = config.explain.maps != "none"
     if stage == "explain" and keeping and not Cube.open(files.cube).has_activation:
         missing.append(f"{PurePath(files.cube).name}/pixels/activation")
+    if stage == "analyse" and done and fault_of_cells(files.cube) is not None:
+        missing.append(f"{PurePath(files.cube).name}/cells")
     return missing
 
 

@@ -25,7 +25,7 @@ from sesgrid.run.workspace import Workspace
 from sesgrid.store.cube import owner_of
 from sesgrid.store.models import ModelRef
 from sesgrid.store.sealed import checksum_of, is_sound
-from sesgrid.store.sealed_cells import SealedCells
+from sesgrid.store.sealed_cells import fault_of_cells
 
 __all__ = [
     "CUBE",
@@ -197,17 +197,9 @@ def _of_cube(files: Workspace) -> Iterator[FileFault]:
     for layer in chain.from_iterable(damage.unlisted.values()) if damage is not None else ():
         yield FileFault(CUBE, f"{name}/shards/{layer}", "does not list what was written")
     if expected_cube(files) is not None and files.record("analyse").read():
-        what = _fault_of_sealed(files)
+        what = fault_of_cells(files.cube)
         if what is not None:
             yield FileFault("analyse", f"{name}/cells", what)
-
-
-def _fault_of_sealed(files: Workspace) -> str | None:
-    """What is wrong with the cells that the cube was sealed with."""
-    try:
-        return SealedCells.of(files.cube).fault()
-    except SesgridError as error:
-        return str(error)
 
 
 def _name(files: Workspace, path: Path) -> str:

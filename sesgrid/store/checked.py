@@ -40,6 +40,9 @@ class CheckedStore(WrapperStore["Store"]):
         Of the cube.
     extent : Extent
         Of the cube.
+    cells : SealedCells, optional
+        What is expected below ``cells``; by default nothing, for who reads pixels alone: a run whose sealed
+        cells are gone or damaged has to read them before it can seal the cube again.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class CheckedStore(WrapperStore["Store"]):
         self.path, self.extent = path, extent
         # as they are now: a layer that is made anew has another, and nothing is expected of it here
         self._stamps = require_stamps(path) if stamps is None else stamps
-        self._cells = SealedCells.of(path) if cells is None else cells
+        self._cells = SealedCells(path) if cells is None else cells
         # now, and not when a shard is missed: that is in zarr's own loop, which reads no array then
         self._lists = {layer: listed(path, layer, stamp) for layer, stamp in self._stamps.items()}
 

@@ -333,9 +333,15 @@ class Cube:
         return token
 
     def pixels(self, *, chunked: bool = False) -> xr.Dataset:
-        """The pixels: read only where touched (default), or as dask arrays of one chunk a block."""
-        tree = open_cube(self.path, chunked=chunked)
-        return tree["pixels"].to_dataset()
+        """The pixels: read only where touched (default), or as dask arrays of one chunk a block.
+
+        Raises
+        ------
+        FormatError
+            The metadata of a layer are damaged; those of the sealed cells are not looked at.
+        """
+        with reading(f"{self.path}: the metadata of a layer", advice=_LOOK):
+            return _open_pixels(CheckedStore(self.path, self.extent), self.extent, chunked)
 
     def seal(
         self,
@@ -597,25 +603,36 @@ def open_cube(path: str | Path, *, chunked: bool = True) -> xr.DataTree:
     MissingInputError, FormatError
         See `Cube.open`.
     """
-    cube = Cube.open(path)
-    size = cube.extent.grid.block_px
-    chunks: Any = {"band": -1, "map": -1, "y": size, "x": size} if chunked else None
-    # cache=False: indexing a part must never keep the whole
-    options: dict[str, Any] = {"engine": "zarr", "consolidated": False, "decode_coords": "all"}
-    options |= {"cache": False, "zarr_format": 3}  # metadata of version 2 may name any codec
-    with reading(
-        f"{path}: the metadata of a layer",
-        advice="they are damaged: `sesgrid verify` tells of which",
-    ):
-        store: Any = CheckedStore(str(path), cube.extent)
-        pixels = xr.open_dataset(store, group="pixels", chunks=chunks, **options)
-        _require_layout(pixels, cube.extent)
-        if "band" in pixels.dims:
-            pixels = pixels.assign_coords(band=list(BANDS))
-        if ACTIVATION in pixels:
-            pixels = pixels.assign_coords(map=pixels[ACTIVATION].attrs["maps"])
+    extent, opened = Cube.open(path).extent, str(path)
+    with reading(f"{path}: the metadata of a layer", advice=_LOOK):
+        store = CheckedStore(opened, extent, cells=SealedCells.of(opened))
         root = _root(path)
-        nodes = {"/": xr.Dataset(attrs=dict(root.attrs)), "/pixels": pixels}
+        nodes = {
+            "/": xr.Dataset(attrs=dict(root.attrs)),
+            "/pixels": _open_pixels(store, extent, chunked),
+        }
         if "cells" in root:
-            nodes["/cells"] = xr.open_dataset(store, group="cells", chunks=None, **options)
+            nodes["/cells"] = _open_group(store, "cells", None)
     return xr.DataTree.from_dict(nodes)
+
+
+_LOOK = "they are damaged: `sesgrid verify` tells of which"
+
+
+def _open_pixels(store: CheckedStore, extent: Extent, chunked: bool) -> xr.Dataset:
+    size = extent.grid.block_px
+    chunks = {"band": -1, "map": -1, "y": size, "x": size} if chunked else None
+    pixels = _open_group(store, "pixels", chunks)
+    _require_layout(pixels, extent)
+    if "band" in pixels.dims:
+        pixels = pixels.assign_coords(band=list(BANDS))
+    if ACTIVATION in pixels:
+        pixels = pixels.assign_coords(map=pixels[ACTIVATION].attrs["maps"])
+    return pixels
+
+
+def _open_group(store: Any, group: str, chunks: Mapping[str, int] | None) -> xr.Dataset:
+    options: dict[str, Any] = {"engine": "zarr", "consolidated": False, "decode_coords": "all"}
+    # cache: indexing a part must never keep the whole; metadata of version 2 may name any codec
+    options |= {"cache": False, "zarr_format": 3}
+    return xr.open_dataset(store, group=group, chunks=chunks, **options)

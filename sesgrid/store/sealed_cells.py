@@ -12,11 +12,11 @@ from typing import Any, cast
 import google_crc32c
 import zarr
 
-from sesgrid.errors import FormatError, MissingInputError, ReadError
+from sesgrid.errors import FormatError, MissingInputError, ReadError, SesgridError
 from sesgrid.foreign import reading
 from sesgrid.store.location import get, open_group, sizes
 
-__all__ = ["CELLS", "SealedCells"]
+__all__ = ["CELLS", "SealedCells", "fault_of_cells"]
 
 CELLS = "cells"
 _WRITTEN = "written"
@@ -84,7 +84,16 @@ class SealedCells:
         """What is wrong with any of it; None: all is as it was written."""
         for key in self.written:
             try:
-                self.require(key, get(self.path, key))
+                with reading(f"{self.path}/{key}"):
+                    self.require(key, get(self.path, key))
             except (ReadError, MissingInputError) as error:
                 return str(error)
         return None
+
+
+def fault_of_cells(path: str) -> str | None:
+    """What is wrong with the cells that a cube was sealed with; None: nothing, or it is not sealed."""
+    try:
+        return SealedCells.of(path).fault()
+    except SesgridError as error:
+        return str(error)
