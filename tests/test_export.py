@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import geopandas as gpd
@@ -14,7 +15,7 @@ from rasterio._err import CPLE_FileIOError
 from shapely import box
 
 from sesgrid.commands.cli import main
-from sesgrid.errors import ConfigError, MissingInputError, StoreError
+from sesgrid.errors import ConfigError, FormatError, MissingInputError, StoreError
 from sesgrid.grid import CELL_M, CRS, Extent, Grid, cell_id_of
 from sesgrid.run.export import export
 from sesgrid.sources import RasterReader
@@ -109,6 +110,8 @@ def test_cells_come_out_as_they_went_in(cube, cells, tmp_path):
     [
         ("x.png", {}, r"ending in \.tif or \.parquet"),
         ("x.tif", {"variable": "incom"}, "one of coverage, image, income, landcover, ortho_source"),
+        ("x.tif", {"variable": "x"}, "one of coverage, image, income, landcover, ortho_source"),
+        ("x.tif", {"variable": "spatial_ref"}, "received 'spatial_ref'"),
         ("x.tif", {"bounds": (-500, 0, -300, 200)}, "meet nothing of the cube"),
     ],
 )
@@ -116,6 +119,17 @@ def test_what_cannot_be_exported_is_named(cube, tmp_path, name, options, message
     with pytest.raises(ConfigError, match=message):
         export(cube.path, tmp_path / name, **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lost_coverage_is_not_replaced_by_that_of_the_cells(tmp_path):
+    made = Cube.create(tmp_path / "cube.zarr", EXTENT, {})
+    table = pd.DataFrame({"row": [EXTENT.row], "col": [EXTENT.col], "coverage": [0.5]})
+    made.seal(table.__getitem__, ["coverage"], {})
+    shutil.rmtree(tmp_path / "cube.zarr/pixels/coverage")
+    for variable in ("image", "coverage"):
+        with pytest.raises(FormatError, match="pixels/coverage is gone"):
+            export(made.path, tmp_path / "x.tif", variable)
+    assert not (tmp_path / "x.tif").exists()
 
 
 def test_bounds_are_numbers(cube, tmp_path):

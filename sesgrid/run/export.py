@@ -16,7 +16,7 @@ from rasterio.errors import RasterioError
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
-from sesgrid.errors import ConfigError, MissingInputError, StoreError
+from sesgrid.errors import ConfigError, FormatError, MissingInputError, StoreError
 from sesgrid.foreign import writing
 from sesgrid.grid import CELL_M, CRS, Extent, cell_id_of
 from sesgrid.run.workspace import save_rows
@@ -61,6 +61,8 @@ def export(
         Another suffix, an unknown variable, or bounds that meet nothing of the cube.
     MissingInputError
         No cube there, or one without cells yet.
+    FormatError
+        The cube lacks what tells where imagery was observed, or is damaged otherwise.
     StoreError
         The output cannot be written.
     """
@@ -100,10 +102,18 @@ def _export_raster(
     cube: str | Path, output: Path, variable: str, extent: Extent, rows: slice, cols: slice
 ) -> None:
     tree = open_cube(cube, chunked=False)
-    group = next((g for g in ("pixels", "cells") if g in tree and variable in tree[g]), None)
+    # the cells have a coverage of their own, which is another
+    seen = _coverage(tree) if variable in {*_OF_IMAGERY, "coverage"} else None
+    # coordinates and what tells of the CRS are no rasters
+    known = {
+        group: [str(n) for n, v in tree[group].data_vars.items() if v.ndim >= 2]
+        for group in ("pixels", "cells")
+        if group in tree
+    }
+    group = next((g for g, names in known.items() if variable in names), None)
     if group is None:
-        known = sorted(str(n) for g in ("pixels", "cells") if g in tree for n in tree[g].data_vars)
-        raise ConfigError(f"variable: expected one of {', '.join(known)}; received {variable!r}")
+        names = ", ".join(sorted({name for of in known.values() for name in of}))
+        raise ConfigError(f"variable: expected one of {names}; received {variable!r}")
     array = tree[group][variable].variable
     step = extent.grid.pixels_per_cell if group == "pixels" else 1
     west, _, _, north = extent.bounds
@@ -121,7 +131,6 @@ def _export_raster(
         "tiled": True,
         "bigtiff": "if_safer",
     }
-    seen = tree["pixels"]["coverage"].variable if variable in _OF_IMAGERY else None
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         _require_room(output.parent, profile)
@@ -129,7 +138,8 @@ def _export_raster(
         partial = output.with_name(f".{output.name}.partial.tif")
         try:
             with _internal_masks(), rasterio.open(plain, "w", **profile) as raster:
-                _write_rows(raster, array, seen, rows, cols, step)
+                mask = seen if variable in _OF_IMAGERY else None
+                _write_rows(raster, array, mask, rows, cols, step)
             with rasterio.Env():  # GDAL's complaints are raised, and not printed as well
                 copy_raster(plain, partial, driver="COG", compress="deflate", predictor="yes")
             partial.replace(output)
@@ -139,6 +149,15 @@ def _export_raster(
             for path in (plain, partial):
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
+
+
+def _coverage(tree: xr.DataTree) -> xr.Variable:
+    """What tells where imagery was observed; zarr passes over a layer whose metadata are gone."""
+    if "coverage" not in tree["pixels"]:
+        raise FormatError(
+            "pixels/coverage is gone from the cube: `sesgrid verify --redo` writes it again"
+        )
+    return tree["pixels"]["coverage"].variable
 
 
 def _require_room(folder: Path, profile: dict[str, Any]) -> None:
