@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -21,6 +23,8 @@ from sklearn.model_selection import KFold, cross_val_predict
 
 from sesgrid.errors import ConfigError
 from sesgrid.grid import parse_cell_id
+from sesgrid.run.config import Config
+from sesgrid.run.demo import write_demo_config
 from sesgrid.synth import SynthCity, geometry, paint, write_city
 from sesgrid.synth.city import SOUTH_M, WEST_M, City, make_city
 from sesgrid.synth.classes import BEARING
@@ -336,6 +340,30 @@ def test_a_written_city_is_kept_and_another_refused(written):
     assert written.truth.stat().st_mtime_ns == before
     with pytest.raises(ConfigError, match="holds a synthetic city"):
         write_city(written.directory, **{**same, "seed": 8})
+
+
+@pytest.mark.parametrize("output", ['a"b', "a\\b", "a\tb\x7f", "é 😀", "C:\\new"])
+def test_the_configuration_names_the_output_that_was_asked_for(written, tmp_path, output):
+    city = replace(written, directory=tmp_path, **moved(written, tmp_path))
+    path = write_demo_config(city, output)
+    assert Config.model_validate(tomllib.loads(path.read_text("utf-8"))).output == Path(output)
+    assert write_demo_config(city, output) == path
+    path.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="says something else"):
+        write_demo_config(city, output)
+
+
+@pytest.mark.parametrize("output", ["", "s3://bucket/x", "a\0b", "\udcff"])
+def test_no_configuration_is_written_that_cannot_be_read(written, tmp_path, output):
+    with pytest.raises(ConfigError, match="output"):
+        write_demo_config(replace(written, directory=tmp_path, **moved(written, tmp_path)), output)
+    assert not list(tmp_path.iterdir())
+
+
+def moved(city, folder) -> dict[str, Path]:
+    """The parts of a city, as they would be named in another folder."""
+    names = ("ortho", "census", "landcover")
+    return {n: folder / Path(getattr(city, n)).relative_to(city.directory) for n in names}
 
 
 def test_a_foreign_truth_file_is_refused(tmp_path):
