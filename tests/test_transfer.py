@@ -259,5 +259,9 @@ def test_runs_are_named_apart(tmp_path):
     same = [configure(tmp_path / n, "Ville") for n in ("a", "b")]
     for config in same:
         write_run(config, year(30, "2019", 1))
-    assert module._names(same) == [f"Ville ({c.output})" for c in same]
+    # as folders beside each other: the tables are passed on, and tell nothing of this machine
+    assert module._names(same) == ["Ville (a/result)", "Ville (b/result)"]
+    inner = same[0].model_copy(update={"output": same[1].output / "inner"})
+    write_run(inner, year(30, "2019", 1))
+    assert module._names([same[1], inner]) == ["Ville (result)", "Ville (result/inner)"]
     assert module._names([same[0], configure(tmp_path / "c", "Nice")]) == ["Ville", "Nice"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,7 @@ def require_alike(configs: Sequence[Config]) -> None:
 
 
 def _names(configs: Sequence[Config]) -> list[str]:
-    """The cities' names, with the census' year where a city comes twice."""
+    """The cities' names, with the census' year, or else the run's folder, where a city comes twice."""
     plain = [c.name for c in configs]
     if len(set(plain)) == len(plain):
         return plain
@@ -149,7 +150,10 @@ def _names(configs: Sequence[Config]) -> list[str]:
     dated = [f"{n} {v}" for n, v in zip(plain, vintages, strict=True)]
     if len(set(dated)) == len(dated):
         return dated
-    return [f"{n} ({c.output})" for n, c in zip(plain, configs, strict=True)]
+    # the tables and the page are passed on: not where on this machine the runs lie
+    common = os.path.commonpath([c.output.parent for c in configs])
+    folders = [c.output.relative_to(common).as_posix() for c in configs]
+    return [f"{n} ({folder})" for n, folder in zip(plain, folders, strict=True)]
 
 
 def _made_from(trained: Config, tested: Config) -> dict[str, Any]:
