@@ -19,7 +19,7 @@ from sesgrid.errors import ConfigError, FormatError, MissingInputError
 from sesgrid.run.config import load_config
 from sesgrid.run.inside import inside
 from sesgrid.run.plan import Machines, _driver_bytes, lines, make_plan, memory_of
-from sesgrid.run.rates import Rates, measure_rates, read_rates
+from sesgrid.run.rates import Rates, measure_rates, read_rates, require_replaceable
 from sesgrid.run.settings import ModelSettings
 
 RATES = Rates(
@@ -123,6 +123,18 @@ def test_a_plan_over_the_memory_budget_is_refused_with_the_numbers(nation):
         with pytest.raises(ConfigError, match="an amount such as '4GB'"):
             memory_of(amount)
     assert not load_config(folder / "run.toml").output.exists(), "with --rates nothing is written"
+
+
+def test_rates_are_not_written_over_a_file_of_another_kind(nation, tmp_path):
+    mine = tmp_path / "census.csv"
+    mine.write_text("mine")
+    asked = ["plan", str(nation[0] / "run.toml"), "--rates", str(mine), "--calibrate"]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 2
+    assert "holds no rates that `sesgrid plan` measured" in done.output
+    assert mine.read_text() == "mine"
+    require_replaceable(nation[0] / "rates.json")
+    require_replaceable(tmp_path / "none.json")
 
 
 def test_as_json_it_can_be_read_again(nation):

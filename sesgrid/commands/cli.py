@@ -224,7 +224,7 @@ def plan(
     from sesgrid.run.cluster import local_size
     from sesgrid.run.config import load_config
     from sesgrid.run.plan import Machines, lines, make_plan, memory_of
-    from sesgrid.run.rates import measure_rates, read_rates
+    from sesgrid.run.rates import measure_rates, read_rates, require_replaceable
     from sesgrid.run.workspace import Workspace
 
     settings = load_config(config)
@@ -232,6 +232,8 @@ def plan(
     if calibrate or not path.exists():
         if rates_path is None:
             Workspace.of(settings).take(settings)  # only where something is written there
+        else:
+            require_replaceable(path)
         click.echo(f"measuring what a cell costs on this machine, into {path}", err=True)
         measure_rates(settings).write(path)
     processors = processors or len(os.sched_getaffinity(0))

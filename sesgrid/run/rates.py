@@ -22,7 +22,7 @@ from typing import Any, get_type_hints
 import numpy as np
 
 from sesgrid.batches.flight import peak_mb
-from sesgrid.errors import ClusterError, FormatError, one_line
+from sesgrid.errors import ClusterError, ConfigError, FormatError, MissingInputError, one_line
 from sesgrid.foreign import reading, scratch
 from sesgrid.grid import Extent, Grid, rowcol_of_ids
 from sesgrid.run.config import Config
@@ -30,7 +30,7 @@ from sesgrid.run.job import protocol_of
 from sesgrid.run.stopping import deferred
 from sesgrid.store.parts import write_atomically
 
-__all__ = ["Rates", "measure_rates", "read_rates"]
+__all__ = ["Rates", "measure_rates", "read_rates", "require_replaceable"]
 
 _CITY_CELLS, _RESOLUTION_M = 5, 0.2
 _ENDLESS = 1e15
@@ -92,6 +92,24 @@ def read_rates(path: Path) -> Rates:
         if not right:
             raise FormatError(f"{path}: {name} is {one_line(repr(value), 60)}; {advice}")
     return Rates(**found)
+
+
+def require_replaceable(path: Path) -> None:
+    """Before minutes of measuring: refuse to write rates over a file that holds something else.
+
+    Raises
+    ------
+    ConfigError
+    """
+    try:
+        read_rates(path)
+    except MissingInputError:
+        return
+    except FormatError as error:
+        raise ConfigError(
+            f"{path} holds no rates that `sesgrid plan` measured, and would be replaced: give --rates "
+            "another name, or move this file away"
+        ) from error
 
 
 def measure_rates(config: Config) -> Rates:
