@@ -136,6 +136,18 @@ def test_entries_that_name_nothing_in_the_folder_cover_nothing(tmp_path, entry):
     assert mark.entered(mark.output) == [mark.output / "cells.parquet"]
 
 
+def test_a_folder_in_the_place_of_a_result_is_somebodys(tmp_path):
+    mark, out = Mark(tmp_path / "out"), tmp_path / "out"
+    mark.take("Ville")
+    mark.enter(out / "pairs.csv", out / "models/logs/random-0")
+    for mine in (out / "pairs.csv/mine.txt", out / "models/logs/random-0/events"):
+        mine.parent.mkdir(parents=True)
+        mine.write_text("")
+    mark.remove(out / "pairs.csv", out / "models/logs/random-0")
+    assert (out / "pairs.csv/mine.txt").exists()
+    assert not (out / "models/logs/random-0").exists()
+
+
 def test_a_list_that_is_a_folder_names_nothing(run):  # noqa: F811
     _, files = run
     files.mark.enter(files.cells)

@@ -276,7 +276,9 @@ class Mark:
 
     def _covers(self, known: set[str], path: Path) -> bool:
         name = self._name(path)
-        return not known.isdisjoint([name, *map(str, Path(name).parents)])
+        # what was entered with a suffix was a file: a folder of that name is somebody's
+        above = (str(p) for p in Path(name).parents if not p.suffix)
+        return not known.isdisjoint([name, *above])
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.output).as_posix()
