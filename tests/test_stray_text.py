@@ -15,7 +15,7 @@ import pytest
 import shapely
 
 from sesgrid.errors import FormatError, SesgridWarning
-from sesgrid.sources import read_census
+from sesgrid.sources import read_boundary, read_census
 
 N = 12
 PEOPLE = np.arange(N) * 7 + 63.5
@@ -162,3 +162,43 @@ def test_rows_and_columns_of_a_shapefile_that_are_not_read(tmp_path: Path) -> No
     dbf[first + 2 * width] = ord("*")
     path.with_suffix(".dbf").write_bytes(dbf)
     pd.testing.assert_frame_equal(census(path), sound.drop(sound.index[2]))
+
+
+TYPES = ("VARCHAR(40)", "NUMERIC(12,2)", "BIGINT", "DOUBLE PRECISION", "NUM", "text", "")
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_columns_of_types_that_gdal_does_not_know(gpkg: Path, kind: str) -> None:
+    sound = census(gpkg)
+    columns = ", ".join(f'"{name}" {kind}' for name in cells().columns.drop("geometry"))
+    change(
+        gpkg,
+        "DROP TABLE rtree_a_geom",
+        "ALTER TABLE a RENAME TO old",
+        f"CREATE TABLE a (fid INTEGER PRIMARY KEY, geom POLYGON, {columns}, centre POINT)",
+        "INSERT INTO a SELECT *, NULL FROM old",
+        "DROP TABLE old",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of columns without a type GDAL remarks so
+        found = read_census(gpkg)
+        rows = read_boundary(gpkg)
+    pd.testing.assert_frame_equal(found, sound)
+    assert rows.columns.drop("geometry").tolist() == cells().columns.drop("geometry").tolist()
+    assert rows["IdINSPIRE"].tolist() == sound.index.tolist()
+
+
+def test_a_table_whose_rows_have_no_numbers(gpkg: Path) -> None:
+    change(
+        gpkg,
+        "DROP TABLE rtree_a_geom",
+        "ALTER TABLE a RENAME TO old",
+        "CREATE TABLE a (IdINSPIRE VARCHAR(40) PRIMARY KEY, Ind REAL, Ind_snv REAL, geom POLYGON) "
+        "WITHOUT ROWID",
+        "INSERT INTO a SELECT IdINSPIRE, Ind, Ind_snv, geom FROM old",
+        "DROP TABLE old",
+    )
+    with pytest.raises(
+        FormatError, match=r"its columns IdINSPIRE .* export the layer to a new file"
+    ):
+        read_census(gpkg)
