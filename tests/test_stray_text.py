@@ -150,6 +150,20 @@ def test_numbers_of_a_shapefile_as_programs_write_them(shp: Path) -> None:
     assert found["households"].dropna().tolist() == [20, 21, 22, 26, 27, 28, 29, 30, 31]
 
 
+@pytest.mark.parametrize("texts", ["TF", "yn", "10", "VF"])
+def test_truth_values_of_a_shapefile(shp: Path, texts: str) -> None:
+    sound = census(shp)
+    cells().assign(I_est_cr=FLAGS == 1).to_file(shp)
+    fill(shp, "I_est_cr", {row: texts[0] if flag else texts[1] for row, flag in enumerate(FLAGS)})
+    if texts in ("TF", "yn"):
+        pd.testing.assert_frame_equal(census(shp), sound)
+    else:
+        with pytest.raises(
+            FormatError, match=r"'I_est_cr', row \d: expected a truth value, T or F"
+        ):
+            read_census(shp)
+
+
 def test_rows_and_columns_of_a_shapefile_that_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.shp"
     cells().assign(other=1.5).to_file(path)
