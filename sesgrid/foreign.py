@@ -44,6 +44,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 _IN_USE = "another program is writing to it: close it there, and try again"
 
+_NO_TEXT = "a name in its path is not in UTF-8, which not every reader takes: rename it"
+
 _MISSING = (errno.ENOENT, errno.ENOTDIR)
 _REFUSED = (errno.EACCES, errno.EPERM)
 
@@ -95,7 +97,7 @@ byte 0x78 in position 0: invalid start byte); it is truncated, damaged or of ano
             raise ReadError(f"{what} cannot be read: {cause_of(cause)}") from cause
         raise error(f"{what} cannot be read ({cause_of(cause)}); {advice}") from cause
     except Exception as cause:
-        told = _IN_USE if _is_in_use(cause) else advice
+        told = _IN_USE if _is_in_use(cause) else _NO_TEXT if _is_of_a_name(cause) else advice
         raise error(f"{what} cannot be read ({cause_of(cause)}); {told}") from cause
 
 
@@ -103,6 +105,11 @@ def _is_in_use(error: Exception) -> bool:
     """Whether a database is held by another program; the lowest byte of SQLite's numbers tells the kind."""
     number = getattr(error, "sqlite_errorcode", None)
     return number is not None and number & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _is_of_a_name(error: Exception) -> bool:
+    """Whether a path holds bytes that are no text, for which Python puts surrogates."""
+    return isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason
 
 
 def refuse_unreadable(error: OSError) -> None:

@@ -251,8 +251,11 @@ def test_damage_inside_a_member_is_noticed(tmp_path: Path) -> None:
 
 def test_encrypted_archive(tmp_path: Path) -> None:
     path = make_7z(tmp_path / "a.7z", {"a.csv": b"x"}, password="secret")
-    with pytest.raises(FormatError, match="encrypted"):
-        content_of(path, ".csv")
+    for hidden in (False, True):  # the names, too
+        with py7zr.SevenZipFile(path, "w", password="secret", header_encryption=hidden) as archive:
+            archive.writestr(b"x", "a.csv")
+        with pytest.raises(FormatError, match=r"^a\.7z is encrypted; unpack it by hand"):
+            content_of(path, ".csv")
 
 
 TWICE = {

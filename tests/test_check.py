@@ -154,6 +154,16 @@ class _NobodyAsked:
         raise AssertionError(f"client.{name} before the sources were looked at")
 
 
+@pytest.mark.parametrize(("name", "status"), [("EfficientNet-V2B0", 0), ("nowhere", 2)])
+def test_an_unknown_backbone_is_told_before_anything_is_made(city, tmp_path, name, status):
+    path = configured(city, tmp_path)
+    path.write_text(path.read_text() + f'[train]\nbackbone = "{name}"\n')
+    result = CliRunner().invoke(main, ["check", str(path)])
+    assert result.exit_code == status
+    told = "error: backbone must be one of efficientnetb0, "
+    assert [line[: len(told)] for line in result.stderr.splitlines()] == [told] * (status == 2)
+
+
 def test_a_table_of_classes_that_a_raster_cannot_have_is_told(city, tmp_path):
     size = SIDE * 20
     at = from_origin(3_600_000, 2_500_000 + SIDE * 200, 10, 10)

@@ -136,6 +136,13 @@ def test_tables_as_spreadsheets_write_them(tmp_path, text):
     assert class_groups(table) == {"a": "x", "b": "y"}
 
 
+@pytest.mark.parametrize("nothing", ["NA", "nan", "None", "null", ""])
+def test_what_programs_write_for_nothing_is_no_class(tmp_path, nothing):
+    table = table_of(tmp_path, f"code,landcover_class,group\n1,a,{nothing}\n2,{nothing},\n3,Na,b\n")
+    assert names_of(table, code=[1, 2, 3]) == ["a", None, "Na"]
+    assert class_groups(table) == {"a": "other", "Na": "b"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

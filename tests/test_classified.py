@@ -160,7 +160,7 @@ def test_codes_that_no_raster_holds_are_refused(tmp_path, text, wrong):
     ("options", "message"),
     [
         ({"crs": "EPSG:4326"}, "a CRS in metres, received EPSG:4326"),
-        ({"crs": None}, "received none"),
+        ({"crs": None}, "received none; tell the one that it is in with 'gdal_edit"),
         ({"dtype": "float32"}, "one band of codes"),
         ({"count": 2}, "one band of codes"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -176,3 +177,9 @@ def test_a_file_of_one_custom_is_read_right(tenths: list[int], custom: tuple[str
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not found.ambiguous.any()
+
+
+def test_a_name_that_is_not_in_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"d\xe9p.csv")  # as archives of other systems leave them
+    path.write_text("code,nom\n1,a\n")
+    assert read_csv(list_csv(path)[0], ["nom"])["nom"].tolist() == ["a"]

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
@@ -17,6 +18,7 @@ from sesgrid.errors import FormatError, GridMismatchError, MissingInputError
 from sesgrid.grid import Extent, Grid
 from sesgrid.store.cube import Cube
 from sesgrid.store.sealed_cells import fault_of_cells
+from sesgrid.store.written import list_written
 from tests.test_mosaic import FakeReader, around, cells, tiles
 
 EXTENT = Extent.of_cells(Grid(10, 4), [0, 9], [0, 9])
@@ -167,6 +169,34 @@ def test_a_cube_with_files_of_others_in_it_stays(cube, name):
     with pytest.raises(FormatError, match=f"{mine.name}'.* no part of a cube: move it away"):
         Cube.create(cube.path, EXTENT, {})
     assert mine.read_text() == "mine"
+
+
+def test_sealing_again_removes_nothing_of_others(cube):
+    at = pd.DataFrame({"row": [EXTENT.row], "col": [EXTENT.col], "income": [1.0]})
+    cube.seal(lambda names: at[names], ["income"], {})
+    mine = Path(cube.path) / "cells" / "notes.txt"
+    mine.write_text("mine")
+    with pytest.raises(FormatError, match=r"'notes\.txt'.* no part of a cube: move it away"):
+        cube.seal(lambda names: at[names], ["income"], {})
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    assert float(np.nansum(open_cube(cube.path)["cells"]["income"])) == 1
+    cube.seal(lambda names: at[names], ["income"], {})
+
+
+def test_a_list_of_shards_is_written_over_nothing_of_others(cube):
+    list_written(cube.path, EXTENT, "image", [])
+    mine = Path(cube.path) / "shards" / "image" / "notes.txt"
+    mine.write_text("mine")
+    with pytest.raises(FormatError, match=r"'notes\.txt'.* no part of a cube"):
+        list_written(cube.path, EXTENT, "image", [])
+    assert mine.read_text() == "mine"
+
+
+def test_no_cube_is_made_inside_another(cube):
+    with pytest.raises(FormatError, match=r"lies in the zarr store cube\.zarr"):
+        Cube.create(Path(cube.path) / "pixels" / "mine.zarr", EXTENT, {})
+    assert not (Path(cube.path) / "pixels" / "mine.zarr").exists()
 
 
 def test_a_cube_with_a_link_of_others_in_it_stays(cube, tmp_path):

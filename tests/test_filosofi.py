@@ -545,6 +545,9 @@ def test_files_that_are_not_filosofi(tmp_path: Path) -> None:
     path.write_text("Idcar_1km,I_est_1km,Ind,Ind_snv\nCRS3035RES1000mN2881000E3759000,0,1,1\n")
     with pytest.raises(FormatError, match="1 km release"):
         read_filosofi(path)
+    path.write_text(" ".join(["idcar_1km", *NAMES["2019"]]) + f"\nx {IDS[0]} 1 1 9000 0\n")
+    with pytest.raises(FormatError, match=r"lacks the column 'idcar_200m' (?!.*1 km release)"):
+        read_filosofi(path)
 
 
 def test_damaged_files(tmp_path: Path) -> None:

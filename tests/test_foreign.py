@@ -150,6 +150,11 @@ def test_with_room_the_same_sources_are_read_up_to_their_own_faults(larger_sourc
         read_filosofi(larger_sources / name)
 
 
+def test_a_name_that_is_no_text_is_told_as_such():
+    with pytest.raises(FormatError, match=r"not in UTF-8, .*: rename it"), reading("a.tif"):
+        "caf\udce9.tif".encode()
+
+
 def test_errors_of_ours_pass_as_they_are():
     with pytest.raises(SesgridError, match=r"^mine$"), reading("x"):
         raise ReadError("mine")

@@ -71,12 +71,14 @@ def test_the_primary_geometry_is_taken_of_several(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), "view"])
-@pytest.mark.parametrize("crs", ["projjson", "none", "unknown"])
+@pytest.mark.parametrize("crs", ["projjson", "wkt", "none", "unknown"])
 def test_crs_and_types_of_the_column(tmp_path: Path, kind: object, crs: str) -> None:
     path = tmp_path / "a.parquet"
-    frame = city() if crs == "projjson" else city().to_crs(4326)
+    frame = city() if crs in ("projjson", "wkt") else city().to_crs(4326)
     frame.to_parquet(path)
     geo = geo_of(path)
+    if crs == "wkt":  # as GeoPandas wrote it before 0.12
+        geo["columns"]["geometry"]["crs"] = frame.crs.to_wkt()
     if crs == "none":  # then it is in degrees
         del geo["columns"]["geometry"]["crs"]
     if crs == "unknown":
@@ -243,6 +245,51 @@ def test_a_part_that_is_damaged_or_lacks_a_column_is_named(tmp_path: Path) -> No
         file.unlink()
     with pytest.raises(MissingInputError, match="nothing to read"):
         read_census(folder)
+
+
+@pytest.mark.parametrize("lacking", ["dep=01", "dep=2A"])
+@pytest.mark.parametrize("column", ["i_est_200", "dep"])
+def test_a_column_that_some_part_lacks_is_not_passed_over(
+    tmp_path: Path, lacking: str, column: str
+) -> None:
+    folder = in_parts(tmp_path / "cells")
+    part = next((folder / lacking).iterdir())
+    if column == "dep":
+        part.rename(folder / "none.parquet")
+    else:
+        pq.write_table(pq.read_table(part, partitioning=None).drop_columns([column]), part)
+    (table,) = list_tables(folder, frozenset({".parquet"}))
+    assert column in table.columns
+    with pytest.raises(FormatError, match=f"lacks the column '{column}' of the other parts"):
+        read_table(table, ["idcar_200m", column], geometry=False)
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_part_without_geometry_is_named(tmp_path: Path, lacking: int) -> None:
+    (tmp_path / "ua.parquet").mkdir()
+    for k in range(2):
+        part = city().drop(columns="geometry") if k == lacking else city()
+        part.to_parquet(tmp_path / "ua.parquet" / f"part-{k}.parquet")
+    with pytest.raises(FormatError, match=f"part-{lacking}.parquet lacks the "):
+        read_boundary(tmp_path / "ua.parquet")
+
+
+@pytest.mark.parametrize("kind", [pa.dictionary(pa.int32(), pa.string()), pa.string_view()])
+def test_parts_that_lay_out_text_in_other_ways_are_one_table(
+    tmp_path: Path, kind: pa.DataType
+) -> None:
+    (tmp_path / "cells.parquet").mkdir()
+    whole = pa.Table.from_pandas(census(), preserve_index=False)
+    ids = whole["idcar_200m"].combine_chunks()
+    other = ids.dictionary_encode() if pa.types.is_dictionary(kind) else ids.cast(kind)
+    for k, part in enumerate((whole[:4], whole.set_column(0, "idcar_200m", other)[4:])):
+        pq.write_table(part, tmp_path / "cells.parquet" / f"part-{k}.parquet")
+    assert read_census(tmp_path / "cells.parquet").index.tolist() == IDS
+    text = whole["ind"].cast(pa.string())
+    file = tmp_path / "cells.parquet" / "part-1.parquet"
+    pq.write_table(whole.set_column(1, "ind", text)[4:], file)
+    with pytest.raises(FormatError, match="its parts are to have columns of the same types"):
+        read_census(tmp_path / "cells.parquet")
 
 
 def test_files_beside_each_other_stay_tables_of_their_own(tmp_path: Path) -> None:

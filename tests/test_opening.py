@@ -257,6 +257,7 @@ def test_aux_xml_and_world_file_of_class_rasters(tmp_path) -> None:
         ("<GeoTransform>1, 2", "cannot be read"),
         ("<GeoTransform>650000, 2, 0, x, 0, -2</GeoTransform>", "expected 6 number"),
         ("<GeoTransform>650000, 2, 0</GeoTransform>", "expected 6 number"),
+        ("<GeoTransform>650_000, 2, 0, 6860000, 0, -2</GeoTransform>", "expected 6 number"),
         ("<GeoTransform>nan, 2, 0, 6860000, 0, -2</GeoTransform>", "metres on the Earth"),
         ('<PAMRasterBand band="1"><NoDataValue>O</NoDataValue></PAMRasterBand>', "1 number"),
         ('<pamrasterband BAND="1"><nodatavalue>O</nodatavalue></pamrasterband>', "1 number"),
@@ -341,6 +342,36 @@ def test_a_vrt_of_the_rasters_in_its_folder(tmp_path) -> None:
     assert np.array_equal(CODES.read(str(path), WHOLE)[0], picture()[:1])
     path.write_text(vrt("parts/p.tif"))
     assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("how", ["bilinear", "CUBIC", "average"])
+@pytest.mark.parametrize("kind", ["SimpleSource", "ComplexSource"])
+def test_a_vrt_of_other_pixels_makes_no_means_of_codes(tmp_path, how, kind) -> None:
+    path = codes(tmp_path / "p.tif").with_name("all.vrt")
+    fine = vrt("p.tif").replace("SimpleSource>", f"{kind}>").replace("650000, 2,", "650000, 1,")
+    fine = fine.replace(f'Size="{PX}"', f'Size="{2 * PX}"').replace("0, -2<", "0, -1<")
+    rects = f'<SrcRect xOff="0" yOff="0" xSize="{PX}" ySize="{PX}"/><DstRect xOff="0" yOff="0" '
+    rects += f'xSize="{2 * PX}" ySize="{2 * PX}"/></{kind}>'
+    fine = fine.replace(f"</{kind}>", rects)
+    path.write_text(fine.replace(f"<{kind}>", f'<{kind} Resampling="{how}">'))
+    found, _ = CODES.read(str(path), (0, 2 * PX, 0, 2 * PX))
+    assert np.array_equal(found, np.kron(picture()[:1], np.ones((1, 2, 2), np.uint8)))
+
+
+def test_a_vrt_of_another_file_than_is_there(tmp_path) -> None:
+    part = codes(tmp_path / "p.tif")
+    path = part.with_name("all.vrt")
+    told = f'<SourceProperties RasterXSize="{PX}" RasterYSize="{PX}" DataType="Byte"/>'
+    rect = f'<SrcRect xOff="0" yOff="0" xSize="{PX}" ySize="{PX}"/>'
+    rect += rect.replace("SrcRect", "DstRect")
+    for inside in (told, rect):
+        path.write_text(vrt("p.tif").replace("</SimpleSource>", f"{inside}</SimpleSource>"))
+        codes(part)
+        assert np.array_equal(CODES.read(str(path), WHOLE)[0], picture()[:1])
+        codes(part, picture()[:1, ::2, ::2])
+        os.utime(path, (1, 1))  # what was seen of it before is of another state
+        with pytest.raises(FormatError, match=r"its part p\.tif has .* not what the VRT"):
+            read_class_rasters(path)
 
 
 def test_a_vrt_reads_nothing_outside_its_folder(tmp_path, url) -> None:

@@ -133,7 +133,15 @@ def test_a_mask_inside_that_cannot_be_read_is_not_passed_over(
 
 
 @pytest.mark.parametrize(
-    "text", ["2\n0\n0\n-2\n650001\n", "2\n0\n0\n-2\nx650001\n6859999\n", "", "\0" * 40]
+    "text",
+    [
+        "2\n0\n0\n-2\n650_001\n6859999\n",
+        "2\n0\n0\n-2\x0b650001\n6859999\n0\n",
+        "2\n0\n0\n-2\n650001\n",
+        "2\n0\n0\n-2\nx650001\n6859999\n",
+        "",
+        "\0" * 40,
+    ],
 )
 def test_world_files_that_are_none(tmp_path: Path, text: str) -> None:
     for suffix, beside in ((".tif", ".tfw"), (".jpg", ".jgw"), (".tif", ".TFW"), (".tif", ".wld")):

@@ -15,7 +15,7 @@ import pytest
 import shapely
 
 from sesgrid.errors import FormatError, SesgridWarning
-from sesgrid.sources import read_census
+from sesgrid.sources import read_boundary, read_census
 
 N = 12
 PEOPLE = np.arange(N) * 7 + 63.5
@@ -150,6 +150,20 @@ def test_numbers_of_a_shapefile_as_programs_write_them(shp: Path) -> None:
     assert found["households"].dropna().tolist() == [20, 21, 22, 26, 27, 28, 29, 30, 31]
 
 
+@pytest.mark.parametrize("texts", ["TF", "yn", "10", "VF"])
+def test_truth_values_of_a_shapefile(shp: Path, texts: str) -> None:
+    sound = census(shp)
+    cells().assign(I_est_cr=FLAGS == 1).to_file(shp)
+    fill(shp, "I_est_cr", {row: texts[0] if flag else texts[1] for row, flag in enumerate(FLAGS)})
+    if texts in ("TF", "yn"):
+        pd.testing.assert_frame_equal(census(shp), sound)
+    else:
+        with pytest.raises(
+            FormatError, match=r"'I_est_cr', row \d: expected a truth value, T or F"
+        ):
+            read_census(shp)
+
+
 def test_rows_and_columns_of_a_shapefile_that_are_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.shp"
     cells().assign(other=1.5).to_file(path)
@@ -162,3 +176,43 @@ def test_rows_and_columns_of_a_shapefile_that_are_not_read(tmp_path: Path) -> No
     dbf[first + 2 * width] = ord("*")
     path.with_suffix(".dbf").write_bytes(dbf)
     pd.testing.assert_frame_equal(census(path), sound.drop(sound.index[2]))
+
+
+TYPES = ("VARCHAR(40)", "NUMERIC(12,2)", "BIGINT", "DOUBLE PRECISION", "NUM", "text", "")
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_columns_of_types_that_gdal_does_not_know(gpkg: Path, kind: str) -> None:
+    sound = census(gpkg)
+    columns = ", ".join(f'"{name}" {kind}' for name in cells().columns.drop("geometry"))
+    change(
+        gpkg,
+        "DROP TABLE rtree_a_geom",
+        "ALTER TABLE a RENAME TO old",
+        f"CREATE TABLE a (fid INTEGER PRIMARY KEY, geom POLYGON, {columns}, centre POINT)",
+        "INSERT INTO a SELECT *, NULL FROM old",
+        "DROP TABLE old",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of columns without a type GDAL remarks so
+        found = read_census(gpkg)
+        rows = read_boundary(gpkg)
+    pd.testing.assert_frame_equal(found, sound)
+    assert rows.columns.drop("geometry").tolist() == cells().columns.drop("geometry").tolist()
+    assert rows["IdINSPIRE"].tolist() == sound.index.tolist()
+
+
+def test_a_table_whose_rows_have_no_numbers(gpkg: Path) -> None:
+    change(
+        gpkg,
+        "DROP TABLE rtree_a_geom",
+        "ALTER TABLE a RENAME TO old",
+        "CREATE TABLE a (IdINSPIRE VARCHAR(40) PRIMARY KEY, Ind REAL, Ind_snv REAL, geom POLYGON) "
+        "WITHOUT ROWID",
+        "INSERT INTO a SELECT IdINSPIRE, Ind, Ind_snv, geom FROM old",
+        "DROP TABLE old",
+    )
+    with pytest.raises(
+        FormatError, match=r"its columns IdINSPIRE .* export the layer to a new file"
+    ):
+        read_census(gpkg)

@@ -379,15 +379,32 @@ def test_an_interrupted_write_is_done_again(tmp_path):
     stale = tmp_path / "Filosofi2019_carreaux_200m_csv"
     stale.mkdir()
     (stale / "carreaux_200m_met.csv").write_text("half of a file")
-    with pytest.raises(ConfigError, match="already holds Filosofi2019"):
+    with pytest.raises(ConfigError, match="already holds 'Filosofi2019"):
         write_city(tmp_path, **arguments)  # for all we know it is the user's
     assert (stale / "carreaux_200m_met.csv").read_text() == "half of a file"
-    (tmp_path / ".synth-moving").write_text("x.gpkg\nFilosofi2019_carreaux_200m_csv")
+    (stale / "of-another.csv").touch()
+    marked = [f"{stale.name}/{name}" for name in ("carreaux_200m_met.csv", "of-another.csv")]
+    (tmp_path / ".synth-moving").write_text("\n".join(["x.gpkg", *marked]))
     city = write_city(tmp_path, **arguments)
     assert not list(tmp_path.glob(".synth-*"))
+    assert not (stale / "of-another.csv").exists()
     assert len(pd.read_csv(city.census)) > 4
     city.landcover.unlink()
     assert write_city(tmp_path, **arguments).landcover.is_file()
+
+
+def test_nothing_of_others_goes_with_a_damaged_city(tmp_path):
+    arguments = {"cells": 4, "seed": 0, "resolution_m": 5.0}
+    city = write_city(tmp_path, **arguments)
+    city.landcover.unlink()
+    mine = city.ortho / "notes.txt" if city.ortho.is_dir() else city.ortho.with_name("notes.txt")
+    mine.write_text("mine")
+    with pytest.raises(ConfigError, match=r"already holds .*notes\.txt"):
+        write_city(tmp_path, **arguments)
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    assert write_city(tmp_path, **arguments) == city
+    assert city.landcover.is_file()
 
 
 # --- kernels -------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sqlite3
 import struct
@@ -619,6 +620,37 @@ def test_text_of_parquet_and_geojson_that_is_none(tmp_path: Path) -> None:
     path = write(tmp_path, "geojson")
     path.write_text(path.read_text().replace('"FR001', '"x').replace("\u00e9t\u00e9 0", "\\ud800"))
     assert read_boundary(path)["note"].iloc[0] == "?"
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        lambda x, y: [x, y, 3.0, 4.0],
+        lambda x, y: [x, y, None],
+        lambda x, y: [x, y, float("nan")],
+    ],
+)
+def test_only_x_and_y_of_a_geojson_count(
+    tmp_path: Path, position: Callable[[float, float], list]
+) -> None:
+    path = write(tmp_path, "geojson")
+    content = json.loads(path.read_text())
+    for feature in content["features"]:
+        (ring,) = feature["geometry"]["coordinates"]
+        feature["geometry"]["coordinates"] = [[position(x, y) for x, y in ring]]
+    path.write_text(json.dumps(content))
+    with pytest.warns(SesgridWarning, match=f"{N} of {N} geometries are not as GeoJSON asks"):
+        assert read_boundary(path).geometry.geom_equals(land().geometry).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_name_that_is_not_in_utf_8(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")  # as archives of other systems leave them
+    source = write(tmp_path, kind)
+    folder.mkdir()
+    for file in [p for p in tmp_path.iterdir() if p.stem == source.stem]:
+        file.rename(folder / (os.fsdecode(b"d\xe9p") + file.suffix))
+    assert read_urban_atlas(folder)["code"].tolist() == land()["code_2018"].astype(int).tolist()
 
 
 def test_columns_of_one_name(tmp_path: Path) -> None:

@@ -106,6 +106,11 @@ class _Looked:
             yield "models", self.look_at_models
 
     def look_at_settings(self) -> str:
+        if self.config.train.backbone is not None:
+            # knowing them takes Keras, which a run of the protocol's own need not load here
+            from sesgrid.kernels.backbones import backbone_named
+
+            backbone_named(self.config.train.backbone)
         return f"{protocol_of(self.config).name}; {method_of(self.config).name}"
 
     def look_at_census(self) -> str:

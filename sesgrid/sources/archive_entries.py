@@ -99,7 +99,11 @@ def extract_7z(
     archive: BinaryIO, target: Path, suffixes: frozenset[str], budget: int, label: str
 ) -> int:
     """Unpack the wanted entries; return what is left of the budget of bytes."""
-    with py7zr.SevenZipFile(archive) as z:
+    try:
+        z = py7zr.SevenZipFile(archive)
+    except py7zr.PasswordRequired as error:  # of an archive that hides its names, too
+        raise FormatError(_encrypted(label)) from error
+    with z:
         members = [
             _Entry(
                 f.filename,
@@ -178,7 +182,7 @@ def _refuse_unusable(wanted: list[_Entry], label: str) -> None:
     for entry in wanted:
         path = safe_relative_path(entry.name, label)
         if entry.is_encrypted:
-            raise FormatError(f"{label} is encrypted; unpack it by hand and give the folder")
+            raise FormatError(_encrypted(label))
         encoded = [len(part.encode("utf-8", "surrogatepass")) for part in path.parts]
         if max(encoded) > _MAX_NAME_BYTES or sum(encoded) + len(encoded) > _MAX_PATH_BYTES:
             raise FormatError(
@@ -194,6 +198,10 @@ def _refuse_unusable(wanted: list[_Entry], label: str) -> None:
             f"{label}: {len(twice)} entries have the name of another, or of a folder, but for capitals "
             f"(first {twice[0]!r}); expected each once; unpack it by hand and give the folder"
         )
+
+
+def _encrypted(label: str) -> str:
+    return f"{label} is encrypted; unpack it by hand and give the folder"
 
 
 def _folded(path: PurePosixPath) -> str:

@@ -147,11 +147,16 @@ def _header(path: Path) -> dict:
         raise FormatError(
             f"{path}: expected one band of codes, uint8 or uint16, received {', '.join(kinds)}"
         )
-    # by its length, for the unit has many names
-    if crs is None or not crs.is_projected or crs.units_factor[1] != 1:
+    if crs is None:
         raise FormatError(
-            f"{path}: expected a CRS in metres, received {crs.to_string() if crs else 'none'}; bring it to "
-            f"one with 'gdalwarp -r near -t_srs EPSG:2154 {path.name} out.tif'"
+            f"{path}: expected a CRS in metres, received none; tell the one that it is in with 'gdal_edit "
+            f"-a_srs EPSG:2154 {path.name}'"
+        )
+    # by its length, for the unit has many names
+    if not crs.is_projected or crs.units_factor[1] != 1:
+        raise FormatError(
+            f"{path}: expected a CRS in metres, received {crs.to_string()}; bring it to one with 'gdalwarp "
+            f"-r near -t_srs EPSG:2154 {path.name} out.tif'"
         )
     epsg = crs.to_epsg()
     return {

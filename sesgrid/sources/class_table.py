@@ -17,6 +17,7 @@ import pandas as pd
 from sesgrid.errors import FormatError, MissingInputError, SesgridWarning
 from sesgrid.foreign import reading
 from sesgrid.sources.csv_rows import read_rows
+from sesgrid.sources.csv_table import EMPTY
 
 __all__ = ["CLASS_TABLES", "MAX_CODE_COLUMNS", "normal_codes", "read_class_table"]
 
@@ -40,10 +41,11 @@ def read_class_table(path: str | Path) -> pd.DataFrame:
     ----------
     path : str or Path
         ``"ocsge"`` or ``"cosia"``, or a CSV with the columns ``landcover_class`` (a name, several
-        codes may share it; empty = belongs to no class) and, if wanted, ``group`` (residential, functional,
-        infrastructure, nature, …). A column ``code`` holds the codes, each once; without it every
-        column but these two, ``name``, ``value`` and ``comment`` does, under the name that the land cover has
-        for it. Of several, an empty one means any code, and the row with the fewest empty ones counts.
+        codes may share it; empty, or NA, nan, null, None = belongs to no class) and, if wanted, ``group``
+        (residential, functional, infrastructure, nature, …). A column ``code`` holds the codes, each once;
+        without it every column but these two, ``name``, ``value`` and ``comment`` does, under the name that
+        the land cover has for it. Of several, an empty one means any code, and the row with the fewest empty
+        ones counts.
 
     Returns
     -------
@@ -94,6 +96,10 @@ def _parse(path: Path, label: str) -> pd.DataFrame:
     frame = pd.DataFrame(list(rows.values()), columns=header, index=lines, dtype="string")
     codes = frame[columns]
     _check_codes(codes, label)
+    # R writes what is missing as NA, Python as nan
+    for told in ("landcover_class", "group"):
+        if told in frame:
+            frame[told] = frame[told].mask(frame[told].isin(EMPTY), "")
     name = _spelt_once(frame["landcover_class"].replace("", pd.NA), label)
     kinds = {c: k for k, c in enumerate(dict.fromkeys(name.dropna()), start=1)}
     if not 1 <= len(kinds) <= _MAX_CLASSES:

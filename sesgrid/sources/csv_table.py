@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -150,7 +151,7 @@ def _parse(
     """The columns as bytes, and how many lines of white space and separators were left out."""
     blank: list[object] = []
     places = [str(layout.names.index(name)) for name in columns]
-    with pa.OSFile(str(path)) as file:
+    with pa.OSFile(os.fsencode(path)) as file:
         rest = file.size() - layout.body
         file.seek(layout.body)
         if not rest or (rest < SAMPLE_BYTES and not file.read().strip()):
@@ -178,7 +179,7 @@ def _read_rows(
     quoted: bool,
     odd: Callable[[Any], str] | None,
 ) -> pa.Table:
-    with pa.OSFile(str(path)) as file:
+    with pa.OSFile(os.fsencode(path)) as file:
         file.seek(layout.body)
         return pa.csv.read_csv(
             file,

@@ -1,6 +1,7 @@
-"""Numbers in the table of a shapefile that are none: GDAL reads as much of them as it can.
+"""Numbers and truth values in the table of a shapefile that are none: GDAL reads as much of them as it can.
 
-It reads ``12,5`` as 12 and ``x`` as 0, in columns of whole numbers without a word.
+It reads ``12,5`` as 12 and ``x`` as 0, in columns of whole numbers without a word, and a truth value ``1`` as
+false.
 """
 
 from __future__ import annotations
@@ -22,12 +23,18 @@ _NOTHING = r"[\x00 ]*|[\x00 ]*\*+[\x00 ]*"
 """Blanks, or stars where a number did not fit."""
 _WHOLE = r"[+-]?\d+(?:\.0*)?"
 _ANY = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[nN][aA][nN]"
+_TRUTH = "[tTyYfFnN?]"
+_CALLED = {
+    _WHOLE: "a whole number",
+    _ANY: "a number with a decimal point",
+    _TRUTH: "a truth value, T or F",
+}
 
 
 def refuse_odd_numbers(
     header: bytes, rows: np.ndarray, kept: np.ndarray, types: Sequence[str | None], label: str
 ) -> None:
-    """Raise where a column of numbers holds anything else.
+    """Raise where a column of numbers, or of truth values, holds anything else.
 
     Parameters
     ----------
@@ -58,8 +65,9 @@ def refuse_odd_numbers(
         name = header[at : at + 11].split(b"\0")[0].decode("cp1252", "replace")
         kind, end = chr(header[at + 11]), start + header[at + 16]
         read_as = types[column] if column < len(types) else None
-        if read_as and kind in "NF" and start < end <= rows.shape[1]:
+        if read_as and kind in "NFL" and start < end <= rows.shape[1]:
             number = _WHOLE if read_as.startswith("int") else _ANY
+            number = _TRUTH if kind == "L" else number
             where = f"{label}, column {name!r}"
             _refuse(rows[:, start:end], kept, number, where)
         start, column = end, column + 1
@@ -81,8 +89,7 @@ def _refuse(fields: np.ndarray, kept: np.ndarray, number: str, where: str) -> No
             text = re.sub(r"[\x00 ]+", " ", part[row].tobytes().decode("cp1252", "replace")).strip()
             first = (begin + row + 1, text)
     if first is not None:
-        kind = "a whole number" if number == _WHOLE else "a number with a decimal point"
         raise FormatError(
-            f"{where}, row {first[0]}: expected {kind}, received {first[1]!r} ({odd} such rows); correct "
-            "these rows, or declare the column as text"
+            f"{where}, row {first[0]}: expected {_CALLED[number]}, received {first[1]!r} ({odd} such rows); "
+            "correct these rows, or declare the column as text"
         )

@@ -43,6 +43,7 @@ _COLUMNS = {
     "commune": ("lcog_geo", "depcom"),
 }
 _NEEDED = ("cell_id", "individuals", "living_standard_sum")
+_ID_1KM = re.compile(r"id_?car\w*1km", re.IGNORECASE)
 _YEAR = re.compile(r"(?<!\d)(2015|2017|2019|2021)(?!\d)")
 _RELEASE = re.compile(r"filosofi[ _-]?(2015|2017|2019|2021)(?!\d)", re.IGNORECASE)
 _OVERSEAS = re.compile(r"mart|reun|guad|guya|_97\d", re.IGNORECASE)
@@ -212,7 +213,7 @@ def _not_filosofi(tables: list[Table], found: dict[Table, dict[str, str]], path:
     ]
     hint = (
         "; this is the 1 km release: use the 200 m one"
-        if any("1km" in c.lower() for c in nearest.columns) and "cell_id" not in found[nearest]
+        if any(map(_ID_1KM.fullmatch, nearest.columns)) and "cell_id" not in found[nearest]
         else ""
     )
     return (

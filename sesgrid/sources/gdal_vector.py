@@ -25,7 +25,7 @@ from sesgrid.foreign import DAMAGED, cause_of, copying, reading, scratch
 from sesgrid.sources.geopackage import count_rows, lost_layers, refuse_foreign_code, settle
 from sesgrid.sources.space_index import listed_within
 from sesgrid.sources.spatial_filter import Bounds, filter_in
-from sesgrid.sources.stray_text import stray_columns, with_stray_text
+from sesgrid.sources.stray_text import left_out_columns, stray_columns, with_stray_text
 from sesgrid.sources.table import Table
 from sesgrid.sources.text_columns import with_text_decoded
 from sesgrid.sources.vector_counts import check_geodatabase, check_shapefile
@@ -46,8 +46,13 @@ _FORMATS = {
 GDAL_SUFFIXES = frozenset(_FORMATS)
 
 _OUR_FOLDER = re.compile(r"\S*/sesgrid-\w+/")
-_NOT_NEWS = ("Measured (M) geometry types are not supported",)
-"""Remarks on what makes no difference here: only x and y are used."""
+_NOT_NEWS = re.compile(
+    r"Measured \(M\) geometry types are not supported|Field format '.*' not supported"
+    r"|geometry column '.*' of type '.*' ignored|table '.*' has multiple geometry fields",
+    re.DOTALL,
+)
+"""Remarks on what makes no difference here: only x and y of one geometry are used, and columns of types that
+GDAL does not know are read without it."""
 _MOST_TOLD = 5
 _EVERY_ROW = "1 = 1"
 """Without a condition GDAL takes the numbers of a GeoPackage's rows to be 1 to as many as there were once."""
@@ -123,9 +128,10 @@ def read_vector(
         types = _types(link, table, columns)
         declared, drawn = _declared_rows(link, table, label, types)
         stray = stray_columns(link, table.name, types) if link.suffix == ".gpkg" else []
+        stray += [name for name in columns if name not in types and link.suffix == ".gpkg"]
         bbox, listed = _bbox(link, table, within)
         meta, content = pyogrio.read_arrow(
-            link, layer=table.layer, columns=list(columns), read_geometry=wanted, bbox=bbox,
+            link, layer=table.layer, columns=list(types), read_geometry=wanted, bbox=bbox,
             where=_EVERY_ROW if link.suffix == ".gpkg" else None,
             return_fids=bbox is not None or bool(stray),
         )  # fmt: skip
@@ -133,11 +139,11 @@ def read_vector(
         found = content[numbers].to_pylist() if numbers in content.column_names else ()
         if not listed <= set(found):
             return read_vector(table, columns, geometry=geometry)  # which tells what is wrong
+        if stray:
+            content = _as_text(content, link, table, stray, numbers)
         lost = [c for c in columns if c not in content.column_names]
         if lost:
             raise FormatError(f"{label}: its columns {', '.join(lost)} cannot be read; {DAMAGED}")
-        if stray:
-            content = _as_text(content, link, table, stray, numbers)
         attributes = content.select(list(columns))
         blobs = content[meta["geometry_name"] or "wkb_geometry"].to_pylist() if wanted else []
         if bbox is None:
@@ -166,8 +172,9 @@ def _as_text(
         return with_stray_text(content, link, table.name, stray, numbers)
     except (sqlite3.OperationalError, KeyError) as error:
         raise FormatError(
-            f"{table}: text stands in its columns of numbers {', '.join(stray)}; correct it, or export the "
-            "view to a table (ogr2ogr)"
+            f"{table}: its columns {', '.join(stray)} hold text among numbers, or are of types that GDAL "
+            "does not know, and its rows have no numbers by which to read them; correct them, or export the "
+            "layer to a new file (ogr2ogr)"
         ) from error
 
 
@@ -201,6 +208,8 @@ def _table(path: Path, link: Path, name: str) -> Table:
         )
     layer = None if name == link.stem and link.suffix in (".shp", ".fgb") else name
     fields = tuple(map(str, info["fields"]))
+    if link.suffix == ".gpkg":
+        fields += tuple(left_out_columns(link, name, (*fields, str(info["fid_column"]))))
     return Table(path, layer, fields, info["geometry_type"] is not None)
 
 
@@ -274,7 +283,7 @@ def _told(label: str) -> Iterator[None]:
             told[_OUR_FOLDER.sub("", str(one.message))] = None
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    news = [text for text in told if not text.startswith(_NOT_NEWS)]
+    news = [text for text in told if not _NOT_NEWS.match(text)]
     for text in news[:_MOST_TOLD]:
         warnings.warn(f"{label}: {text}", SesgridWarning, stacklevel=5)
     if len(news) > _MOST_TOLD:

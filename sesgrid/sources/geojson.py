@@ -74,7 +74,7 @@ def read_geojson(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.
     Warns
     -----
     SesgridWarning
-        Rings were not closed; counted.
+        Geometries are not as GeoJSON asks, and were mended; counted.
     """
     label = str(table)
     content = _content(table.path)
@@ -140,7 +140,7 @@ def _geometries(described: list[dict | None], label: str) -> np.ndarray:
     damaged = []
     for row in odd:
         try:  # shapely's own reader closes rings
-            found[row] = shape(described[row])
+            found[row] = shape(_in_two(described[row]))
         except Exception:  # of whatever stands where numbers should
             damaged.append(row)
     if damaged:
@@ -151,11 +151,22 @@ def _geometries(described: list[dict | None], label: str) -> np.ndarray:
     refuse_infinite(found, label)
     if odd:
         warnings.warn(
-            f"{label}: {len(odd)} of {len(texts)} geometries had rings that were not closed; they are closed",
+            f"{label}: {len(odd)} of {len(texts)} geometries are not as GeoJSON asks (rings that are not "
+            "closed, positions that are not of two or three numbers) and are mended",
             SesgridWarning,
             stacklevel=5,
         )
     return found
+
+
+def _in_two(described: Any) -> Any:
+    """A geometry's description without what follows x and y, of which more than z has no meaning."""
+    if isinstance(described, dict):
+        return {key: _in_two(value) for key, value in described.items()}
+    if not isinstance(described, list):
+        return described
+    position = bool(described) and not isinstance(described[0], list | dict)
+    return described[:2] if position else [_in_two(one) for one in described]
 
 
 def _crs(content: dict, label: str) -> str | None:

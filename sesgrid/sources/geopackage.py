@@ -7,6 +7,7 @@ unfinished, in the file itself; a source stays as it is, so that is done to a co
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sqlite3
@@ -186,7 +187,7 @@ def quoted(name: str) -> str:
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """The database, to be read only; nothing in it is trusted."""
-    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+    with closing(sqlite3.connect(f"file:{quote(os.fsencode(path))}?mode=ro", uri=True)) as database:
         database.execute("PRAGMA trusted_schema = OFF")
         database.text_factory = lambda text: text.decode("utf-8", "replace")
         yield database

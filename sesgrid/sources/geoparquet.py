@@ -27,6 +27,7 @@ _NATIVE = frozenset(
 )
 _DEGREES = "OGC:CRS84"
 _SRID = re.compile(r"(srid:)?(\d+)", re.ASCII)
+_WKT = re.compile(r"\s*[a-z]+(?:crs|cs)\[.*\]\s*", re.ASCII | re.IGNORECASE | re.DOTALL)
 _EXTENSION = b"ARROW:extension:name"
 
 
@@ -64,7 +65,7 @@ def geo_column(schema: pa.Schema, label: str) -> GeoColumn:
     """
     geo = _declared(schema, label)
     if not geo:
-        return _of_type(schema)
+        return _of_type(schema, label)
     name = geo.get("primary_column")
     told = geo.get("columns", {}).get(name) if isinstance(name, str) else None
     if not isinstance(told, dict) or name not in schema.names:
@@ -126,9 +127,11 @@ def _is_wkb_type(field: pa.Field) -> bool:
     return (field.metadata or {}).get(_EXTENSION) == b"geoarrow.wkb"
 
 
-def _of_type(schema: pa.Schema) -> GeoColumn:
+def _of_type(schema: pa.Schema, label: str) -> GeoColumn:
     """The first of Parquet's own type."""
-    field = next(f for f in schema if _is_wkb_type(f))
+    field = next((f for f in schema if _is_wkb_type(f)), None)
+    if field is None:  # one of several parts
+        raise FormatError(f"{label} lacks the geometry of the other parts; expected one table")
     told = json.loads((field.metadata or {}).get(b"ARROW:extension:metadata") or b"{}")
     crs = told.get("crs") or _DEGREES
     numbered = _SRID.fullmatch(str(crs))
@@ -139,11 +142,14 @@ def _of_type(schema: pa.Schema) -> GeoColumn:
 
 
 def _crs_of(text: str) -> object:
-    """Names of authorities and PROJ JSON only: no other text, which might name a file."""
+    """Names of authorities, PROJ JSON and, of GeoParquet before 1.0, WKT: no other text, which might name a
+    file."""
     crs = json.loads(text)
     if isinstance(crs, dict) or (
         isinstance(crs, str) and ":" in crs and "+" not in crs and "/" not in crs
     ):
+        return crs
+    if isinstance(crs, str) and _WKT.fullmatch(crs):
         return crs
     raise ValueError(f"expected the name of a CRS like EPSG:3035, or PROJ JSON, received {crs!r}")
 

@@ -6,6 +6,7 @@ of the same file may tell apart; where they do not, it is for the reader to refu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import compute as pc
 
-__all__ = ["Numbers", "read_numbers"]
+__all__ = ["Numbers", "is_number_to_c", "read_numbers"]
 
 _SPACES = "[ \u00a0\u202f\u2009'\u2019]"
 _FORMS = {
@@ -38,6 +39,21 @@ _POINTS_APART = ("1.234.567", "1.234,5")
 _COMMAS_APART = ("1,234,567", "1,234.5")
 _COMMA_DECIMAL = ("1,5", "1.234,5", "1 234,5")
 _POINT_DECIMAL = ("1.5", "1,234.5", "1 234.5")
+
+
+_TO_C = re.compile(
+    r"[ \t\r\n]*[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?)[ \t\r\n]*",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def is_number_to_c(text: str) -> bool:
+    """Whether programs in C, as GDAL, read all of a text as one number; Python takes more for one.
+
+    >>> [is_number_to_c(text) for text in (" -6.5e5", "NaN", "650_000", "650 000", "\u00a01", "")]
+    [True, True, False, False, False, False]
+    """
+    return _TO_C.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)

@@ -201,8 +201,8 @@ def _place(tile: TileFile, header: RasterHeader, default_crs: str | None) -> _Pl
         return placed
     if default_crs is None:
         raise FormatError(
-            f"{tile.path} says no CRS, and its name is no BD ORTHO tile's (…-LA93-…); pass "
-            f"default_crs={LAMBERT_93!r} if it is in Lambert-93"
+            f"{tile.path} says no CRS, and its name is no BD ORTHO tile's (…-LA93-…); if it is in "
+            f"Lambert-93, pass default_crs={LAMBERT_93!r}, or set sources.ortho_crs"
         )
     return replace(placed, crs=default_crs)
 

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from sesgrid.errors import FormatError, UnsafePathError
 from sesgrid.foreign import reading
+from sesgrid.sources.number_text import is_number_to_c
 
 __all__ = ["check_pam"]
 
@@ -59,7 +60,7 @@ def check_pam(path: Path) -> None:
         )
     for text, n, name in _numbers(root):
         values = text.split(",")
-        if len(values) != n or not all(map(_is_number, values)):
+        if len(values) != n or not all(map(is_number_to_c, values)):
             raise FormatError(
                 f"{beside}: expected {n} number(s) as {name}, received {text!r}; {_ADVICE}"
             )
@@ -87,11 +88,3 @@ def _numbers(root: ElementTree.Element) -> Iterator[tuple[str, int, str]]:
             for inner in element:
                 if inner.tag.lower() == "nodatavalue":
                     yield inner.text or "", 1, "NoDataValue"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -36,15 +36,19 @@ def list_parquet(path: Path) -> list[Table]:
     parts = _parts(path)
     if not parts:
         raise FormatError(f"{path.name}: a folder without a part ending in .parquet; {DAMAGED}")
-    with reading(_label(path, parts[0])), parts[0].open("rb") as file:
-        schema = pq.ParquetFile(file).schema_arrow
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if twice:
-        raise FormatError(f"{path.name}: column names repeat: {', '.join(twice[:5])}; rename them")
-    geometries = geometry_columns(schema, path.name)
-    names = [n for n in schema.names if n not in geometries]
-    hive = [n for n in _hive_values(path, parts[0]) if n not in schema.names]
-    return [Table(path, None, (*names, *hive), bool(geometries))]
+    names: dict[str, None] = {}
+    geometries: set[str] = set()
+    for part in parts:  # all of them: a column that the first one lacks would be passed over
+        label = _label(path, part)
+        with reading(label), part.open("rb") as file:
+            schema = pq.ParquetFile(file).schema_arrow
+        twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+        if twice:
+            raise FormatError(f"{label}: column names repeat: {', '.join(twice[:5])}; rename them")
+        geometries |= geometry_columns(schema, label)
+        names |= dict.fromkeys([*schema.names, *_hive_values(path, part)])
+    columns = tuple(name for name in names if name not in geometries)
+    return [Table(path, None, columns, bool(geometries))]
 
 
 def read_parquet(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.DataFrame:
@@ -60,8 +64,9 @@ def read_parquet(table: Table, columns: Sequence[str], *, geometry: bool) -> pd.
         content, column = _read_part(table.path, part, columns, geometry and table.has_geometry)
         contents.append(content)
         geo.append(column)
-    with reading(table):
+    with reading(table, advice="its parts are to have columns of the same types: write them again"):
         whole = pa.concat_tables(contents, promote_options="permissive")
+    with reading(table):
         # without metadata: pandas would make an index of columns that it once wrote as one
         chosen = whole.select(list(columns)).replace_schema_metadata(None)
         frame = with_text_decoded(chosen, str(table)).to_pandas()
@@ -147,7 +152,18 @@ def _read_part(
             f"{label} lacks the column {', '.join(map(repr, sorted(missing)))} of the other parts; expected "
             "one table"
         )
-    return rows.replace_schema_metadata(None), column
+    return _decoded(rows).replace_schema_metadata(None), column
+
+
+def _decoded(rows: pa.Table) -> pa.Table:
+    """Text laid out in one way, for parts of one table may differ in whether they number their texts."""
+    for at, field in enumerate(rows.schema):
+        kind = field.type
+        if pa.types.is_dictionary(kind):
+            rows = rows.set_column(at, field.name, rows[at].cast(kind.value_type))
+        elif str(kind) == "string_view":
+            rows = rows.set_column(at, field.name, rows[at].cast(pa.large_string()))
+    return rows
 
 
 def _label(top: Path, part: Path) -> str:

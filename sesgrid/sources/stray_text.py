@@ -1,21 +1,56 @@
-"""Text in columns of numbers of a GeoPackage, which SQLite allows and GDAL turns into numbers in silence.
+"""Columns of a GeoPackage that GDAL reads otherwise than they are written, read as text instead.
 
-GDAL reads ``'63,5'`` as 63, ``'secret'`` as 0 and 1.5 in a column of whole numbers as 1. Such a column is
-read as text, as a CSV is, so that whoever reads numbers sees what stands there.
+SQLite allows text in columns of numbers, which GDAL turns into numbers in silence: ``'63,5'`` into 63,
+``'secret'`` into 0, and 1.5 in a column of whole numbers into 1. And it allows any name of a type, where GDAL
+leaves out columns of those that GeoPackage does not list, ``VARCHAR(40)`` or ``BIGINT``. Both are read as
+text, as a CSV is, so that whoever reads numbers sees what stands there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from sesgrid.sources.geopackage import asked, opened, quoted
+from sesgrid.sources.geopackage import asked, geometry_column, opened, quoted
 
-__all__ = ["stray_columns", "with_stray_text"]
+__all__ = ["left_out_columns", "stray_columns", "with_stray_text"]
+
+_GEOMETRIC = re.compile(
+    "geom|point|linestring|circularstring|polygon|curve|surface|tin$|triangle", re.IGNORECASE
+)
+"""Types of columns that hold geometries, of which a row has one here."""
+
+
+def left_out_columns(path: Path, layer: str, known: Collection[str]) -> list[str]:
+    """Columns of a table that GDAL leaves out, as it does not know their types; none of a view.
+
+    Parameters
+    ----------
+    path : Path
+        The GeoPackage.
+    layer : str
+    known : collection of str
+        The columns that it does not leave out, with that of the rows' numbers.
+    """
+    with opened(path) as database:
+        tables = (
+            "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ? COLLATE NOCASE"
+        )
+        if not database.execute(tables, (layer,)).fetchone()[0]:
+            return []
+        geometry = geometry_column(database, layer)
+        columns = database.execute(f"PRAGMA table_info({quoted(layer)})").fetchall()
+    taken = {name.lower() for name in (*known, geometry or "")}
+    return [
+        name
+        for _, name, kind, *_ in columns
+        if name.lower() not in taken and not _GEOMETRIC.search(kind)
+    ]
 
 
 def stray_columns(path: Path, layer: str, types: Mapping[str, str]) -> list[str]:
@@ -56,7 +91,7 @@ def _odd(column: str, kind: str) -> str | None:
 def with_stray_text(
     table: pa.Table, path: Path, layer: str, columns: Sequence[str], key: str
 ) -> pa.Table:
-    """Replace columns of a table by what stands in the database, as text.
+    """Replace columns of a table, or add them, by what stands in the database, as text.
 
     Parameters
     ----------
@@ -65,7 +100,7 @@ def with_stray_text(
     path, layer
         Of the GeoPackage.
     columns : sequence of str
-        Those to be replaced.
+        Those to be replaced or added.
     key : str
         The column of `table` that holds the numbers of the rows.
 
@@ -79,9 +114,11 @@ def with_stray_text(
         for name in columns:
             question = f"SELECT rowid, {quoted(name)} FROM {quoted(layer)}"
             told = dict(database.execute(question))
-            texts = [_written(told[row]) for row in rows]
-            place = table.column_names.index(name)
-            table = table.set_column(place, name, pa.array(texts, pa.string()))
+            texts = pa.array([_written(told[row]) for row in rows], pa.string())
+            if name in table.column_names:
+                table = table.set_column(table.column_names.index(name), name, texts)
+            else:
+                table = table.append_column(name, texts)
     return table
 
 

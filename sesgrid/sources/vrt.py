@@ -16,7 +16,7 @@ import rasterio
 
 from sesgrid.errors import FormatError, MissingInputError, ReadError, UnsafePathError
 from sesgrid.foreign import reading, refuse_special
-from sesgrid.sources.opening import MASKS, check_companions, require_kind
+from sesgrid.sources.opening import MASKS, check_companions, open_raster
 
 __all__ = ["open_vrt", "parts_of_vrt"]
 
@@ -30,6 +30,14 @@ _PLAIN = {
     "F",
 }  # fmt: skip
 """Elements that are kept."""
+
+_SOURCES = frozenset({"SimpleSource", "ComplexSource"})
+
+_KEEP_CODES = frozenset({"near", "nearest", "mode"})
+"""Ways to make pixels of another size that give codes which were there; of others come means of codes."""
+
+_ROUNDED_PX = 0.5
+"""How far the numbers of a VRT may lead beyond a part, pixels."""
 
 _DROPPED = frozenset({"OverviewList", "Overview"})
 """Levels, none of which is read of codes."""
@@ -84,9 +92,9 @@ def _checked(path: Path, _mtime_ns: int, _size: int, mask: Path | None) -> str:
             )
         if any("OVERVIEW_FILE" in value.upper() for value in given.values()):
             raise UnsafePathError(f"{path} names another file as overviews; {_ADVICE}")
-        if element.tag == "SourceFilename":
-            element.text = str(_part(path, element))
-            element.set("relativeToVRT", "0")
+        if element.tag in _SOURCES:
+            _read_nearest(element)
+            _place_part(path, element)
     if mask is not None and root.find("MaskBand") is None:
         root.append(_mask_band(mask))
     return ElementTree.tostring(root, encoding="unicode")
@@ -100,6 +108,48 @@ def _mask_band(mask: Path) -> ElementTree.Element:
     ElementTree.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(mask)
     ElementTree.SubElement(source, "SourceBand").text = "1"
     return element
+
+
+def _read_nearest(source: ElementTree.Element) -> None:
+    for name, value in [*source.attrib.items()]:
+        if name.lower() == "resampling" and value.lower() not in _KEEP_CODES:
+            del source.attrib[name]
+
+
+def _place_part(path: Path, source: ElementTree.Element) -> None:
+    """Give a source the absolute name of its part, which must be as large as the VRT says.
+
+    GDAL fills with zeros what a smaller one lacks.
+    """
+    for element in source.iter("SourceFilename"):
+        part = _part(path, element)
+        with open_raster(part) as raster:
+            width, height = raster.width, raster.height
+        with reading(path, advice=_ADVICE):
+            fits = _fits(source, width, height)
+        if not fits:
+            raise FormatError(
+                f"{path}: its part {element.text} has {width} × {height} pixels, which is not what the VRT "
+                "tells: it was made of another file; make it again"
+            )
+        element.text = str(part)
+        element.set("relativeToVRT", "0")
+
+
+def _fits(source: ElementTree.Element, width: int, height: int) -> bool:
+    """Whether a part has the size, and the pixels, that a VRT tells it to have."""
+    for element in source:
+        told = {name.lower(): value for name, value in element.attrib.items()}
+        if element.tag == "SourceProperties":
+            sides = told.get("rasterxsize", width), told.get("rasterysize", height)
+            if (int(sides[0]), int(sides[1])) != (width, height):
+                return False
+        if element.tag == "SrcRect":
+            for side, offset, size in ((width, "xoff", "xsize"), (height, "yoff", "ysize")):
+                end = float(told.get(offset, 0)) + float(told.get(size, 0))
+                if not end < side + _ROUNDED_PX:
+                    return False
+    return True
 
 
 def _part(path: Path, element: ElementTree.Element) -> Path:
@@ -117,8 +167,6 @@ def _part(path: Path, element: ElementTree.Element) -> Path:
         raise MissingInputError(f"{path} names {name}, which is not there: fetch it, too")
     if part.suffix.lower() == ".vrt":
         raise UnsafePathError(f"{path} names another VRT, {name}: {_ADVICE}")
-    require_kind(part)
-    check_companions(part)
     return part
 
 

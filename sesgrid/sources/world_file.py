@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sesgrid.errors import FormatError
 from sesgrid.foreign import reading, refuse_special
+from sesgrid.sources.number_text import is_number_to_c
 
 __all__ = ["check_world_file"]
 
@@ -37,13 +38,11 @@ def check_world_file(path: Path) -> None:
 def _check(path: Path) -> None:
     refuse_special(path, "a world file", "remove it")
     with reading(path), path.open("rb") as file:
-        lines = file.read(_LARGEST).decode("latin-1").splitlines()
+        lines = file.read(_LARGEST).splitlines()  # of bytes: text has more ends of lines than GDAL
     for k in range(_LINES):
-        line = lines[k].strip() if k < len(lines) else ""
-        try:
-            float(line.replace(",", "."))
-        except ValueError:
+        line = lines[k].decode("latin-1") if k < len(lines) else ""
+        if not is_number_to_c(line.replace(",", ".")):
             raise FormatError(
-                f"{path}: expected six lines of one number each, received {line!r} in line {k + 1}; fetch it "
-                "again"
-            ) from None
+                f"{path}: expected six lines of one number each, received {line.strip()!r} in line {k + 1}; "
+                "fetch it again"
+            )

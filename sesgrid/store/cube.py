@@ -9,8 +9,6 @@ data under concurrency, so only whole blocks can be written here.
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,14 +24,13 @@ import xarray as xr
 import zarr
 
 from sesgrid.errors import FormatError, GridMismatchError, MissingInputError, StoreError
-from sesgrid.foreign import reading, refuse_unreadable
+from sesgrid.foreign import reading
 from sesgrid.grid import CELL_M, Extent
 from sesgrid.store.checked import CheckedStore
 from sesgrid.store.codec import LOSSLESS, PixelCodec
 from sesgrid.store.cube_layout import (
     ACTIVATION,
     LAYERS,
-    LISTS,
     OF_ACTIVATION,
     OWNER,
     TOKEN,
@@ -56,6 +53,7 @@ from sesgrid.store.location import (
     store_failures,
     writing,
 )
+from sesgrid.store.replaceable import require_outside, require_own
 from sesgrid.store.sealed_cells import CELLS, SealedCells
 from sesgrid.store.shard import encode_shard, is_checked
 from sesgrid.store.written import Shard
@@ -116,7 +114,8 @@ class Cube:
         Raises
         ------
         FormatError
-            ``path`` exists, or something lies below the URL, and is not a cube, or another owner's.
+            ``path`` exists, or something lies below the URL, and is not a cube, or another owner's; or
+            it lies in another zarr store.
         StoreError
             It cannot be written.
         CodecError
@@ -366,7 +365,10 @@ class Cube:
         ------
         StoreError
             The store is read-only, full or gone.
+        FormatError
+            Files of others lie among the cells that were sealed before.
         """
+        require_own(self.path, CELLS)
         with writing(self.path, "the cells"):
             self._seal(read, names, attributes)
 
@@ -377,7 +379,7 @@ class Cube:
         attributes: Mapping[str, Any],
     ) -> None:
         root = open_group(self.path, "r+")
-        group = root.create_group("cells", overwrite=True, attributes={"cell_m": CELL_M})
+        group = root.create_group(CELLS, overwrite=True, attributes={"cell_m": CELL_M})
         shape = self.extent.shape_cells
         at = read(["row", "col"])
         y = at["row"].to_numpy() - self.extent.row
@@ -463,6 +465,8 @@ def _token_at(path: str) -> str | None:
 @contextmanager
 def replacing(path: str, owner: str | None = None) -> Iterator[str]:
     """Where to make a local cube that then takes the place of another one of the same owner."""
+    if _is_free(path):
+        require_outside(path)
     # a name of its own: another run may be making one for the same place
     beside = Path(path).with_name(f".{Path(path).name}.{uuid.uuid4().hex}.new")
     try:
@@ -478,7 +482,7 @@ def _remove_cube(path: str, owner: str | None) -> None:
     if _is_free(path):
         return
     require_owner(path, owner)
-    _require_own(path)
+    require_own(path)
     remove(path)
 
 
@@ -486,26 +490,6 @@ def _is_free(path: str) -> bool:
     """Whether nothing lies at a path but, at most, an empty folder."""
     local = None if is_remote(path) else Path(path)
     return is_empty(path) or (local is not None and local.is_dir() and not any(local.iterdir()))
-
-
-_OF_CUBE = re.compile(
-    rf"((pixels|{CELLS}|{LISTS})(/[^/]+)?/)?zarr\.json|(pixels|{CELLS}|{LISTS})/[^/]+/c(/\d+)*"
-    rf"|((pixels|{CELLS}|{LISTS})/([^/]+/(c/(\d+/)*)?)?)?(\.[^/]*|[^/]*\.partial)"
-)
-"""Files of a cube, and what writers and systems leave beside them."""
-
-
-def _require_own(path: str) -> None:
-    """Refuse to remove a local cube with files that are none of a cube's."""
-    for folder, folders, names in (
-        os.walk(path, onerror=refuse_unreadable) if not is_remote(path) else ()
-    ):
-        at = Path(folder)
-        for name in [*names, *(n for n in folders if (at / n).is_symlink())]:
-            if not _OF_CUBE.fullmatch((at / name).relative_to(path).as_posix()):
-                raise FormatError(
-                    f"{at} holds {name!r}, which is no part of a cube: move it away, then run again"
-                )
 
 
 def owner_of(path: str) -> str | None:

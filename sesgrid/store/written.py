@@ -21,6 +21,7 @@ from sesgrid.foreign import reading
 from sesgrid.grid import Extent
 from sesgrid.store.cube_layout import LISTS, LISTS_SHARDS
 from sesgrid.store.location import open_group, writing
+from sesgrid.store.replaceable import require_own
 
 __all__ = [
     "STAMPS_KEY",
@@ -60,8 +61,11 @@ def list_written(
     ------
     StoreError
         The store is read-only, full or gone.
+    FormatError
+        Files of others lie in the list that was written before.
     """
     table = _tabled(extent, shards)
+    require_own(path, f"{_GROUP}/{layer}")
     with writing(path, "the list of shards"):
         forget_written(path, layer)
         group = open_group(path, "r+").require_group(_GROUP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,30 +236,43 @@ def _paths(directory: Path, files: dict[str, str]) -> SynthCity:
 
 
 def _move_in(partial: Path, directory: Path) -> None:
-    """Put the finished parts in place, ``truth.json`` last: it says that the city is whole.
+    """Put the finished files in place, ``truth.json`` last: it says that the city is whole.
 
     Only what a city of ours left there is replaced: a damaged one (its truth has been checked), or
-    one whose move was interrupted (its names are in the marker).
+    one whose move was interrupted (its files are in the marker).
     """
-    parts = sorted(partial.iterdir(), key=lambda p: (p.name == "truth.json", p.name))
+    files = sorted(_files(partial), key=lambda name: (name == "truth.json", name))
     marker = directory / ".synth-moving"
-    ours = set(marker.read_text().split("\n")) if marker.exists() else set()
-    if (directory / "truth.json").is_file():
-        ours |= {p.name for p in parts}
-    taken = [p.name for p in parts if (directory / p.name).exists() and p.name not in ours]
+    left = marker.read_text(encoding="utf-8").split("\n") if marker.exists() else []
+    ours = {*left, *(files if (directory / "truth.json").is_file() else ())}
+    parts = sorted({name.split("/")[0] for name in files})
+    found = [f for part in parts for f in _files(directory / part, directory)]
+    taken = [name for name in found if name not in ours]
     if taken:
         raise ConfigError(
-            f"{directory} already holds {', '.join(taken)}, but no whole synthetic city: choose an "
-            "empty folder, or move these away"
+            f"{directory} already holds {taken[0]!r}, but no whole synthetic city: choose an empty folder, "
+            "or move it away"
         )
-    marker.write_text("\n".join(p.name for p in parts))
-    for part in parts:
-        target = directory / part.name
-        if target.is_dir():
-            shutil.rmtree(target)
-        part.replace(target)
-    partial.rmdir()
+    # also what another city's interrupted move left and this one has not
+    marker.write_text("\n".join({*found, *files}), encoding="utf-8")
+    for name in set(found) - set(files):
+        (directory / name).unlink()
+    for name in files:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (partial / name).replace(directory / name)
+    shutil.rmtree(partial)
     marker.unlink()
+
+
+def _files(path: Path, below: Path | None = None) -> list[str]:
+    """Names of all files of a folder, or of one file."""
+    below = path if below is None else below
+    found = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return [
+        p.relative_to(below).as_posix()
+        for p in found
+        if os.path.lexists(p) and (p.is_symlink() or not p.is_dir())
+    ]
 
 
 def _lambert_square(city: City) -> shapely.Polygon:
