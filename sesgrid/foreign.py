@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ __all__ = [
     "cause_of",
     "copying",
     "reading",
+    "refuse_pipe",
     "refuse_special",
     "refuse_unreadable",
     "scratch",
@@ -70,7 +72,7 @@ def reading(
     MissingInputError
         There is no such file.
     ReadError
-        It may not be read, or the system fails to.
+        It may not be read, or the system fails to; or, of a path, it is a pipe or a device.
     SesgridError
         ``error``, for everything else; those of ours pass as they are.
 
@@ -82,6 +84,8 @@ def reading(
     sesgrid.errors.FormatError: a.parquet cannot be read (UnicodeDecodeError: 'utf-8' codec can't decode \
 byte 0x78 in position 0: invalid start byte); it is truncated, damaged or of another kind: fetch it again
     """
+    if isinstance(what, Path):
+        refuse_pipe(what)
     try:
         yield
     except SesgridError:
@@ -118,6 +122,16 @@ def refuse_unreadable(error: OSError) -> None:
         raise error
 
 
+def refuse_pipe(path: Path) -> None:
+    """Raise a `ReadError` where a pipe or a device lies, which would be waited for or never ends."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return  # which opening it tells
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ReadError(f"{path} is a pipe or a device: expected a file or a folder; move it away")
+
+
 def refuse_special(path: Path, expected: str, advice: str = "leave it out") -> None:
     """Raise a `FormatError` where something lies that is no file: a pipe would be waited for."""
     if path.exists() and not path.is_file():
@@ -134,6 +148,8 @@ def writing(what: object) -> Iterator[None]:
     sesgrid.errors.StoreError: out.csv cannot be written (Permission denied): make room or give write \
 access, then run again
     """
+    if isinstance(what, Path):
+        refuse_pipe(what)
     try:
         yield
     except SesgridError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -266,7 +267,16 @@ def test_which_failures_may_pass():
         assert not Failure.of(error, "b", [(0, 1)], 4).defect
     denied = StoreError("read-only")
     denied.__cause__ = PermissionError(13, "denied")
-    for error in (denied, FileNotFoundError(), ConfigError("x"), FormatError("x"), KeyError("x")):
+    taken = StoreError("a folder of others lies there")
+    taken.__cause__ = OSError(errno.ENOTEMPTY, "not empty")
+    for error in (
+        denied,
+        taken,
+        FileNotFoundError(),
+        ConfigError("x"),
+        FormatError("x"),
+        KeyError("x"),
+    ):
         assert not is_transient(error), error
     # a store that is away for a minute is outlasted
     assert sum(wait_before(n) for n in range(2, batching.ATTEMPTS + 1)) > 60

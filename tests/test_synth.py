@@ -366,8 +366,9 @@ def moved(city, folder) -> dict[str, Path]:
     return {n: folder / Path(getattr(city, n)).relative_to(city.directory) for n in names}
 
 
-def test_a_foreign_truth_file_is_refused(tmp_path):
-    (tmp_path / "truth.json").write_text("[]")
+@pytest.mark.parametrize("told", ["[]", "[" * 100_000])
+def test_a_foreign_truth_file_is_refused(tmp_path, told):
+    (tmp_path / "truth.json").write_text(told)
     with pytest.raises(ConfigError, match=r"truth\.json was not written by"):
         write_city(tmp_path, cells=4)
 

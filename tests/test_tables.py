@@ -203,6 +203,8 @@ def test_types_of_columns_do_not_matter(explained):
 
 def test_ids_are_the_tables_own_where_all_cells_are_explained(explained):
     path, cells = explained.files.table("explain"), explained.cells.index
+    if cells.dtype == object:
+        pytest.skip("pandas 2 has an object for every text, and no memory to share")
 
     def where(index):
         found = pa.array(index.array)

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +97,8 @@ def run_all(
                 if keep is not None and verdict.outcome not in _FINE:
                     target = keep / child.tried.name.replace(":", "-")
                     shutil.rmtree(target, ignore_errors=True)
-                    shutil.copytree(child.folder, target, symlinks=True)
+                    with suppress(shutil.Error):  # of a pipe, which is left out
+                        shutil.copytree(child.folder, target, symlinks=True)
                 shutil.rmtree(child.folder, ignore_errors=True)
                 yield child.tried, verdict
 

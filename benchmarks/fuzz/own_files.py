@@ -176,8 +176,16 @@ def _on(kind: str, way: str, *, detectable: bool = True) -> Damage:
         path = _some(rng, out_of(trial), kind)
         if path is None:
             return None
-        if way == "gone":
+        if way in ("gone", "pipe", "folder"):
             path.unlink()
+        if way == "gone":
+            pass
+        elif way == "pipe":
+            os.mkfifo(path)
+        elif way == "folder":
+            path.mkdir()
+            (path / "mine.txt").write_text("mine")
+            return replace(trial, path=path, mine=(*trial.mine, path / "mine.txt"))
         elif way == "json":
             _other_json(rng, path)
         elif way == "flip":
@@ -226,6 +234,8 @@ _UNREAD = [
     for k in ("journal", "plan", "record", "mark", "entries", "card", "model", "result", "checksum")
     for w in _WAYS
 ]
+# in the place of a file: nobody waits for a pipe, and what lies in a folder is somebody's
+_OTHER = [_on(k, w, detectable=False) for k in _KINDS for w in ("pipe", "folder")]
 _CUBE = [_on("zarr.json", w, detectable=w != "gone") for w in _WAYS]
 _SHARDS = [_on("shard", w) for w in (*_WAYS, "flip")]
 _TABLES = [_on(k, w) for k in ("table", "part") for w in (*_WAYS, "flip")]
@@ -238,17 +248,20 @@ _RUN = (
     *_TABLES,
     *_UNREAD,
     *_JSON,
+    *_OTHER,
     *OWN_HOSTILE,
 )
 
 FAMILIES = (
     Family(
         "run-status", _status,
-        (*_CUBE, *_UNREAD, *_JSON, *_LOOSE_TABLES, *_LOOSE_SHARDS, *OWN_HOSTILE), share=2,
+        (*_CUBE, *_UNREAD, *_JSON, *_LOOSE_TABLES, *_LOOSE_SHARDS, *_OTHER, *OWN_HOSTILE), share=2,
     ),
-    Family("run-verify", _verify, (*_SHARDS, *_CUBE, *_TABLES, *_UNREAD, *_JSON, *OWN_HOSTILE), share=3),
-    Family("run-export", _export, (*_SHARDS, *_CUBE, *_JSON, *_LOOSE_TABLES, *OWN_HOSTILE), share=2),
-    Family("run-audit", _audit, (*_SHARDS, *_TABLES, *_UNREAD, *_JSON, *OWN_HOSTILE), seconds=120),
+    Family(
+        "run-verify", _verify,
+        (*_SHARDS, *_CUBE, *_TABLES, *_UNREAD, *_JSON, *_OTHER, *OWN_HOSTILE), share=3),
+    Family("run-export", _export, (*_SHARDS, *_CUBE, *_JSON, *_LOOSE_TABLES, *_OTHER, *OWN_HOSTILE), share=2),
+    Family("run-audit", _audit, (*_SHARDS, *_TABLES, *_UNREAD, *_JSON, *_OTHER, *OWN_HOSTILE), seconds=120),
     Family("run-landcover", partial(_again, last="landcover"), _RUN, share=2, seconds=120),
     Family("run-report", partial(_again, last="run"), _RUN, share=3, seconds=240),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def is_transient(error: BaseException) -> bool:
     """
     if isinstance(error, StoreError):
         cause = error.__cause__
-        return not isinstance(cause, _LASTING)
+        return not isinstance(cause, _LASTING) and getattr(cause, "errno", None) != errno.ENOTEMPTY
     if isinstance(error, SesgridError):
         return False
     # cancelled: the scheduler forgot the task, as it does when it is started anew

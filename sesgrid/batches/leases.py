@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from sesgrid.errors import ClusterError, StoreError
+from sesgrid.foreign import refuse_pipe
 from sesgrid.store.location import writing
 
 __all__ = ["EXPIRES_S", "Leases"]
@@ -297,6 +298,7 @@ def _born(pid: int) -> str:
 
 def _read(path: Path) -> _Holder | None:
     """The holder that a lease names; `_GONE` where there is no lease, None where it stays half written."""
+    refuse_pipe(path)
     for _ in range(20):
         try:
             return _Holder.named(json.loads(path.read_text()))

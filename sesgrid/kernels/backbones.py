@@ -217,7 +217,7 @@ def _require_own_scaling(model: keras.Model, weights: str) -> None:
 
 def imagenet_at_hand(backbone: Backbone) -> bool:
     """Whether Keras has the ImageNet weights of a backbone on this machine, so that no download is needed."""
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    home = Path(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"))
     names = (p.name.lower() for p in (home / "models").glob("*.h5"))
     plain = (name.replace("_", "").replace("-", "") for name in names)
     return any(backbone.application.lower() in name and "notop" in name for name in plain)

@@ -48,10 +48,10 @@ def _without_places(path: Path) -> None:
     places = {
         sys.prefix,
         sys.base_prefix,
-        str(Path.home()),
+        os.path.expanduser("~"),
         os.getcwd(),
         str(Path(__file__).parents[2]),
     }
-    for place in sorted(places - {"/"}, key=len, reverse=True):
+    for place in sorted(places - {"/", "~"}, key=len, reverse=True):
         page = page.replace(place, "")
     path.write_text(page, encoding="utf-8")

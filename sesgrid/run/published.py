@@ -49,8 +49,8 @@ def placeless(text: str, config: Config) -> str:
     known = {str(p.parent) for p in (*sources, config.output) if isinstance(p, Path)}
     if config.cube.path is not None:
         known.add(os.path.dirname(config.cube.path))
-    known |= {str(Path(p).resolve()) for p in known if not is_remote(p)} | {str(Path.home())}
-    # the longest first: one may lie in another
-    for place in sorted(known - {"/", ""}, key=len, reverse=True):
+    known |= {str(Path(p).resolve()) for p in known if not is_remote(p)} | {os.path.expanduser("~")}
+    # the longest first: one may lie in another; a process of no known user has no home
+    for place in sorted(known - {"/", "", "~"}, key=len, reverse=True):
         text = text.replace(f"{place}/", "")
     return redacted(text)

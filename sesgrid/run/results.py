@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from sesgrid import __version__
-from sesgrid.foreign import reading
+from sesgrid.foreign import reading, refuse_pipe
 from sesgrid.report import SHOWN, CellThumbnail, write_report
 from sesgrid.run.activation import load_activation
 from sesgrid.run.baselines import run_baselines
@@ -190,6 +190,7 @@ def _sealed(job: Job, attributes: Mapping[Any, Any]) -> dict[str, Any]:
 def _load_findings(job: Job) -> Findings:
     """What `run_analyse` found."""
     with reading(job.files.output, advice="delete metrics.json, and run again"):
+        refuse_pipe(job.files.metrics)
         metrics = json.loads(job.files.metrics.read_bytes())
         metrics.pop("run")
         tables = {name: load_sealed(job.files.table(name)) for name in _TABLES}

@@ -193,8 +193,10 @@ def class_names(activation: xr.Dataset) -> list[str]:
 
 def _positions(cells: pd.Index, explained: pd.Index) -> np.ndarray:
     """Where the explained cells stand in the table, int64 ``(explained cell,)``."""
-    # in Arrow's memory: pandas would make an object of every id
-    table, ids = (pa.array(pd.Series(i).astype("str")) for i in (cells, explained))
+    # in Arrow's memory: pandas would make an object of every id; of a type, for pandas 2 tells none of no ids
+    table, ids = (
+        pa.array(pd.Series(i).astype("str"), pa.large_string()) for i in (cells, explained)
+    )
     first = _found(table, table)
     if table.null_count or (first != np.arange(len(first))).any():
         raise GridMismatchError(

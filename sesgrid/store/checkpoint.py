@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from sesgrid.errors import FormatError, StoreError
+from sesgrid.foreign import refuse_pipe
 
 __all__ = ["Checkpoint"]
 
@@ -78,6 +79,7 @@ class Checkpoint:
         path = Path(path)
         if not path.exists():
             return None
+        refuse_pipe(path)
         try:
             # opened here: numpy leaves a file open that is no archive
             with open(path, "rb") as whole, np.load(whole, allow_pickle=False) as file:

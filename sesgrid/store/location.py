@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zarr
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore
 
 from sesgrid.errors import CodecError, StoreError
+from sesgrid.foreign import refuse_pipe
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
@@ -53,6 +54,20 @@ def is_remote(path: str | Path) -> bool:
     return "://" in str(path)
 
 
+class _Folder(LocalStore):
+    """A store of files, which waits for no pipe and reads no device."""
+
+    async def get(self, key: str, *args: Any, **kwargs: Any) -> Buffer | None:
+        """A value, or a part of it."""
+        refuse_pipe(self.root / key)
+        return await super().get(key, *args, **kwargs)
+
+    # zarr may ask in a way that passes `get` by, where a store supports it
+    @property
+    def _supports_sync_io(self) -> bool:
+        return False
+
+
 def store_at(path: str | Path, *, read_only: bool = False) -> Store:
     """A zarr store over a folder or a prefix.
 
@@ -64,7 +79,7 @@ def store_at(path: str | Path, *, read_only: bool = False) -> Store:
         The URL is of a kind that obstore does not know.
     """
     if not is_remote(path):
-        return LocalStore(path, read_only=read_only)
+        return _Folder(path, read_only=read_only)
     try:
         obstore = importlib.import_module("obstore.store")
     except ImportError as error:
@@ -202,6 +217,7 @@ def get(path: str, key: str) -> bytes | None:
     if is_remote(path):
         found = sync(store_at(path, read_only=True).get(key, default_buffer_prototype()))
         return None if found is None else found.to_bytes()
+    refuse_pipe(Path(path) / key)
     try:
         return (Path(path) / key).read_bytes()
     except FileNotFoundError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sesgrid.errors import MissingInputError, ModelMismatchError, StoreError
-from sesgrid.foreign import reading
+from sesgrid.foreign import reading, refuse_pipe
 from sesgrid.store.parts import write_atomically
 
 if TYPE_CHECKING:
@@ -212,5 +212,6 @@ def read_card(path: str | Path) -> dict[str, Any]:
 
 def file_sha256(path: str | Path) -> str:
     """Hex digest of a file's content."""
+    refuse_pipe(Path(path))
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -36,7 +36,9 @@ def replace_sealed(partial: Path, path: Path) -> None:
     """
     with writing(path):
         # the checksum first: a file without its own is taken for damaged, and made again
-        check_path(path).write_text(_checksum(partial))
+        beside = check_path(partial)
+        beside.write_text(_checksum(partial))
+        beside.replace(check_path(path))
         partial.replace(path)
 
 
@@ -56,7 +58,8 @@ def require_sound(path: Path) -> None:
         state, check = path.stat(), check_path(path)
         if not check.exists():
             return
-        written = check.read_bytes().decode("ascii", "replace")
+        # what is no file there is no checksum
+        written = check.read_bytes().decode("ascii", "replace") if check.is_file() else ""
         received = _known_checksum(path, state.st_mtime_ns, state.st_size)
     if received != written:
         raise FormatError(f"{path} is damaged: run the stage that writes it again")

@@ -212,7 +212,7 @@ def _written(directory: Path, settings: dict[str, Any]) -> SynthCity | None:
         found = json.loads(truth.read_text(encoding="utf-8"))
         held, files = found["settings"], found["files"]
         city = _paths(directory, files)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{truth} was not written by `sesgrid synth`: choose an empty folder"
         ) from error
