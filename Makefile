@@ -42,7 +42,7 @@ test-slurm: $(VENV)/.test ## run on a real SLURM, started on this machine; as ro
 	$(BIN)/python -m pytest -m slurm
 
 test-fast: $(VENV)/.test  ## run the tests that take less than a few seconds each
-	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not faults and not slurm"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not long and not faults and not slurm"
 
 test-latest:            ## run the fast tests with today's newest releases
 	rm -rf .venv-latest

@@ -144,7 +144,7 @@ def test_minmax_takes_the_place_of_its_own_scaling(applied, images, name):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("scaling", ["backbone", "minmax"])
 @ALL
 def test_saved_and_loaded_in_safe_mode_it_is_the_same(images, tmp_path, name, scaling):

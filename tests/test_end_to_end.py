@@ -649,6 +649,7 @@ def test_a_tile_that_changes_redoes_what_rests_on_it(ville, tmp_path, monkeypatc
     assert models == {p.name: p.read_bytes() for p in (copy.result / "models").glob("*.keras")}
 
 
+@pytest.mark.long
 def test_what_is_broken_in_a_cube_is_found_and_made_again(ville, tmp_path, monkeypatch):
     copy = Ville(tmp_path, ville.city, ville.scheduler)
     copy.configure()

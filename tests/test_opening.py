@@ -318,16 +318,16 @@ def test_a_mask_beside_a_vrt_is_its_mask(tmp_path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path, name) -> None:
     write(tmp_path / "a.tif", 650000, 6860000)
     os.mkfifo(tmp_path / name)
-    with pytest.raises(FormatError, match=rf"{name} is a folder, a pipe or a device"):
+    with pytest.raises((FormatError, ReadError), match=rf"{name} is .*a pipe or a device"):
         read_ortho(tmp_path)
     os.mkfifo(tmp_path / "c.vrt")
-    with pytest.raises(FormatError, match=r"c\.vrt is a folder, a pipe or a device"):
+    with pytest.raises((FormatError, ReadError), match=r"c\.vrt is .*a pipe or a device"):
         read_class_rasters(tmp_path / "c.vrt")
     os.mkfifo(tmp_path / "census.zip")
-    with pytest.raises(MissingInputError, match=r"census\.zip"):
+    with pytest.raises(ReadError, match=r"census\.zip is a pipe or a device"):
         read_census(tmp_path / "census.zip")
     os.mkfifo(tmp_path / "list.md5")
-    with pytest.raises(FormatError, match=r"list\.md5 holds no MD5"):
+    with pytest.raises(ReadError, match=r"list\.md5 is a pipe or a device"):
         delivered_checksums([tmp_path])
 
 

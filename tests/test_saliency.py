@@ -277,7 +277,7 @@ def backbones():
 GUIDED = Method("guided", "top_activation", "guided", "relu", None, "rgb")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "head", "method"),
     [

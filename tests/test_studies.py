@@ -165,6 +165,7 @@ def test_results_name_configuration_software_and_seed(ville):
     np.testing.assert_allclose(written["mae"], table["mae"])
 
 
+@pytest.mark.long
 def test_only_what_changed_is_trained(ville, client, submitted):
     config, _, study = ville
     before = models(config)
@@ -242,6 +243,7 @@ def test_resolutions_are_those_asked_for(ville, client, submitted):
         assert (shares.argmax(1) + 1 == own["ses_predicted"].to_numpy(int)).all()
 
 
+@pytest.mark.long
 def test_stability_explains_what_each_model_had_not_seen(ville, client, submitted):
     config, cells, _ = ville
     before = models(config)

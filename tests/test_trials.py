@@ -266,7 +266,7 @@ def submitted(monkeypatch) -> list[tuple[str, int]]:
     return out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_variants_of_equal_settings_train_once(client, submitted, tmp_path):
     config = configure(tmp_path, "Ville")
     write_run(config)
