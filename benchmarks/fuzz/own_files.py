@@ -176,13 +176,13 @@ def _on(kind: str, way: str, *, detectable: bool = True) -> Damage:
         path = _some(rng, out_of(trial), kind)
         if path is None:
             return None
-        if way in ("gone", "pipe", "folder"):
-            path.unlink()
         if way == "gone":
-            pass
+            path.unlink()
         elif way == "pipe":
+            path.unlink()
             os.mkfifo(path)
         elif way == "folder":
+            path.unlink()
             path.mkdir()
             (path / "mine.txt").write_text("mine")
             return replace(trial, path=path, mine=(*trial.mine, path / "mine.txt"))
@@ -259,7 +259,8 @@ FAMILIES = (
     ),
     Family(
         "run-verify", _verify,
-        (*_SHARDS, *_CUBE, *_TABLES, *_UNREAD, *_JSON, *_OTHER, *OWN_HOSTILE), share=3),
+        (*_SHARDS, *_CUBE, *_TABLES, *_UNREAD, *_JSON, *_OTHER, *OWN_HOSTILE), share=3,
+    ),
     Family("run-export", _export, (*_SHARDS, *_CUBE, *_JSON, *_LOOSE_TABLES, *_OTHER, *OWN_HOSTILE), share=2),
     Family("run-audit", _audit, (*_SHARDS, *_TABLES, *_UNREAD, *_JSON, *_OTHER, *OWN_HOSTILE), seconds=120),
     Family("run-landcover", partial(_again, last="landcover"), _RUN, share=2, seconds=120),

@@ -127,8 +127,10 @@ def read_vector(
     with _told(label), _linked(table.path) as link:
         types = _types(link, table, columns)
         declared, drawn = _declared_rows(link, table, label, types)
-        stray = stray_columns(link, table.name, types) if link.suffix == ".gpkg" else []
-        stray += [name for name in columns if name not in types and link.suffix == ".gpkg"]
+        stray = []
+        if link.suffix == ".gpkg":
+            left_out = [name for name in columns if name not in types]
+            stray = [*stray_columns(link, table.name, types), *left_out]
         bbox, listed = _bbox(link, table, within)
         meta, content = pyogrio.read_arrow(
             link, layer=table.layer, columns=list(types), read_geometry=wanted, bbox=bbox,
